@@ -1,0 +1,1 @@
+//! Raw files to packed rows of tokens: sources, chat templates, masks, packing, order, resume.

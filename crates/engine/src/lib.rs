@@ -1,0 +1,1 @@
+//! The training loop: steps, optimisers, schedules, objectives, callbacks, checkpoints.

@@ -1,0 +1,1 @@
+//! Evaluation engine behind a three-method model trait.

@@ -1,0 +1,168 @@
+//! Memory that kernels work on, opaque to everything above this crate.
+
+use crate::Dtype;
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
+use std::sync::Mutex;
+
+/// What a piece of memory is for; `llm-foundry plan` prints one line for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MemoryClass {
+    /// Frozen weights, or the compute copy of trained ones.
+    Weights,
+    /// Trained values (f32).
+    Trainable,
+    /// Gradients of trained values.
+    Gradients,
+    /// State of the optimiser.
+    Optimizer,
+    /// What the forward keeps for the backward.
+    Activations,
+    /// Scratch that a step needs and forgets.
+    Workspace,
+    /// Keys and values of earlier tokens while generating.
+    KvCache,
+}
+
+impl MemoryClass {
+    /// Every class, in the order in which people read them.
+    pub const ALL: [MemoryClass; 7] = [
+        MemoryClass::Weights,
+        MemoryClass::Trainable,
+        MemoryClass::Gradients,
+        MemoryClass::Optimizer,
+        MemoryClass::Activations,
+        MemoryClass::Workspace,
+        MemoryClass::KvCache,
+    ];
+}
+
+/// A cache line: the unit of allocation, so that every buffer starts on a 64-byte boundary.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+/// `len` numbers of one dtype. Only a [`Backend`](crate::Backend) looks inside.
+pub struct Buffer {
+    dtype: Dtype,
+    len: usize,
+    lines: Vec<Line>,
+    phantom: bool,
+}
+
+impl Buffer {
+    /// A zeroed buffer in host memory.
+    pub(crate) fn host(dtype: Dtype, len: usize) -> Self {
+        let lines = bytemuck::allocation::zeroed_vec((len * dtype.bytes()).div_ceil(64));
+        Self { dtype, len, lines, phantom: false }
+    }
+
+    /// A buffer that only has a size.
+    fn phantom(dtype: Dtype, len: usize) -> Self {
+        Self { dtype, len, lines: Vec::new(), phantom: true }
+    }
+
+    /// Number format of the elements.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// No elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Size as allocated: whole cache lines.
+    pub fn bytes(&self) -> u64 {
+        allocated_bytes(self.dtype, self.len)
+    }
+
+    fn expect(&self, dtype: Dtype) {
+        assert!(!self.phantom, "this buffer was only measured for a plan, it holds no numbers");
+        assert!(self.dtype == dtype, "expected a {dtype:?} buffer, got {:?} of {} elements", self.dtype, self.len);
+    }
+
+    /// The elements of an f32 buffer.
+    pub(crate) fn f32(&self) -> &[f32] {
+        self.expect(Dtype::F32);
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The elements of an f32 buffer, to be written.
+    pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
+        self.expect(Dtype::F32);
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+
+    /// The elements of a bf16 buffer.
+    pub(crate) fn bf16(&self) -> &[bf16] {
+        self.expect(Dtype::Bf16);
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The elements of a bf16 buffer, to be written.
+    pub(crate) fn bf16_mut(&mut self) -> &mut [bf16] {
+        self.expect(Dtype::Bf16);
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+
+    /// The elements of a U32 buffer.
+    pub(crate) fn u32(&self) -> &[u32] {
+        self.expect(Dtype::U32);
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The elements of a U32 buffer, to be written.
+    pub(crate) fn u32_mut(&mut self) -> &mut [u32] {
+        self.expect(Dtype::U32);
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+fn allocated_bytes(dtype: Dtype, len: usize) -> u64 {
+    ((len * dtype.bytes()).div_ceil(64) * 64) as u64
+}
+
+/// Something that hands out zeroed buffers. A backend does; a [`Meter`] only counts what would be handed out, so that
+/// a plan and a run compute their sizes with the same code.
+pub trait Allocator {
+    /// A zeroed buffer of `len` elements.
+    fn alloc(&self, class: MemoryClass, dtype: Dtype, len: usize) -> Buffer;
+    /// Bytes handed out so far, one entry per class of [`MemoryClass::ALL`].
+    fn allocated(&self) -> Vec<(MemoryClass, u64)>;
+}
+
+/// Running totals by class.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<[u64; MemoryClass::ALL.len()]>);
+
+impl Ledger {
+    pub(crate) fn add(&self, class: MemoryClass, bytes: u64) {
+        self.0.lock().expect("no thread panics while it holds the ledger")[class as usize] += bytes;
+    }
+
+    pub(crate) fn read(&self) -> Vec<(MemoryClass, u64)> {
+        let bytes = self.0.lock().expect("no thread panics while it holds the ledger");
+        MemoryClass::ALL.iter().map(|&class| (class, bytes[class as usize])).collect()
+    }
+}
+
+/// Counts allocations without making them.
+#[derive(Default)]
+pub struct Meter(Ledger);
+
+impl Allocator for Meter {
+    fn alloc(&self, class: MemoryClass, dtype: Dtype, len: usize) -> Buffer {
+        self.0.add(class, allocated_bytes(dtype, len));
+        Buffer::phantom(dtype, len)
+    }
+
+    fn allocated(&self) -> Vec<(MemoryClass, u64)> {
+        self.0.read()
+    }
+}

@@ -1,0 +1,21 @@
+//! Compute kernels: one folder per operation, reference loops and fast CPU paths behind one [`Backend`] trait.
+//!
+//! This crate does not know what a model is. It knows buffers of numbers and some thirty operations on them,
+//! forward and backward in pairs. Shapes are arguments; every tensor is dense and row-major.
+//!
+//! Shape letters used in every file: `T` tokens (rows), `D` model width, `N` query heads, `K` key/value heads,
+//! `H` head width, `F` feed-forward width, `V` vocabulary, `R` LoRA rank, `O` output width. A buffer named `x_td`
+//! holds `T × D` numbers; `dx` is the gradient of the loss with respect to `x`.
+
+mod backend;
+mod buffer;
+mod dtype;
+pub mod pool;
+pub mod simd;
+
+pub use backend::{
+    AdamW, Attention, Backend, LinearCrossEntropy, LossSums, Matmul, RowLoss, Span, TokenLoss,
+};
+pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
+pub use dtype::Dtype;
+pub use simd::Isa;

@@ -1,0 +1,98 @@
+//! Instruction sets: which one this machine has, and running code compiled for it.
+//!
+//! A witness ([`Avx512`], [`Avx2`]) can only be made by detection, so holding one proves that the instructions exist;
+//! that is the reason behind every `unsafe` block of this folder, and the reason why operation folders need none.
+
+#![allow(unsafe_code)]
+
+/// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx512(());
+
+/// Proof that the machine has AVX2 and FMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx2(());
+
+/// The instruction set a CPU backend uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 with bf16 dot products.
+    Avx512(Avx512),
+    /// AVX2 and FMA.
+    Avx2(Avx2),
+    /// Whatever the compiler makes of plain loops.
+    Portable,
+}
+
+impl Isa {
+    /// Every instruction set of this machine, best first.
+    pub fn available() -> Vec<Isa> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bf16")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
+                found.push(Isa::Avx512(Avx512(())));
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Isa::Avx2(Avx2(())));
+            }
+        }
+        found.push(Isa::Portable);
+        found
+    }
+
+    /// The best instruction set of this machine.
+    pub fn detect() -> Isa {
+        Self::available()[0]
+    }
+
+    /// Name in messages and in the forcing environment variable: `avx512`, `avx2`, `portable`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512(_) => "avx512",
+            Isa::Avx2(_) => "avx2",
+            Isa::Portable => "portable",
+        }
+    }
+
+    /// The available instruction set of that name.
+    pub fn named(name: &str) -> Option<Isa> {
+        Self::available().into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Runs `f` compiled for this instruction set: everything that is inlined into `f` (mark it `#[inline(always)]`)
+    /// may use its registers. The operations and their order stay those written, so only the speed changes.
+    #[inline(always)]
+    pub fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the witness proves that the features were detected.
+            Isa::Avx512(_) => unsafe { with_avx512(f) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the witness proves that the features were detected.
+            Isa::Avx2(_) => unsafe { with_avx2(f) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512(_) | Isa::Avx2(_) => unreachable!("a witness is only made on x86-64"),
+            Isa::Portable => f(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
