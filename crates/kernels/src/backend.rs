@@ -3,8 +3,9 @@
 //! Conventions that hold for every operation:
 //! - Buffers are dense and row-major; a buffer may be longer than the operation needs (work space is sized for the
 //!   longest row), only the stated leading part is read or written.
-//! - "operand" buffers may be [`Dtype::F32`](crate::Dtype) or [`Dtype::Bf16`](crate::Dtype): activations that feed a matrix product,
-//!   weights. All operands of one call have the same dtype. Arithmetic is in f32 whatever the operands are.
+//! - "operand" buffers may be [`Dtype::F32`](crate::Dtype) or [`Dtype::Bf16`](crate::Dtype): activations that feed a
+//!   matrix product, weights. All operands of one call have the same dtype. Arithmetic is in f32 whatever the
+//!   operands are.
 //! - `f32` in a shape comment means that buffer is always [`Dtype::F32`](crate::Dtype).
 //! - `+=` means that the result is added to what the buffer holds.
 //! - Results have the same bits for any number of threads and on every run.

@@ -1,6 +1,6 @@
 //! Memory that kernels work on, opaque to everything above this crate.
 
-use crate::Dtype;
+use crate::{Dtype, operand::Operand};
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use std::sync::Mutex;
@@ -84,7 +84,24 @@ impl Buffer {
 
     fn expect(&self, dtype: Dtype) {
         assert!(!self.phantom, "this buffer was only measured for a plan, it holds no numbers");
-        assert!(self.dtype == dtype, "expected a {dtype:?} buffer, got {:?} of {} elements", self.dtype, self.len);
+        assert!(
+            self.dtype == dtype,
+            "expected a {dtype:?} buffer, got {:?} of {} elements",
+            self.dtype,
+            self.len
+        );
+    }
+
+    /// The elements of a buffer of operands.
+    pub(crate) fn typed<T: Operand>(&self) -> &[T] {
+        self.expect(T::DTYPE);
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The elements of a buffer of operands, to be written.
+    pub(crate) fn typed_mut<T: Operand>(&mut self) -> &mut [T] {
+        self.expect(T::DTYPE);
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 
     /// The elements of an f32 buffer.
@@ -97,12 +114,6 @@ impl Buffer {
     pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
         self.expect(Dtype::F32);
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
-
-    /// The elements of a bf16 buffer.
-    pub(crate) fn bf16(&self) -> &[bf16] {
-        self.expect(Dtype::Bf16);
-        &bytemuck::cast_slice(&self.lines)[..self.len]
     }
 
     /// The elements of a bf16 buffer, to be written.

@@ -7,15 +7,39 @@
 //! `H` head width, `F` feed-forward width, `V` vocabulary, `R` LoRA rank, `O` output width. A buffer named `x_td`
 //! holds `T × D` numbers; `dx` is the gradient of the loss with respect to `x`.
 
+mod adamw;
+mod attention;
 mod backend;
+mod bias;
 mod buffer;
+mod copy;
+mod cpu;
+mod dropout;
 mod dtype;
+mod embedding;
+mod lanes;
+mod linear_cross_entropy;
+mod matmul;
+mod math;
+mod noise;
+mod operand;
+mod philox;
 pub mod pool;
+mod reference;
+mod residual;
+mod rmsnorm;
+mod rope;
 pub mod simd;
+mod sum_of_squares;
+mod swiglu;
+#[cfg(test)]
+mod testing;
 
 pub use backend::{
     AdamW, Attention, Backend, LinearCrossEntropy, LossSums, Matmul, RowLoss, Span, TokenLoss,
 };
 pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
+pub use cpu::CpuBackend;
 pub use dtype::Dtype;
+pub use reference::ReferenceBackend;
 pub use simd::Isa;

@@ -63,6 +63,15 @@ impl Pool {
         });
     }
 
+    /// Runs `f` on every item, in any order and in parallel.
+    pub fn each<T: Send>(&self, mut items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+        if items.len() > 1 {
+            self.threads.install(|| items.into_par_iter().with_max_len(1).for_each(f));
+        } else if let Some(item) = items.pop() {
+            f(item);
+        }
+    }
+
     /// `f(0), …, f(tasks-1)` in parallel, the results in order.
     pub fn map<R: Send>(&self, tasks: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
         if tasks <= 1 {

@@ -5,6 +5,18 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dot_bf16;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_bf16;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_f32;
+pub(crate) mod matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod pack;
+#[cfg(target_arch = "x86_64")]
+mod store;
+
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
@@ -95,4 +107,19 @@ fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx2,fma")]
 fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
+}
+
+/// Asks for the memory some pages behind `block`, which a walk through memory will come to: at the speed of memory the
+/// hardware's own prefetching stops too often, at page boundaries and between rows.
+#[inline(always)]
+pub(crate) fn ahead<T>(block: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(block)).step_by(64) {
+        const AHEAD: usize = 4096;
+        let at = block.as_ptr().cast::<i8>().wrapping_add(AHEAD + line);
+        // SAFETY: every x86-64 has SSE; a prefetch reads nothing and may point anywhere.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = block;
 }

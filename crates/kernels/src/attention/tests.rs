@@ -1,0 +1,116 @@
+//! `attention`: gradients by finite differences, every fast path against the reference, equal bits for any threads.
+
+use super::reference;
+use crate::testing::{Numbers, buffer, check, filled, gradcheck, operands, read, weighted};
+use crate::{Attention, Backend, Dtype, Span};
+
+fn op(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
+    Attention {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        window: None,
+        softcap: None,
+    }
+}
+
+fn forward(backend: &dyn Backend, op: &Attention, spans: &[Span], dtype: Dtype) -> Vec<Vec<f32>> {
+    let (rows, keys) = super::extents(spans);
+    let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
+    let mut numbers = Numbers::new(1);
+    let q = buffer(dtype, &numbers.vec(query_len, 2.0));
+    let [k, v] = [(); 2].map(|()| buffer(dtype, &numbers.vec(key_len, 2.0)));
+    let mut out = filled(dtype, query_len + 3, 0.5);
+    let mut lse = filled(Dtype::F32, rows * op.heads + 3, 0.5);
+    backend.attention_forward(op, spans, &q, &k, &v, &mut out, &mut lse);
+    vec![read(&out), read(&lse)]
+}
+
+fn forward_backward(backend: &dyn Backend, op: &Attention, spans: &[Span], dtype: Dtype) -> Vec<Vec<f32>> {
+    let (rows, keys) = super::extents(spans);
+    let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
+    let mut numbers = Numbers::new(1);
+    let q = buffer(dtype, &numbers.vec(query_len, 2.0));
+    let [k, v] = [(); 2].map(|()| buffer(dtype, &numbers.vec(key_len, 2.0)));
+    let dout = buffer(dtype, &numbers.vec(query_len, 1.0));
+    let [mut out, mut dq] = [(); 2].map(|()| filled(dtype, query_len + 3, 0.5));
+    let [mut dk, mut dv] = [(); 2].map(|()| filled(dtype, key_len + 3, 0.5));
+    let mut lse = filled(Dtype::F32, rows * op.heads, 0.0);
+    backend.attention_forward(op, spans, &q, &k, &v, &mut out, &mut lse);
+    backend.attention_backward(op, spans, &q, &k, &v, &out, &lse, &dout, &mut dq, &mut dk, &mut dv);
+    [&out, &lse, &dq, &dk, &dv].map(read).into()
+}
+
+/// Sums of at most 500 products of f32: 1e-5 of the greatest result; bf16 results: one unit, and δ comes from a rounded
+/// `out`, hence twice that.
+fn check_both(name: &str, op: &Attention, spans: &[Span]) {
+    for (dtype, tolerance) in operands(1e-5) {
+        check(name, 2.0 * tolerance, |backend| forward_backward(backend, op, spans, dtype));
+    }
+}
+
+#[test]
+fn one_sequence_longer_than_tiles() {
+    check_both("T 333", &op(2, 1, 32), &Span::packed(&[333]));
+    check_both("T 250, one head", &op(1, 1, 16), &Span::packed(&[250]));
+}
+
+#[test]
+fn packed_sequences_and_odd_sizes() {
+    check_both("packed", &op(6, 2, 20), &Span::packed(&[1, 37, 2, 100, 16]));
+    check_both("three heads per key", &op(9, 3, 64), &Span::packed(&[65, 130]));
+    check_both("width 7", &op(2, 2, 7), &Span::packed(&[23, 5]));
+}
+
+#[test]
+fn sliding_window_and_soft_cap() {
+    for window in [1, 7, 96, 150] {
+        let op = Attention { window: Some(window), ..op(4, 2, 16) };
+        check_both(&format!("window {window}"), &op, &Span::packed(&[210, 30]));
+    }
+    let capped = Attention { softcap: Some(1.5), window: Some(40), ..op(2, 1, 16) };
+    check_both("soft cap", &capped, &Span::packed(&[120, 9]));
+}
+
+#[test]
+fn decoding_with_cached_keys() {
+    let spans = [
+        Span { q_start: 0, q_len: 1, kv_start: 0, kv_len: 200 },
+        Span { q_start: 1, q_len: 3, kv_start: 256, kv_len: 5 },
+        Span { q_start: 4, q_len: 70, kv_start: 300, kv_len: 170 },
+    ];
+    for (dtype, tolerance) in operands(1e-5) {
+        check("cache", tolerance, |backend| forward(backend, &op(6, 2, 24), &spans, dtype));
+        check_both("cache, backward", &op(6, 2, 24), &spans);
+    }
+}
+
+#[test]
+fn many_key_tiles_in_parts() {
+    // More tiles than parts, so that a part spans several sequences and a sequence several parts.
+    check_both("parts", &op(2, 2, 16), &Span::packed(&[700, 50, 300]));
+}
+
+#[test]
+fn reference_gradients_agree_with_finite_differences() {
+    let spans = Span::packed(&[5, 1, 4]);
+    for (window, softcap) in [(None, None), (Some(2), None), (None, Some(1.3))] {
+        let op = Attention { window, softcap, ..op(4, 2, 3) };
+        let (rows, query_len, key_len) = (10, 10 * 4 * 3, 10 * 2 * 3);
+        let mut numbers = Numbers::new(3);
+        let inputs = [query_len, key_len, key_len].map(|n| numbers.vec64(n, 1.0));
+        let dout = numbers.vec64(query_len, 1.0);
+        let run = |x: &[Vec<f64>]| {
+            let (mut out, mut lse) = (vec![0.0; query_len], vec![0.0; rows * 4]);
+            reference::forward(&op, &spans, rows, &x[0], &x[1], &x[2], &mut out, &mut lse);
+            (out, lse)
+        };
+        let (out, lse) = run(&inputs);
+        let mut gradients = inputs.clone();
+        let [dq, dk, dv] = &mut gradients;
+        let saved = [&inputs[0], &inputs[1], &inputs[2], &out, &lse, &dout].map(Vec::as_slice);
+        reference::backward(&op, &spans, rows, saved, [dq, dk, dv]);
+        gradcheck(&inputs, &gradients, |x| weighted(&run(x).0, &dout));
+    }
+}

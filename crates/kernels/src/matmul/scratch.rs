@@ -1,0 +1,26 @@
+//! Memory that a product needs and forgets: kept by each thread between calls, so that steps do not allocate.
+
+use bytemuck::{Pod, Zeroable};
+use std::cell::RefCell;
+
+/// A cache line: scratch starts on a 64-byte boundary.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+thread_local! {
+    /// Blocks not in use. A stack, so that nested uses find the block they had the last time.
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `f` on `len` elements of this thread's scratch memory. What they hold is what the last user left there.
+pub(crate) fn with<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let needed = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+    if lines.len() < needed {
+        lines.resize(needed, Line::zeroed());
+    }
+    let result = f(&mut bytemuck::cast_slice_mut(&mut lines[..needed])[..len]);
+    FREE.with_borrow_mut(|free| free.push(lines));
+    result
+}
