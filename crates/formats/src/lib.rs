@@ -1,1 +1,24 @@
 //! Files of models: safetensors, GGUF, Hugging Face config.json, tokenizers. Bytes in, structs out.
+//!
+//! Files come from strangers: every length, count and offset is checked before it is used, nothing in a file is
+//! executed (pickle checkpoints are refused), and every error names the file, the place and the remedy.
+
+mod config;
+mod dtype;
+mod error;
+pub mod gguf;
+mod json;
+mod mmap;
+mod model_files;
+mod plain;
+pub mod safetensors;
+mod tensors;
+mod tokenizer;
+pub mod torch_rng;
+
+pub use config::HfConfig;
+pub use dtype::StoredDtype;
+pub use error::FormatError;
+pub use model_files::ModelFiles;
+pub use tensors::{TensorInfo, TensorSource};
+pub use tokenizer::Tokenizer;

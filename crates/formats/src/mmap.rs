@@ -1,0 +1,70 @@
+//! Memory-mapped files: the one place of this crate with `unsafe`.
+//!
+//! A mapped file that another program shortens turns reads past its new end into SIGBUS. The length is therefore
+//! checked when the file is opened and again before every read ([`MappedFile::bytes`]), which turns the realistic
+//! case (a checkpoint that is being overwritten) into an error.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::FormatError;
+
+/// A regular file mapped read-only into memory.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    file: File,
+    /// `None` for an empty file, which cannot be mapped.
+    map: Option<Mmap>,
+    len: usize,
+}
+
+impl MappedFile {
+    /// Maps a regular file; anything else (directory, pipe, device) is refused before it is opened.
+    pub(crate) fn open(path: &Path) -> Result<Self, FormatError> {
+        let kind = std::fs::metadata(path).map_err(FormatError::io(path, "open"))?;
+        if !kind.is_file() {
+            let source = std::io::Error::other("not a regular file");
+            return Err(FormatError::Io { path: path.to_owned(), action: "open", source });
+        }
+        let file = File::open(path).map_err(FormatError::io(path, "open"))?;
+        let len = file.metadata().map_err(FormatError::io(path, "read the size of"))?.len();
+        let len = usize::try_from(len).map_err(|_| FormatError::Io {
+            path: path.to_owned(),
+            action: "map",
+            source: std::io::Error::other("the file is larger than the address space"),
+        })?;
+        if len == 0 {
+            return Ok(Self { path: path.to_owned(), file, map: None, len });
+        }
+        // SAFETY: the mapping is private to this struct, read-only, and lives as long as the slices borrowed from
+        // it. Bytes that another process changes can at worst become other bytes, and every reader of them checks
+        // values before use; a file that shrinks is caught by `bytes` before each read.
+        let map = unsafe { Mmap::map(&file) }.map_err(FormatError::io(path, "map"))?;
+        if map.len() != len {
+            return Err(FormatError::FileShrank {
+                path: path.to_owned(),
+                was: len as u64,
+                now: map.len() as u64,
+            });
+        }
+        Ok(Self { path: path.to_owned(), file, map: Some(map), len })
+    }
+
+    /// The file's path as it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All bytes of the file, after making sure that it still has the length it was opened with.
+    pub(crate) fn bytes(&self) -> Result<&[u8], FormatError> {
+        let now = self.file.metadata().map_err(FormatError::io(&self.path, "read the size of"))?.len();
+        if now < self.len as u64 {
+            return Err(FormatError::FileShrank { path: self.path.clone(), was: self.len as u64, now });
+        }
+        Ok(self.map.as_deref().unwrap_or(&[]))
+    }
+}

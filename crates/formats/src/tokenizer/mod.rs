@@ -1,0 +1,227 @@
+//! Tokenizers: `tokenizer.json` with its side files, or the tokenizer inside a GGUF, behind one type.
+
+mod byte_atoms;
+mod byte_level;
+mod files;
+mod from_gguf;
+mod guard;
+mod save;
+mod sentencepiece;
+mod special;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::{FormatError, gguf};
+use guard::guarded;
+use special::SpecialTokens;
+
+/// Text to token ids and back, as the model's own files define it.
+///
+/// Wraps the crate `tokenizers` (the one under transformers), so ids equal transformers'. Truncation and padding that
+/// a `tokenizer.json` may carry are switched off: whoever packs rows decides about lengths. `Sync`: encode from as
+/// many threads as you like.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// `tokenizer.json`, or the GGUF it was made from: for messages.
+    path: PathBuf,
+    special: SpecialTokens,
+    chat_template: Option<String>,
+    stored: Stored,
+}
+
+/// What [`Tokenizer::save`] writes.
+#[derive(Clone, Debug)]
+struct Stored {
+    /// `tokenizer.json`, byte for byte.
+    tokenizer_json: Vec<u8>,
+    /// `tokenizer_config.json` as an object, and its original bytes while it is unchanged.
+    config: Map<String, Value>,
+    config_bytes: Option<Vec<u8>>,
+    /// `chat_template.jinja` if it should exist: it did, or the template is not in `config`.
+    chat_template_jinja: Option<String>,
+    /// Other side files (`special_tokens_map.json`, …), byte for byte.
+    others: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a Hugging Face directory: `tokenizer.json` with `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `added_tokens.json` and `chat_template.jinja` where they exist.
+    ///
+    /// # Errors
+    /// [`FormatError::NotFound`], [`FormatError::InvalidTokenizer`], [`FormatError::InvalidJson`], [`FormatError::Io`].
+    pub fn from_dir(dir: &Path) -> Result<Self, FormatError> {
+        files::read_dir(dir)
+    }
+
+    /// Reads one `tokenizer.json` without looking at files next to it: no special-token roles, no chat template.
+    ///
+    /// # Errors
+    /// [`FormatError::InvalidTokenizer`], [`FormatError::Io`].
+    pub fn from_file(tokenizer_json: &Path) -> Result<Self, FormatError> {
+        files::read_file(tokenizer_json)
+    }
+
+    /// Builds the tokenizer described by a GGUF file's metadata (kinds `gpt2` and `llama`), with its chat template.
+    ///
+    /// # Errors
+    /// [`FormatError::GgufKeyMissing`], [`FormatError::GgufKey`], [`FormatError::GgufUnsupported`],
+    /// [`FormatError::InvalidTokenizer`].
+    pub fn from_gguf(gguf: &gguf::Gguf) -> Result<Self, FormatError> {
+        from_gguf::build(gguf)
+    }
+
+    /// Token ids of a text. `add_special_tokens` applies the tokenizer's own template (BOS, EOS, …); special tokens
+    /// written out in the text are recognised either way.
+    ///
+    /// # Errors
+    /// [`FormatError::Tokenization`].
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, FormatError> {
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens));
+        Ok(encoding.map_err(|e| self.failed("encode this text", e))?.get_ids().to_vec())
+    }
+
+    /// Token ids and, for each, the byte range of the text it came from (an empty range for added special tokens).
+    /// Slower than [`Tokenizer::encode`].
+    ///
+    /// # Errors
+    /// [`FormatError::Tokenization`].
+    #[expect(clippy::type_complexity, reason = "two parallel lists, no type worth a name")]
+    pub fn encode_with_offsets(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<(Vec<u32>, Vec<(usize, usize)>), FormatError> {
+        let encoding = guarded(|| self.inner.encode(text, add_special_tokens));
+        let encoding = encoding.map_err(|e| self.failed("encode this text", e))?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// The text of token ids; ids outside the vocabulary are skipped, as transformers does.
+    ///
+    /// # Errors
+    /// [`FormatError::Tokenization`].
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, FormatError> {
+        guarded(|| self.inner.decode(ids, skip_special_tokens))
+            .map_err(|e| self.failed("decode these ids", e))
+    }
+
+    /// The id of a token, written as in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id, written as in the vocabulary.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Number of tokens, added ones included (`len(tokenizer)` in Python).
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The token that begins a sequence.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.special.get("bos_token")
+    }
+
+    /// The token that ends a sequence.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.special.get("eos_token")
+    }
+
+    /// The token for padding.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.special.get("pad_token")
+    }
+
+    /// The token for what the vocabulary cannot express.
+    pub fn unk_token(&self) -> Option<&str> {
+        self.special.get("unk_token")
+    }
+
+    /// The id of [`Tokenizer::eos_token`].
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.eos_token().and_then(|t| self.token_to_id(t))
+    }
+
+    /// The id of [`Tokenizer::bos_token`].
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.bos_token().and_then(|t| self.token_to_id(t))
+    }
+
+    /// The named special tokens (`("bos_token", "<s>")`, …) that templates may refer to.
+    pub fn special_tokens(&self) -> Vec<(String, String)> {
+        self.special.named()
+    }
+
+    /// True if `encode(…, true)` puts a BOS token first.
+    pub fn adds_bos(&self) -> bool {
+        let Some(bos) = self.bos_token_id() else { return false };
+        self.encode("a", true).is_ok_and(|ids| ids.first() == Some(&bos))
+    }
+
+    /// Makes a token of the vocabulary the one that ends a sequence, in the saved files too.
+    ///
+    /// # Errors
+    /// [`FormatError::UnknownToken`].
+    pub fn set_eos_token(&mut self, token: &str) -> Result<(), FormatError> {
+        if self.token_to_id(token).is_none() {
+            return Err(FormatError::UnknownToken { path: self.path.clone(), token: token.to_owned() });
+        }
+        self.special.set("eos_token", token);
+        self.stored.config.insert("eos_token".to_owned(), Value::from(token));
+        self.stored.config_bytes = None;
+        special::apply_bos_eos(&mut self.inner, &self.special, &self.stored.config, &self.path)
+    }
+
+    /// The Jinja source that renders a conversation.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// Replaces the chat template, in the saved files too.
+    pub fn set_chat_template(&mut self, source: String) {
+        if self.stored.config.shift_remove("chat_template").is_some() {
+            self.stored.config_bytes = None;
+        }
+        self.stored.chat_template_jinja = Some(source.clone());
+        self.chat_template = Some(source);
+    }
+
+    /// Bytes that can occur in UTF-8 text, but for which a byte-level (or byte-fallback) vocabulary has no token. Text
+    /// with such bytes loses them silently when it is encoded: worth a warning. SmolLM2 has some.
+    pub fn missing_byte_atoms(&self) -> Vec<u8> {
+        byte_atoms::missing(&self.inner)
+    }
+
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, where there is one, `chat_template.jinja` and other side
+    /// files; unchanged files are copied byte for byte. Each file is complete or absent.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    pub fn save(&self, dir: &Path) -> Result<(), FormatError> {
+        save::write(&self.stored, dir)
+    }
+
+    fn failed(&self, action: &'static str, problem: String) -> FormatError {
+        FormatError::Tokenization { path: self.path.clone(), action, problem }
+    }
+}
+
+/// Parses a `tokenizer.json`; truncation and padding are switched off.
+fn parse(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, FormatError> {
+    let invalid = |problem: String| FormatError::InvalidTokenizer { path: path.to_owned(), problem };
+    // The crate panics where the JSON itself is broken inside some components, so the syntax is checked first.
+    let json: Value = serde_json::from_slice(bytes)
+        .map_err(|e| FormatError::InvalidJson { path: path.to_owned(), problem: e.to_string() })?;
+    let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| {
+        invalid(format!("{e}; fetch tokenizer.json again, or write it with a current transformers"))
+    })?;
+    inner.with_truncation(None).map_err(|e| invalid(format!("{e}; fetch tokenizer.json again")))?;
+    inner.with_padding(None);
+    Ok(inner)
+}
