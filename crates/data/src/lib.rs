@@ -1,1 +1,32 @@
 //! Raw files to packed rows of tokens: sources, chat templates, masks, packing, order, resume.
+//!
+//! The road of an example: a file ([`DataSpec::files`]) → a row (`source`) → an [`Example`] (`shape`, `example`) → text
+//! ([`chat`]) → tokens and labels (`tokenize`, `mask`) → packed rows ([`pack`]) → batches ([`Loader`]). Rows, labels
+//! and order are those of TRL 1.16 and accelerate 1.15 for the same file and seed.
+
+pub mod chat;
+mod dataset;
+mod error;
+mod example;
+mod load;
+mod loader;
+mod mask;
+pub mod numpy_rng;
+pub mod pack;
+mod report;
+mod shape;
+mod source;
+mod spec;
+mod tokenize;
+
+pub use dataset::{Dataset, PackedRow, Sequence};
+pub use error::{DataError, Place};
+pub use example::{ChatExtras, Example, Message};
+pub use load::{load, load_with_holdout};
+pub use loader::{Cursor, Loader};
+pub use report::{DataReport, FileCount};
+pub use shape::Shape;
+pub use spec::{DataSpec, FormatHint, Holdout, PackingStrategy, SampleBy};
+
+/// The label of a token that does not count in the loss (PyTorch's `ignore_index`).
+pub const IGNORED: i32 = -100;

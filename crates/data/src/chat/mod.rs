@@ -1,0 +1,252 @@
+//! Chat templates: conversations to text, as transformers renders them.
+//!
+//! Templates are Jinja programs from strangers; minijinja runs them without access to anything, with bounded recursion
+//! and bounded work. Its environment is set up like transformers 5.23's (`utils/chat_template_utils.py`): trimmed
+//! blocks, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, Python's methods of strings, lists and
+//! dicts, `{% generation %}` blocks. The committed goldens (`golden/`) hold both against each other.
+
+mod generation;
+mod pymethods;
+mod tojson;
+
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value as Jinja, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use serde_json::{Map, Value};
+
+use crate::example::Message;
+use generation::Marks;
+
+/// Work that one rendering may do, in minijinja's units of an instruction or 64 bytes. Real conversations need
+/// thousands. It also bounds the memory a template can take, to some 640 MB.
+const FUEL: u64 = 10_000_000;
+const NAME: &str = "chat template";
+/// Variables that the renderer sets itself, so that nobody may set them by keyword.
+const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+/// Names that a message's reasoning comes under; templates read the first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// What is wrong with a template, or with a conversation in its eyes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// The template is no valid Jinja.
+    #[error("the chat template is no valid Jinja{}: {message}; fix it or set another `chat_template`", at_line(*line))]
+    Syntax {
+        /// Line in the template, from 1.
+        line: Option<usize>,
+        /// What minijinja said.
+        message: String,
+    },
+    /// The template refused the conversation by `raise_exception`.
+    #[error(
+        "the chat template refuses this conversation: {message}; change the conversation to what the model was made for"
+    )]
+    Raised {
+        /// The template's own words.
+        message: String,
+    },
+    /// The template failed on the conversation.
+    #[error("the chat template fails on this conversation{}: {message}; check the messages' keys or set another `chat_template`", at_line(*line))]
+    Failed {
+        /// Line in the template, from 1.
+        line: Option<usize>,
+        /// What minijinja said.
+        message: String,
+    },
+    /// The template did not come to an end within bounds.
+    #[error(
+        "the chat template does more work than {FUEL} steps on this conversation; it loops or the conversation is far too long"
+    )]
+    TooMuchWork,
+    /// A keyword argument that the renderer sets itself.
+    #[error("`chat_template_kwargs` must not set `{name}`: the conversation sets it")]
+    Reserved {
+        /// The variable.
+        name: String,
+    },
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map(|l| format!(" (its line {l})")).unwrap_or_default()
+}
+
+/// A rendered conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text, to be tokenised without adding special tokens.
+    pub text: String,
+    /// Byte ranges of `text` inside `{% generation %}` blocks, in order; empty for templates without such blocks.
+    pub assistant_spans: Vec<Range<usize>>,
+}
+
+/// A compiled chat template with the tokenizer's special tokens.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: Vec<(String, String)>,
+    has_generation_tags: bool,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `special_tokens`: pairs like `("bos_token", "<s>")`, variables of the template.
+    ///
+    /// # Errors
+    /// [`TemplateError::Syntax`].
+    pub fn compile(source: &str, special_tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
+        // Jinja reads all line breaks as \n, minijinja does not.
+        let unix = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (rewritten, has_generation_tags) = generation::rewrite_tags(&unix);
+        let mut environment = environment();
+        environment.add_template_owned(NAME, rewritten).map_err(|e| syntax_error(&e))?;
+        Ok(Self { environment, special_tokens, has_generation_tags })
+    }
+
+    /// Whether the template marks the assistant's text by `{% generation %}` blocks.
+    pub fn has_generation_tags(&self) -> bool {
+        self.has_generation_tags
+    }
+
+    /// Renders a conversation.
+    ///
+    /// `tools`: a list of tool definitions. `add_generation_prompt`: end with the header of an assistant's turn.
+    /// `kwargs`: further variables; they win over special tokens of the same name. As in transformers, keys of messages
+    /// whose value is null are left out and reasoning is offered as `reasoning_content` and `thinking`; `content: null`
+    /// is rendered as an empty text.
+    ///
+    /// # Errors
+    /// [`TemplateError::Raised`], [`TemplateError::Failed`], [`TemplateError::TooMuchWork`],
+    /// [`TemplateError::Reserved`].
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        kwargs: &Map<String, Value>,
+    ) -> Result<Rendered, TemplateError> {
+        if let Some(name) = kwargs.keys().find(|k| RESERVED.contains(&k.as_str())) {
+            return Err(TemplateError::Reserved { name: name.clone() });
+        }
+        let mut variables = Map::new();
+        for (name, token) in &self.special_tokens {
+            variables.insert(name.clone(), Value::String(token.clone()));
+        }
+        variables.extend(kwargs.iter().map(|(k, v)| (k.clone(), v.clone())));
+        variables.insert("messages".to_owned(), messages.iter().map(template_message).collect());
+        variables.insert("tools".to_owned(), tools.cloned().unwrap_or(Value::Null));
+        variables.insert("documents".to_owned(), Value::Null);
+        variables.insert("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt));
+        let marks = Marks::absent_from(&variables);
+        variables.insert(generation::MARKS_VARIABLE.to_owned(), Value::String(marks.to_string()));
+        let template = self.environment.get_template(NAME).map_err(|e| render_error(&e))?;
+        let text =
+            template.render(Jinja::from(Serde(Value::Object(variables)))).map_err(|e| render_error(&e))?;
+        Ok(marks.take_from(&text))
+    }
+}
+
+/// A message as templates see it.
+fn template_message(message: &Message) -> Value {
+    let mut fields = Map::new();
+    let reasoning = REASONING.iter().find_map(|key| message.rest.get(*key).filter(|v| !v.is_null()));
+    if let Some(reasoning) = reasoning {
+        fields.insert("thinking".to_owned(), reasoning.clone());
+    }
+    fields.insert("role".to_owned(), Value::String(message.role.clone()));
+    let content =
+        if message.content.is_null() { Value::String(String::new()) } else { message.content.clone() };
+    fields.insert("content".to_owned(), content);
+    for (key, value) in message.rest.iter().filter(|(_, value)| !value.is_null()) {
+        fields.insert(key.clone(), value.clone());
+    }
+    if let Some(reasoning) = reasoning {
+        fields.insert("reasoning_content".to_owned(), reasoning.clone());
+    }
+    Value::Object(fields)
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("the default delimiters are valid"));
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.add_filter(generation::FILTER, generation::mark);
+    environment.add_filter("tojson", tojson::filter);
+    environment.add_filter("string", |value: &Jinja| {
+        tojson::float_text(value).map_or_else(|| text_of(value), Jinja::from)
+    });
+    environment.set_formatter(|out, state, value| match tojson::float_text(value) {
+        Some(text) => out.write_str(&text).map_err(Error::from),
+        None => minijinja::escape_formatter(out, state, value),
+    });
+    environment.add_test("iterable", is_iterable);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.set_unknown_method_callback(pymethods::call);
+    environment
+}
+
+fn text_of(value: &Jinja) -> Jinja {
+    if value.as_str().is_some() { value.clone() } else { Jinja::from(value.to_string()) }
+}
+
+/// Python's answer: minijinja would call none iterable, and templates ask `tools is iterable and tools | length`.
+fn is_iterable(value: &Jinja) -> bool {
+    !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain)
+}
+
+/// The source of errors that a template raises on purpose.
+#[derive(Debug)]
+struct RaisedByTemplate(String);
+
+impl std::fmt::Display for RaisedByTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RaisedByTemplate {}
+
+fn raise_exception(message: Jinja) -> Result<Jinja, Error> {
+    let raised = RaisedByTemplate(message.to_string());
+    Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(raised))
+}
+
+/// The local time by a strftime format.
+fn strftime_now(format: String) -> Result<String, Error> {
+    let now = jiff::Zoned::now();
+    jiff::fmt::strtime::format(&format, &now)
+        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now(\"{format}\"): {e}")))
+}
+
+fn syntax_error(error: &Error) -> TemplateError {
+    TemplateError::Syntax { line: error.line(), message: words(error) }
+}
+
+fn render_error(error: &Error) -> TemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if let Some(raised) = e.downcast_ref::<RaisedByTemplate>() {
+            return TemplateError::Raised { message: raised.0.clone() };
+        }
+        if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::OutOfFuel) {
+            return TemplateError::TooMuchWork;
+        }
+        cause = e.source();
+    }
+    TemplateError::Failed { line: error.line(), message: words(error) }
+}
+
+fn words(error: &Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! What happened to the data on the way to rows: the numbers that show silent truncation, lost labels and missing EOS
+//! before step 1 instead of after the run.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::shape::Shape;
+
+/// Examples read from one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileCount {
+    /// The file as it was named.
+    pub path: PathBuf,
+    /// Examples in it.
+    pub examples: usize,
+}
+
+/// Counts over one loaded data set. An "example" is one row of the files, before packing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DataReport {
+    /// The shape of the data, given or detected; `None` only before anything was read.
+    pub format: Option<Shape>,
+    /// Examples per file.
+    pub files: Vec<FileCount>,
+    /// Examples read, those dropped included.
+    pub examples: usize,
+    /// Blank lines or empty paragraphs and files passed over.
+    pub blank: usize,
+    /// Examples cut at `max_length`.
+    pub truncated: usize,
+    /// Tokens that the cuts removed.
+    pub truncated_tokens: usize,
+    /// Examples dropped because they have no tokens.
+    pub dropped_empty: usize,
+    /// Examples dropped because no label was left (only without packing, as in TRL).
+    pub dropped_unlabelled: usize,
+    /// Packed examples that have tokens but no label: they cost time and teach nothing.
+    pub kept_unlabelled: usize,
+    /// Examples whose labels contain an end-of-sequence token after truncation.
+    pub eos_trained: usize,
+    /// Examples that begin with two BOS tokens.
+    pub double_bos: usize,
+    /// Examples whose tokenised prompt is no prefix of prompt + completion (the loss starts where they part).
+    pub prompt_not_prefix: usize,
+    /// Conversations in which `content: null` was rendered as an empty text.
+    pub null_content: usize,
+    /// Keys of the rows that were not used.
+    pub unused_keys: BTreeSet<String>,
+    /// Rows after packing.
+    pub rows: usize,
+    /// Sequences in these rows.
+    pub sequences: usize,
+    /// Tokens in these rows.
+    pub tokens: usize,
+    /// Labels that count in the loss.
+    pub labelled_tokens: usize,
+    /// Tokens of the longest row.
+    pub longest_row: usize,
+}
+
+impl DataReport {
+    /// Share of the kept examples whose end is trained, in percent; 0 without examples.
+    pub fn eos_trained_percent(&self) -> f64 {
+        let kept = self.examples - self.dropped_empty - self.dropped_unlabelled;
+        if kept == 0 { 0.0 } else { 100.0 * self.eos_trained as f64 / kept as f64 }
+    }
+
+    /// Filled share of the rows, in percent of `max_length`.
+    pub fn fill_percent(&self, max_length: usize) -> f64 {
+        let room = self.rows * max_length;
+        if room == 0 { 0.0 } else { 100.0 * self.tokens as f64 / room as f64 }
+    }
+
+    /// Sentences about what a user should look at, most harmful first; empty when all is well.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.double_bos > 0 {
+            out.push(format!(
+                "{} example(s) begin with two BOS tokens: the text or the template already holds the one that the \
+                 tokenizer adds; remove it from the data",
+                self.double_bos
+            ));
+        }
+        if self.eos_trained == 0 && self.rows > 0 {
+            out.push(
+                "no example trains an end-of-sequence token, so the model will not learn to stop; check the chat \
+                 template, `eos_token`, `append_eos` and `max_length`"
+                    .to_owned(),
+            );
+        }
+        let lost = 100.0 * self.truncated_tokens as f64 / (self.tokens + self.truncated_tokens).max(1) as f64;
+        if lost > 10.0 {
+            out.push(format!(
+                "{lost:.0} % of all tokens are cut off at `max_length`; raise it, or keep them with \
+                 `packing_strategy: bfd_split` or `wrapped`"
+            ));
+        }
+        if self.dropped_unlabelled + self.kept_unlabelled > 0 {
+            out.push(format!(
+                "{} example(s) have no label left (a prompt that fills `max_length`); raise `max_length` or shorten them",
+                self.dropped_unlabelled + self.kept_unlabelled
+            ));
+        }
+        if self.prompt_not_prefix > 0 {
+            out.push(format!(
+                "{} example(s): the tokens of the prompt are no prefix of prompt + completion, the loss starts where \
+                 they part; end prompts on a token boundary or use a template that renders the prompt the same way",
+                self.prompt_not_prefix
+            ));
+        }
+        out
+    }
+}
+
+impl fmt::Display for DataReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = self.format.map_or("unknown", Shape::name);
+        writeln!(f, "format {format}: {} example(s) in {} file(s)", self.examples, self.files.len())?;
+        for file in &self.files {
+            writeln!(f, "  {}: {}", file.path.display(), file.examples)?;
+        }
+        writeln!(
+            f,
+            "{} row(s), {} sequence(s), {} tokens, {} of them labelled; longest row {}",
+            self.rows, self.sequences, self.tokens, self.labelled_tokens, self.longest_row
+        )?;
+        let percent =
+            if self.examples == 0 { 0.0 } else { 100.0 * self.truncated as f64 / self.examples as f64 };
+        writeln!(f, "truncated {} ({percent:.1} %, {} tokens)", self.truncated, self.truncated_tokens)?;
+        writeln!(
+            f,
+            "dropped {} empty, {} without labels; {} blank passed over",
+            self.dropped_empty, self.dropped_unlabelled, self.blank
+        )?;
+        write!(f, "end of sequence trained in {:.1} % of the examples", self.eos_trained_percent())?;
+        if !self.unused_keys.is_empty() {
+            let keys: Vec<&str> = self.unused_keys.iter().map(String::as_str).collect();
+            write!(f, "\nkeys not used: {}", keys.join(", "))?;
+        }
+        for warning in self.warnings() {
+            write!(f, "\nwarning: {warning}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What to load and how: the `data` section of a run, under Hugging Face's names.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The shape of the rows of a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatHint {
+    /// Found out from the keys of the first row of each file; every later row must have the same shape.
+    #[default]
+    Auto,
+    /// `{"messages": [{"role", "content"}, …], "tools"?: […]}`; the key `conversations` is accepted too.
+    Messages,
+    /// `{"prompt", "completion"}`, both texts or both lists of messages.
+    PromptCompletion,
+    /// `{"instruction", "input"?, "output", "system"?, "history"?}`.
+    Alpaca,
+    /// `{"conversations": [{"from", "value"}, …], "system"?, "tools"?}`.
+    #[serde(rename = "sharegpt")]
+    ShareGpt,
+    /// Plain text: `.txt` files, or rows with the text field.
+    Text,
+}
+
+/// How tokenised examples become rows (TRL's `packing_strategy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackingStrategy {
+    /// Best fit decreasing; examples longer than `max_length` are truncated.
+    #[default]
+    Bfd,
+    /// Best fit decreasing; longer examples are split into pieces of `max_length`.
+    BfdSplit,
+    /// All tokens end to end, cut every `max_length`; examples in one row see each other.
+    Wrapped,
+}
+
+/// What one example of a `.txt` file is (datasets' `sample_by`, whose default is `line`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleBy {
+    /// The whole file.
+    #[default]
+    Document,
+    /// Stretches between blank lines.
+    Paragraph,
+    /// Each line.
+    Line,
+}
+
+/// Everything [`crate::load`] needs to know. [`DataSpec::default`] has TRL's defaults and no files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSpec {
+    /// Files to read, in this order: `.json`, `.jsonl`, `.ndjson`, `.txt`.
+    pub files: Vec<PathBuf>,
+    /// Shape of the rows.
+    pub format: FormatHint,
+    /// The key of plain text in JSON rows (TRL's `dataset_text_field`).
+    pub text_field: String,
+    /// What one example of a `.txt` file is.
+    pub sample_by: SampleBy,
+    /// Truncation of examples, or the length of packed rows; in tokens.
+    pub max_length: Option<usize>,
+    /// Pack several examples into one row.
+    pub packing: bool,
+    /// How to pack.
+    pub packing_strategy: PackingStrategy,
+    /// Loss on the completion only; `None`: yes for prompt/completion and Alpaca data, no otherwise.
+    pub completion_only_loss: Option<bool>,
+    /// Loss on the assistant's turns only (conversations).
+    pub assistant_only_loss: bool,
+    /// Shuffle the examples before packing and the rows after it, by `seed`.
+    pub shuffle_dataset: bool,
+    /// Seed of `shuffle_dataset`.
+    pub seed: u64,
+    /// End plain texts and text completions with the EOS token; chat templates end turns themselves.
+    pub append_eos: bool,
+    /// Ids that end generation besides the tokenizer's EOS (generation_config.json); only for the report.
+    pub eos_token_ids: Vec<u32>,
+    /// A Jinja template to use in place of the tokenizer's own.
+    pub chat_template: Option<String>,
+    /// Extra variables of the chat template (`enable_thinking`, …); a row's own `chat_template_kwargs` win.
+    pub chat_template_kwargs: Map<String, Value>,
+    /// Tokenising threads; `None`: one per core. The result does not depend on it.
+    pub dataset_num_proc: Option<usize>,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            format: FormatHint::Auto,
+            text_field: "text".to_owned(),
+            sample_by: SampleBy::Document,
+            max_length: Some(1024),
+            packing: false,
+            packing_strategy: PackingStrategy::Bfd,
+            completion_only_loss: None,
+            assistant_only_loss: false,
+            shuffle_dataset: false,
+            seed: 42,
+            append_eos: true,
+            eos_token_ids: Vec::new(),
+            chat_template: None,
+            chat_template_kwargs: Map::new(),
+            dataset_num_proc: None,
+        }
+    }
+}
+
+/// How much of the data is held out for evaluation (datasets' `train_test_split(test_size, seed)`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Holdout {
+    /// So many examples.
+    Examples(usize),
+    /// This part of all examples, rounded up; above 0 and below 1.
+    Fraction(f64),
+}
+
+impl Holdout {
+    /// Examples held out of `examples`; `None` when one side would be empty.
+    pub fn count(self, examples: usize) -> Option<usize> {
+        let count = match self {
+            Holdout::Examples(n) => n,
+            Holdout::Fraction(part) if part > 0.0 && part < 1.0 => (part * examples as f64).ceil() as usize,
+            Holdout::Fraction(_) => return None,
+        };
+        (count > 0 && count < examples).then_some(count)
+    }
+}
+
+impl std::fmt::Display for Holdout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Holdout::Examples(n) => write!(f, "{n} example(s)"),
+            Holdout::Fraction(part) => write!(f, "{part} of the examples"),
+        }
+    }
+}
