@@ -1,0 +1,430 @@
+//! The one decoder: its forward and its backward, facing each other.
+//!
+//! The backward is the forward read upwards, derived by hand; nothing is computed for frozen weights: no weight
+//! gradient, and no activation gradient below the lowest trained module.
+
+use crate::acts::{BlockActs, Gradients};
+use crate::block::Block;
+use crate::families::Slot;
+use crate::head::Head;
+use crate::kv_cache::KvCache;
+use crate::linear::BranchScratch;
+use crate::norm::Norm;
+use crate::parameter::{Parameter, Weight, WeightMaker};
+use crate::pass::{Pass, RowPlan};
+use crate::tuning::{Plan, Tuning};
+use crate::{Batch, DecoderConfig, ModelError, Objective};
+use foundry_kernels::{Allocator, Backend, Buffer, Dtype, LossSums, MemoryClass, RowLoss, Span, TokenLoss};
+
+/// A decoder with its buffers: weights, parameters, activations and scratch for rows of up to `max_tokens`.
+pub struct Decoder {
+    pub(crate) config: DecoderConfig,
+    pub(crate) tuning: Tuning,
+    pub(crate) compute: Dtype,
+    pub(crate) max_tokens: usize,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) embed_tokens: Weight,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) norm: Norm,
+    /// `None`: the head is the embedding.
+    pub(crate) lm_head: Option<Weight>,
+    /// The lowest block with anything trained at or below it; the number of blocks if there is none.
+    lowest: usize,
+    is_checkpointing: bool,
+    buffers: Buffers,
+    row: RowPlan,
+}
+
+/// Everything that one row passes through.
+struct Buffers {
+    ids: Buffer,
+    positions: Buffer,
+    rope_table: Buffer,
+    /// The rotation has been computed.
+    is_rope_ready: bool,
+    /// The residual stream `x_td`, f32.
+    x: Buffer,
+    /// Input of each block from `lowest` on, f32.
+    inputs: Vec<Buffer>,
+    acts: Vec<BlockActs>,
+    scratch: BranchScratch,
+    /// `None`: inference.
+    grads: Option<Gradients>,
+    head: Head,
+}
+
+impl Decoder {
+    /// Allocates weights, gradients, activations and scratch through `alloc`; with a
+    /// [`Meter`](foundry_kernels::Meter) that is how a plan counts bytes. Afterwards nothing is allocated per row.
+    ///
+    /// `compute`: [`Dtype::F32`] or [`Dtype::Bf16`], the format of the operands of products. `max_tokens`: the longest
+    /// packed row. `gradient_checkpointing`: keep only each block's input and compute the rest again in the backward.
+    ///
+    /// # Errors
+    /// LoRA settings that do not fit the model ([`ModelError::Lora`]).
+    ///
+    /// # Panics
+    /// If `compute` is neither f32 nor bf16.
+    pub fn allocate(
+        alloc: &dyn Allocator,
+        config: &DecoderConfig,
+        tuning: &Tuning,
+        compute: Dtype,
+        max_tokens: usize,
+        gradient_checkpointing: bool,
+    ) -> Result<Self, ModelError> {
+        assert!(matches!(compute, Dtype::F32 | Dtype::Bf16), "operands are f32 or bf16, not {compute:?}");
+        let family = config.family;
+        let mut plan = Plan::new(tuning, config)?;
+        let mut maker = WeightMaker { alloc, compute, parameters: Vec::new() };
+        let embed_tokens = embedding(&mut maker, &plan, &family.module(Slot::EmbedTokens, 0), config);
+        let layers = 0..config.num_hidden_layers;
+        let blocks: Vec<Block> =
+            layers.map(|layer| Block::allocate(&mut maker, &mut plan, config, layer)).collect();
+        let norm = Norm::allocate(&mut maker, &plan, &family.module(Slot::Norm, 0), config);
+        // A tied head becomes a tensor of its own when only one of the two is trained, as in PEFT.
+        let head_module = family.module(Slot::LmHead, 0);
+        let is_shared = config.tie_word_embeddings && !plan.unties_head(config);
+        let lm_head = (!is_shared).then(|| embedding(&mut maker, &plan, &head_module, config));
+        let parameters = maker.parameters;
+        let lowest = match embed_tokens.is_trained() {
+            true => 0,
+            false => blocks.iter().position(Block::is_trained).unwrap_or(blocks.len()),
+        };
+        let trains = !parameters.is_empty();
+        let buffers = Buffers::allocate(alloc, config, &plan, &blocks, compute, max_tokens, |layer| {
+            (trains && layer >= lowest).then_some(gradient_checkpointing)
+        });
+        Ok(Self {
+            config: config.clone(),
+            tuning: tuning.clone(),
+            compute,
+            max_tokens,
+            parameters,
+            embed_tokens,
+            blocks,
+            norm,
+            lm_head,
+            lowest,
+            is_checkpointing: gradient_checkpointing,
+            buffers,
+            row: RowPlan::default(),
+        })
+    }
+
+    /// One row forward and backward; gradients are added to those of earlier rows.
+    ///
+    /// `grad_scale`: 1 / labelled tokens of the whole optimiser step. `seed`: of dropout and noise, new for each call.
+    /// Returns sums over the labelled tokens of this row, without `grad_scale`.
+    ///
+    /// # Errors
+    /// A row that is too long or malformed; a decoder without trained weights.
+    pub fn forward_backward(
+        &mut self,
+        backend: &dyn Backend,
+        batch: &Batch<'_>,
+        objective: &Objective,
+        grad_scale: f32,
+        seed: u64,
+    ) -> Result<LossSums, ModelError> {
+        if self.parameters.is_empty() {
+            return Err(ModelError::NothingToTrain);
+        }
+        self.lay_out(backend, batch)?;
+        if self.row.rows.is_empty() {
+            return Ok(LossSums::default());
+        }
+        let noise = objective.neftune_alpha.map(|alpha| {
+            let elements = (batch.tokens.len() * self.config.hidden_size) as f32;
+            alpha / elements.sqrt()
+        });
+        self.forward(backend, Some(seed), noise, true);
+        Ok(self.backward(backend, objective.loss, grad_scale, seed))
+    }
+
+    /// Loss of one row without dropout, noise and gradients. `per_row`: receives the result of each labelled token.
+    ///
+    /// # Errors
+    /// A row that is too long or malformed.
+    pub fn forward_loss(
+        &mut self,
+        backend: &dyn Backend,
+        batch: &Batch<'_>,
+        per_row: Option<&mut Vec<RowLoss>>,
+    ) -> Result<LossSums, ModelError> {
+        self.lay_out(backend, batch)?;
+        let per_row = per_row.map(|results| {
+            results.clear();
+            results.resize(self.row.rows.len(), RowLoss::default());
+            results.as_mut_slice()
+        });
+        if self.row.rows.is_empty() {
+            return Ok(LossSums::default());
+        }
+        self.forward(backend, None, None, false);
+        let Self { config, parameters, embed_tokens, norm, lm_head, buffers, row, .. } = self;
+        let pass = pass_over(backend, config, row, &buffers.positions, &buffers.rope_table, None);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
+        buffers.head.normalize(&pass, norm, parameters, &buffers.x);
+        Ok(buffers.head.loss(&pass, row, TokenLoss::CrossEntropy, weight, per_row))
+    }
+
+    /// From the token ids in `ids` to the residual stream in `x`. `keep`: what the backward reads is kept.
+    fn forward(&mut self, backend: &dyn Backend, seed: Option<u64>, noise: Option<f32>, keep: bool) {
+        let Self { config, parameters, embed_tokens, blocks, lowest, buffers, row, .. } = self;
+        let Buffers { ids, positions, rope_table, x, inputs, acts, scratch, .. } = buffers;
+        let pass = pass_over(backend, config, row, positions, rope_table, seed);
+        let (tokens, width) = (pass.tokens, config.hidden_size);
+
+        backend.embedding_forward(tokens, width, ids, embed_tokens.operand(parameters), x);
+        if let (Some(magnitude), Some(seed)) = (noise, seed) {
+            backend.add_uniform_noise(tokens * width, magnitude, Pass::noise_seed(seed), x);
+        }
+        for (layer, block) in blocks.iter().enumerate() {
+            if keep && layer >= *lowest {
+                backend.copy(tokens * width, x, 0, &mut inputs[layer - *lowest], 0);
+            }
+            let slot = acts_slot(layer, *lowest, acts.len());
+            block.forward(&pass, parameters, x, &mut acts[slot], scratch, None);
+        }
+    }
+
+    /// From the residual stream in `x` to gradients: the forward read upwards, down to the lowest trained module.
+    fn backward(&mut self, backend: &dyn Backend, loss: TokenLoss, grad_scale: f32, seed: u64) -> LossSums {
+        let Self { config, parameters, embed_tokens, blocks, norm, lm_head, lowest, buffers, row, .. } = self;
+        let Buffers { ids, positions, rope_table, x, inputs, acts, scratch, grads, head, .. } = buffers;
+        let grads = grads.as_mut().expect("a decoder with parameters has gradient buffers");
+        let pass = pass_over(backend, config, row, positions, rope_table, Some(seed));
+        let (tokens, width) = (pass.tokens, config.hidden_size);
+        let is_embedding_trained = embed_tokens.is_trained();
+        let below_norm = is_embedding_trained || *lowest < blocks.len();
+
+        head.normalize(&pass, norm, parameters, x);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens);
+        let dh = (below_norm || norm.weight.is_trained()).then_some(&mut grads.dh);
+        let sums = head.loss_and_gradients(&pass, row, loss, grad_scale, weight, parameters, dh);
+        if below_norm || norm.weight.is_trained() {
+            backend.fill(tokens * width, 0.0, &mut grads.dx);
+            norm.backward(&pass, parameters, &grads.dh, x, head.rstd(), &mut grads.dx);
+        }
+        // With checkpointing all blocks share one set of activations, which now holds those of the last block.
+        let is_shared = blocks.len() - *lowest > 1 && acts.len() == 1;
+        for (layer, block) in blocks.iter().enumerate().skip(*lowest).rev() {
+            let slot = acts_slot(layer, *lowest, acts.len());
+            let input = &inputs[layer - *lowest];
+            if is_shared && layer + 1 < blocks.len() {
+                backend.copy(tokens * width, input, 0, x, 0);
+                block.recompute(&pass, parameters, x, &mut acts[slot], scratch);
+            }
+            let below = is_embedding_trained || layer > *lowest;
+            block.backward(&pass, parameters, input, &acts[slot], grads, scratch, below);
+        }
+        if let Some(dtable) = embed_tokens.grad(parameters) {
+            backend.embedding_backward(tokens, width, ids, &grads.dx, dtable);
+        }
+        sums
+    }
+
+    /// Logits of every token of a row: `[T, V]`.
+    ///
+    /// # Errors
+    /// A row that is too long or malformed.
+    pub fn logits(
+        &mut self,
+        backend: &dyn Backend,
+        tokens: &[u32],
+        seq_lens: &[u32],
+    ) -> Result<Vec<f32>, ModelError> {
+        let rows: Vec<u32> = (0..tokens.len() as u32).collect();
+        self.logits_of(backend, tokens, seq_lens, &rows)
+    }
+
+    /// Logits of the last token of every sequence: `[sequences, V]`.
+    ///
+    /// # Errors
+    /// A row that is too long or malformed.
+    pub fn last_logits(
+        &mut self,
+        backend: &dyn Backend,
+        tokens: &[u32],
+        seq_lens: &[u32],
+    ) -> Result<Vec<f32>, ModelError> {
+        let ends = seq_lens.iter().scan(0u32, |end, &len| {
+            *end = end.saturating_add(len);
+            Some(end.saturating_sub(1))
+        });
+        let rows: Vec<u32> = ends.collect();
+        self.logits_of(backend, tokens, seq_lens, &rows)
+    }
+
+    fn logits_of(
+        &mut self,
+        backend: &dyn Backend,
+        tokens: &[u32],
+        seq_lens: &[u32],
+        rows: &[u32],
+    ) -> Result<Vec<f32>, ModelError> {
+        self.lay_out(backend, &Batch { tokens, seq_lens, labels: &[] })?;
+        self.forward(backend, None, None, false);
+        let Self { config, parameters, embed_tokens, norm, lm_head, buffers, row, .. } = self;
+        let pass = pass_over(backend, config, row, &buffers.positions, &buffers.rope_table, None);
+        buffers.head.normalize(&pass, norm, parameters, &buffers.x);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
+        let mut logits = Vec::new();
+        buffers.head.logits(&pass, weight, rows, &mut logits);
+        Ok(logits)
+    }
+
+    /// Feeds tokens of one sequence after those in the cache and returns the last one's logits `[V]`.
+    ///
+    /// # Errors
+    /// No tokens, a token outside the vocabulary, or more tokens than the cache has room for.
+    pub fn extend(
+        &mut self,
+        backend: &dyn Backend,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        cache.check_room(tokens.len())?;
+        if tokens.is_empty() {
+            return Err(ModelError::Row("no tokens to continue from".into()));
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+            return Err(ModelError::TokenOutOfRange { token, vocab_size: self.config.vocab_size });
+        }
+        cache.prepare(backend, &self.config);
+        for part in tokens.chunks(self.max_tokens) {
+            self.extend_by_part(backend, cache, part)?;
+        }
+        let last = (tokens.len() - 1) % self.max_tokens;
+        let Self { config, parameters, embed_tokens, norm, lm_head, buffers, row, .. } = self;
+        let pass = pass_over(backend, config, row, &buffers.positions, &cache.rope_table, None);
+        buffers.head.normalize(&pass, norm, parameters, &buffers.x);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
+        logits.clear();
+        buffers.head.logits(&pass, weight, &[last as u32], logits);
+        Ok(())
+    }
+
+    fn extend_by_part(
+        &mut self,
+        backend: &dyn Backend,
+        cache: &mut KvCache,
+        tokens: &[u32],
+    ) -> Result<(), ModelError> {
+        let (len, count) = (cache.len(), tokens.len());
+        let batch = Batch { tokens, seq_lens: &[count as u32], labels: &[] };
+        self.row.fill(&batch, self.config.vocab_size, self.max_tokens)?;
+        self.row.positions.iter_mut().for_each(|position| *position += len as u32);
+        self.row.spans[0] = Span { q_start: 0, q_len: count, kv_start: 0, kv_len: len + count };
+        let Self { config, parameters, embed_tokens, blocks, lowest, buffers, row, .. } = self;
+        let Buffers { ids, positions, x, acts, scratch, .. } = buffers;
+        backend.upload_u32(tokens, ids);
+        backend.upload_u32(&row.positions, positions);
+        backend.embedding_forward(count, config.hidden_size, ids, embed_tokens.operand(parameters), x);
+        for (layer, block) in blocks.iter().enumerate() {
+            // Laid out by hand: the rotation's table and one layer's part of the cache are borrowed side by side.
+            let (rope_table, part) = cache.table_and_layer(layer);
+            let pass = pass_over(backend, config, row, positions, rope_table, None);
+            let slot = acts_slot(layer, *lowest, acts.len());
+            block.forward(&pass, parameters, x, &mut acts[slot], scratch, Some(part));
+        }
+        cache.advance(tokens);
+        Ok(())
+    }
+
+    /// The lowest block with anything trained at or below it.
+    pub(crate) fn lowest(&self) -> usize {
+        self.lowest
+    }
+
+    /// Activations are computed again in the backward.
+    pub(crate) fn is_checkpointing(&self) -> bool {
+        self.is_checkpointing
+    }
+
+    /// Checks a row and brings it to the device.
+    fn lay_out(&mut self, backend: &dyn Backend, batch: &Batch<'_>) -> Result<(), ModelError> {
+        self.row.fill(batch, self.config.vocab_size, self.max_tokens)?;
+        let Buffers { ids, positions, rope_table, is_rope_ready, .. } = &mut self.buffers;
+        if !*is_rope_ready {
+            backend.upload(&self.config.rope.table(self.config.head_dim, self.max_tokens), rope_table, 0);
+            *is_rope_ready = true;
+        }
+        backend.upload_u32(batch.tokens, ids);
+        backend.upload_u32(&self.row.positions, positions);
+        Ok(())
+    }
+}
+
+/// A weight of the embedding's shape.
+fn embedding(maker: &mut WeightMaker<'_>, plan: &Plan<'_>, module: &str, config: &DecoderConfig) -> Weight {
+    maker.matrix(plan.own(module, "weight"), [config.vocab_size, config.hidden_size])
+}
+
+/// Which activations a block uses: one set for all, or its own from `lowest` on and the last one for those below.
+fn acts_slot(layer: usize, lowest: usize, sets: usize) -> usize {
+    if sets == 1 || layer < lowest { sets - 1 } else { layer - lowest }
+}
+
+fn pass_over<'a>(
+    backend: &'a dyn Backend,
+    config: &'a DecoderConfig,
+    row: &'a RowPlan,
+    positions: &'a Buffer,
+    rope_table: &'a Buffer,
+    dropout_seed: Option<u64>,
+) -> Pass<'a> {
+    let tokens = row.positions.len();
+    Pass { backend, config, tokens, spans: &row.spans, positions, rope_table, dropout_seed }
+}
+
+impl Buffers {
+    /// `kept`: whether a block's activations outlive its forward, and if so whether by checkpointing.
+    fn allocate(
+        alloc: &dyn Allocator,
+        config: &DecoderConfig,
+        plan: &Plan<'_>,
+        blocks: &[Block],
+        compute: Dtype,
+        max_tokens: usize,
+        kept: impl Fn(usize) -> Option<bool>,
+    ) -> Self {
+        let buffer =
+            |class: MemoryClass, dtype: Dtype, width: usize| alloc.alloc(class, dtype, max_tokens * width);
+        let width = config.hidden_size;
+        let keeping: Vec<bool> = (0..blocks.len()).filter_map(&kept).collect();
+        let trains = plan.trains();
+        let acts_of =
+            |users: &[Block]| BlockActs::allocate(alloc, config, users, compute, max_tokens, trains);
+        let (below, from_lowest) = blocks.split_at(blocks.len() - keeping.len());
+        let mut acts = Vec::new();
+        match keeping.first() {
+            // Checkpointing, or nothing kept: one set for all.
+            Some(true) | None => acts.push(acts_of(blocks)),
+            Some(false) => {
+                acts.extend(from_lowest.iter().map(|block| acts_of(std::slice::from_ref(block))));
+                acts.extend((!below.is_empty()).then(|| acts_of(below)));
+            }
+        }
+        Self {
+            ids: buffer(MemoryClass::Workspace, Dtype::U32, 1),
+            positions: buffer(MemoryClass::Workspace, Dtype::U32, 1),
+            rope_table: buffer(MemoryClass::Workspace, Dtype::F32, config.head_dim),
+            is_rope_ready: false,
+            x: buffer(MemoryClass::Activations, Dtype::F32, width),
+            inputs: keeping.iter().map(|_| buffer(MemoryClass::Activations, Dtype::F32, width)).collect(),
+            acts,
+            scratch: BranchScratch::allocate(
+                alloc,
+                plan,
+                compute,
+                max_tokens,
+                config.hidden_size.max(config.intermediate_size).max(config.query_width()),
+            ),
+            grads: trains.then(|| Gradients::allocate(alloc, config, compute, max_tokens)),
+            head: Head::allocate(alloc, config, compute, max_tokens),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a row is and what is learnt from it.
+
+use foundry_kernels::TokenLoss;
+
+/// One packed row: sequences one after the other, each attending to itself only.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Token ids.
+    pub tokens: &'a [u32],
+    /// Lengths of the sequences; they add up to the tokens.
+    pub seq_lens: &'a [u32],
+    /// `labels[i]` belongs to the token at `i`; -100: not learnt. The shift by one is the model's: row `i` predicts
+    /// `labels[i + 1]` of the same sequence. May be empty where nothing is learnt.
+    pub labels: &'a [i32],
+}
+
+/// The loss of a training step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// Loss of one token.
+    pub loss: TokenLoss,
+    /// NEFTune (Jain et al. 2023): noise `U(-m, m)` on the embeddings, `m = alpha / √(T·D)`, `T` the row's length as in
+    /// transformers 5.23 `integrations/neftune.py`.
+    pub neftune_alpha: Option<f32>,
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self { loss: TokenLoss::CrossEntropy, neftune_alpha: None }
+    }
+}

@@ -1,0 +1,216 @@
+//! Trained values, and weights that are either frozen or trained.
+
+use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
+
+/// One trained tensor: what an optimiser sees.
+pub struct Parameter {
+    /// Name in the file it is saved to: Hugging Face's for a model, PEFT's for an adapter.
+    pub name: String,
+    /// Dimensions, row-major.
+    pub shape: Vec<usize>,
+    /// The value, f32.
+    pub value: Buffer,
+    /// Sum of gradients since [`zero_grad`](crate::Decoder::zero_grad), f32.
+    pub grad: Buffer,
+    /// Weight decay applies (see [`decays`]).
+    pub decay: bool,
+}
+
+impl Parameter {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Whether weight decay applies to a parameter of this name: transformers 5.23 `Trainer.get_decay_parameter_names`
+/// leaves out `bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)`, case-insensitively.
+pub fn decays(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let excluded = ["bias", "layernorm", "rmsnorm"].iter().any(|part| name.contains(part))
+        || name.split('.').any(|part| part == "norm" || part.ends_with("_norm"));
+    !excluded
+}
+
+/// A weight of the model. In the compute dtype it is what kernels read; when it is trained, its f32 value is a
+/// [`Parameter`].
+pub(crate) struct Weight {
+    /// Name in a checkpoint of the whole model; branches of an adapter have none.
+    pub(crate) base: Option<String>,
+    /// Name in an adapter file, for what belongs to the adapter.
+    pub(crate) adapter: Option<String>,
+    pub(crate) shape: Vec<usize>,
+    place: Place,
+}
+
+enum Place {
+    Frozen(Buffer),
+    /// `compute` is a copy in the compute dtype; without one the kernels read the parameter itself.
+    Trained {
+        index: usize,
+        compute: Option<Buffer>,
+    },
+}
+
+/// What a weight is called in files, and whether it is trained.
+pub(crate) struct Naming {
+    pub(crate) base: Option<String>,
+    pub(crate) adapter: Option<String>,
+    pub(crate) is_trained: bool,
+}
+
+/// Allocates weights and collects the parameters among them, in the order of their modules.
+pub(crate) struct WeightMaker<'a> {
+    pub(crate) alloc: &'a dyn Allocator,
+    pub(crate) compute: Dtype,
+    pub(crate) parameters: Vec<Parameter>,
+}
+
+impl WeightMaker<'_> {
+    /// A matrix that takes part in products, in the compute dtype.
+    pub(crate) fn matrix(&mut self, naming: Naming, shape: [usize; 2]) -> Weight {
+        self.weight(naming, shape.to_vec(), self.compute)
+    }
+
+    /// A vector (norm or bias), always f32.
+    pub(crate) fn vector(&mut self, naming: Naming, len: usize) -> Weight {
+        self.weight(naming, vec![len], Dtype::F32)
+    }
+
+    fn weight(&mut self, naming: Naming, shape: Vec<usize>, dtype: Dtype) -> Weight {
+        let len = shape.iter().product();
+        let Naming { base, adapter, is_trained } = naming;
+        if !is_trained {
+            let place = Place::Frozen(self.alloc.alloc(MemoryClass::Weights, dtype, len));
+            return Weight { base, adapter, shape, place };
+        }
+        let name = adapter.clone().or_else(|| base.clone()).expect("every weight is saved somewhere");
+        let compute = (dtype != Dtype::F32).then(|| self.alloc.alloc(MemoryClass::Weights, dtype, len));
+        let place = Place::Trained { index: self.parameters.len(), compute };
+        self.parameters.push(Parameter {
+            decay: decays(&name),
+            name,
+            shape: shape.clone(),
+            value: self.alloc.alloc(MemoryClass::Trainable, Dtype::F32, len),
+            grad: self.alloc.alloc(MemoryClass::Gradients, Dtype::F32, len),
+        });
+        Weight { base, adapter, shape, place }
+    }
+}
+
+impl Weight {
+    /// Number of elements.
+    pub(crate) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Has a gradient.
+    pub(crate) fn is_trained(&self) -> bool {
+        matches!(self.place, Place::Trained { .. })
+    }
+
+    /// Position among the parameters.
+    pub(crate) fn index(&self) -> Option<usize> {
+        match self.place {
+            Place::Frozen(_) => None,
+            Place::Trained { index, .. } => Some(index),
+        }
+    }
+
+    /// What kernels read.
+    pub(crate) fn operand<'a>(&'a self, parameters: &'a [Parameter]) -> &'a Buffer {
+        match &self.place {
+            Place::Frozen(buffer) => buffer,
+            Place::Trained { compute: Some(copy), .. } => copy,
+            Place::Trained { index, compute: None } => &parameters[*index].value,
+        }
+    }
+
+    /// What kernels read, and where the gradient goes.
+    pub(crate) fn operand_and_grad<'a>(
+        &'a self,
+        parameters: &'a mut [Parameter],
+    ) -> (&'a Buffer, Option<&'a mut Buffer>) {
+        match &self.place {
+            Place::Frozen(buffer) => (buffer, None),
+            Place::Trained { index, compute } => {
+                let Parameter { value, grad, .. } = &mut parameters[*index];
+                (compute.as_ref().unwrap_or(value), Some(grad))
+            }
+        }
+    }
+
+    /// Where the gradient goes, if there is one.
+    pub(crate) fn grad<'a>(&self, parameters: &'a mut [Parameter]) -> Option<&'a mut Buffer> {
+        self.index().map(|index| &mut parameters[index].grad)
+    }
+
+    /// Writes elements from `offset` on, to the value if it is trained.
+    pub(crate) fn write(
+        &mut self,
+        backend: &dyn Backend,
+        parameters: &mut [Parameter],
+        values: &[f32],
+        offset: usize,
+    ) {
+        match &mut self.place {
+            Place::Frozen(buffer) => backend.upload(values, buffer, offset),
+            Place::Trained { index, compute } => {
+                backend.upload(values, &mut parameters[*index].value, offset);
+                if let Some(copy) = compute {
+                    backend.upload(values, copy, offset);
+                }
+            }
+        }
+    }
+
+    /// Reads elements from `offset` on: the f32 value if it is trained.
+    pub(crate) fn read(
+        &self,
+        backend: &dyn Backend,
+        parameters: &[Parameter],
+        offset: usize,
+        into: &mut [f32],
+    ) {
+        match &self.place {
+            Place::Frozen(buffer) => backend.download(buffer, offset, into),
+            Place::Trained { index, .. } => backend.download(&parameters[*index].value, offset, into),
+        }
+    }
+
+    /// Copies the trained value into the compute dtype.
+    pub(crate) fn refresh(&mut self, backend: &dyn Backend, parameters: &[Parameter]) {
+        let len = self.elements();
+        if let Place::Trained { index, compute: Some(copy) } = &mut self.place {
+            backend.copy(len, &parameters[*index].value, 0, copy, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decays;
+
+    #[test]
+    fn norms_and_biases_do_not_decay() {
+        for name in [
+            "model.layers.0.input_layernorm.weight",
+            "model.norm.weight",
+            "model.layers.1.self_attn.q_norm.weight",
+            "model.layers.1.self_attn.q_proj.bias",
+            "model.LayerNorm.weight",
+            "norm",
+        ] {
+            assert!(!decays(name), "{name}");
+        }
+        for name in [
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            "model.normal.weight",
+            "model.normalize_me.weight",
+        ] {
+            assert!(decays(name), "{name}");
+        }
+    }
+}

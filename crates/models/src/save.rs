@@ -1,0 +1,99 @@
+//! A model on disk in transformers' layout: config.json, generation_config.json, model.safetensors or shards.
+
+use crate::load::write_out;
+use crate::{Decoder, ModelError};
+use foundry_formats::safetensors::{DEFAULT_MAX_SHARD_SIZE, Entry, save_sharded};
+use foundry_formats::{HfConfig, StoredDtype};
+use foundry_kernels::Backend;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// How a model is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaveOptions {
+    /// Number format of the tensors: F32, BF16 or F16.
+    pub dtype: StoredDtype,
+    /// Largest file of weights in bytes; a larger model is split into shards.
+    pub max_shard_size: u64,
+}
+
+impl Default for SaveOptions {
+    /// float32 and transformers' limit.
+    fn default() -> Self {
+        Self { dtype: StoredDtype::F32, max_shard_size: DEFAULT_MAX_SHARD_SIZE }
+    }
+}
+
+impl Decoder {
+    /// Writes the base model (trained values where it is trained) with its configuration to an existing directory. A
+    /// tied head is not written, as in transformers. Tokenizer files are the caller's.
+    ///
+    /// # Errors
+    /// An adapter in place (save it with [`Decoder::save_adapter`]); files that cannot be written.
+    pub fn save_model(
+        &self,
+        backend: &dyn Backend,
+        dir: &Path,
+        config: &HfConfig,
+        generation_config: Option<&Value>,
+        options: &SaveOptions,
+    ) -> Result<(), ModelError> {
+        let weights = self.weights();
+        if weights.iter().any(|weight| weight.adapter.is_some()) {
+            let what = "a model with an adapter cannot be saved as a plain model".into();
+            return Err(ModelError::Lora { what, remedy: "save the adapter, or merge it first".into() });
+        }
+        let mut named: Vec<(&str, _)> =
+            weights.into_iter().filter_map(|weight| Some((weight.base.as_deref()?, weight))).collect();
+        named.sort_by_key(|(name, _)| *name);
+        let entries: Vec<Entry> =
+            named.iter().map(|(name, weight)| Entry::new(*name, options.dtype, &weight.shape)).collect();
+        let mut remaining = named.into_iter();
+        save_sharded(dir, &entries, options.max_shard_size, |entry, writer| {
+            let (name, weight) = remaining.next().expect("as many weights as entries");
+            debug_assert_eq!(name, entry.name);
+            write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))
+                .map_err(ModelError::from)
+        })?;
+        let mut config = config.0.clone();
+        // transformers 4 called it `torch_dtype`; whatever was there described other files.
+        config.shift_remove("torch_dtype");
+        config.insert("dtype".into(), Value::from(dtype_name(options.dtype)));
+        write_json(&dir.join("config.json"), &config, true)?;
+        match generation_config.and_then(Value::as_object) {
+            Some(settings) => write_json(&dir.join("generation_config.json"), settings, true),
+            None => Ok(()),
+        }
+    }
+}
+
+fn dtype_name(dtype: StoredDtype) -> String {
+    match dtype {
+        StoredDtype::F32 => "float32".into(),
+        StoredDtype::BF16 => "bfloat16".into(),
+        StoredDtype::F16 => "float16".into(),
+        other => other.name().to_lowercase(),
+    }
+}
+
+/// JSON as Python's `json.dumps(indent=2, sort_keys=True)` writes it.
+pub(crate) fn write_json(path: &Path, object: &Map<String, Value>, newline: bool) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(&sorted(&Value::Object(object.clone())))
+        .expect("an object with text keys is JSON");
+    if newline {
+        text.push('\n');
+    }
+    std::fs::write(path, text).map_err(|source| ModelError::Io { path: path.into(), source })
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key]))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,10 @@
+//! The decoder against transformers and PEFT, and against itself.
+
+mod config;
+mod errors;
+mod files;
+mod fixture;
+mod generation;
+mod invariants;
+mod lora;
+mod parity;
