@@ -1,0 +1,97 @@
+//! Callbacks: what happens around the steps. They receive reports and answer whether the run goes on; the loop does
+//! not know what they do.
+//!
+//! Order matters in two places: those that fill in a [`LogRecord`] ([`Throughput`], [`Memory`]) come before those that
+//! write it, and [`Checkpoint`] comes last, so that what a checkpoint stands for has been written before it.
+//! With several ranks only rank 0 has callbacks that write.
+
+mod checkpoint;
+mod memory;
+mod metrics_jsonl;
+mod throughput;
+
+pub use checkpoint::Checkpoint;
+pub use memory::Memory;
+pub use metrics_jsonl::{METRICS, MetricsJsonl};
+pub use throughput::Throughput;
+
+use crate::checkpoint::TrainerState;
+use crate::error::EngineError;
+use crate::model::Trainable;
+use crate::optim::Optimizer;
+use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
+use foundry_kernels::Backend;
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on.
+    #[default]
+    Continue,
+    /// It ends after this step, with a checkpoint if checkpoints are written at all.
+    Stop,
+}
+
+impl Flow {
+    /// Stops if either does.
+    pub fn or(self, other: Flow) -> Flow {
+        if self == Flow::Stop { self } else { other }
+    }
+}
+
+/// A finished step with everything that was said about it: what a checkpoint is made of.
+pub struct Snapshot<'a> {
+    /// Where the run stands.
+    pub state: &'a TrainerState,
+    /// Where the numbers are.
+    pub backend: &'a dyn Backend,
+    /// The model after the step.
+    pub model: &'a dyn Trainable,
+    /// The optimiser after the step.
+    pub optimizer: &'a dyn Optimizer,
+}
+
+/// Something that watches a run. An error ends the run.
+pub trait Callback {
+    /// The run is about to begin. A callback that cannot take part says so here, where no other callback has changed
+    /// anything yet; it must not change anything itself.
+    fn before_start(&mut self, _report: &StartReport) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The run begins, or goes on from a checkpoint.
+    fn on_start(&mut self, _report: &StartReport) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// A step was taken; called for every step.
+    fn on_step(&mut self, _report: &StepReport) -> Result<Flow, EngineError> {
+        Ok(Flow::Continue)
+    }
+
+    /// A line of the log is due. Callbacks may fill in what they know before a later one writes it.
+    fn on_log(&mut self, _record: &mut LogRecord) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The held-out split was evaluated.
+    fn on_evaluate(&mut self, _report: &EvalReport) -> Result<Flow, EngineError> {
+        Ok(Flow::Continue)
+    }
+
+    /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states does so now and reports
+    /// it; whoever has something unwritten writes it.
+    fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<Option<SaveReport>, EngineError> {
+        Ok(None)
+    }
+
+    /// A checkpoint was written.
+    fn on_save(&mut self, _report: &SaveReport) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The run is over; not called after an error.
+    fn on_end(&mut self, _summary: &Summary) -> Result<(), EngineError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! `OUTPUT_DIR/checkpoint-N/` holds
+//! - the adapter or model as PEFT or transformers save it, for other programs ([`Trainable::save`]);
+//! - `optimizer.safetensors`: for each parameter its value (`param.NAME`) and the optimiser's state (`exp_avg.NAME`,
+//!   `exp_avg_sq.NAME`), f32, exact: the values are here a second time because the model's own file may be bf16;
+//! - `trainer_state.json`: step, data position, sums of the log, best evaluation, arguments, facts about the run;
+//! - `manifest.json`: size and SHA-256 of every other file, written last.
+//!
+//! A checkpoint is built in a directory of another name; every file is flushed to disk, then the directory is renamed
+//! and its parent flushed. So a directory named `checkpoint-N` is complete, unless it was damaged afterwards, which the
+//! manifest tells.
+//!
+//! [`Trainable::save`]: crate::model::Trainable::save
+
+mod error;
+mod facts;
+mod manifest;
+mod search;
+mod state;
+mod tensors;
+mod writer;
+
+pub use error::{CheckpointError, Damage, ResumeError};
+pub(crate) use facts::compare;
+pub use facts::{Difference, Facts};
+pub use manifest::{FileRecord, MANIFEST, Manifest, verify};
+pub use search::{Checkpoint, Search, list, open, search, sweep_leftovers};
+pub(crate) use state::LogWindow;
+pub use state::{BestEvaluation, TrainerState};
+pub(crate) use tensors::restore;
+pub use writer::{CRASH_POINTS, CrashHook, no_crash};
+pub(crate) use writer::{rotate, write};
+
+/// File of the parameters' values and the optimiser's state.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// File of everything else.
+pub const STATE: &str = "trainer_state.json";

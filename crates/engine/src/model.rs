@@ -1,0 +1,86 @@
+//! What the training loop needs of a model.
+
+use crate::error::BoxedError;
+use foundry_kernels::{Backend, LossSums};
+use foundry_models::{Batch, Decoder, Objective, Parameter};
+use std::path::Path;
+
+/// A model that can be trained. Gradients add up in [`Parameter::grad`] until [`Trainable::zero_grad`].
+pub trait Trainable {
+    /// The trained tensors, always in the same order.
+    fn parameters(&self) -> &[Parameter];
+
+    /// The trained tensors, to be updated.
+    fn parameters_mut(&mut self) -> &mut [Parameter];
+
+    /// Sets every gradient to 0.
+    fn zero_grad(&mut self, backend: &dyn Backend);
+
+    /// Forward and backward over one packed row. Gradients are multiplied by `grad_scale`, the sums are not. `seed`
+    /// decides over dropout and noise.
+    fn forward_backward(
+        &mut self,
+        backend: &dyn Backend,
+        batch: &Batch<'_>,
+        objective: &Objective,
+        grad_scale: f32,
+        seed: u64,
+    ) -> Result<LossSums, BoxedError>;
+
+    /// Cross-entropy of one packed row, without dropout and noise.
+    fn forward_loss(&mut self, backend: &dyn Backend, batch: &Batch<'_>) -> Result<LossSums, BoxedError>;
+
+    /// The values of the parameters have changed: refresh what was derived from them.
+    fn after_update(&mut self, backend: &dyn Backend);
+
+    /// Writes the model (or its adapter) into `dir`, in the files that other programs read.
+    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError>;
+}
+
+/// Writes a decoder and what belongs to it (configuration, tokenizer) into a directory.
+pub type SaveDecoder<'a> = Box<dyn Fn(&Decoder, &dyn Backend, &Path) -> Result<(), BoxedError> + 'a>;
+
+/// A decoder, and how it is saved: the engine knows neither its base model nor its tokenizer.
+pub struct DecoderModel<'a> {
+    /// The model.
+    pub decoder: &'a mut Decoder,
+    /// Writes it.
+    pub save: SaveDecoder<'a>,
+}
+
+impl Trainable for DecoderModel<'_> {
+    fn parameters(&self) -> &[Parameter] {
+        self.decoder.parameters()
+    }
+
+    fn parameters_mut(&mut self) -> &mut [Parameter] {
+        self.decoder.parameters_mut()
+    }
+
+    fn zero_grad(&mut self, backend: &dyn Backend) {
+        self.decoder.zero_grad(backend);
+    }
+
+    fn forward_backward(
+        &mut self,
+        backend: &dyn Backend,
+        batch: &Batch<'_>,
+        objective: &Objective,
+        grad_scale: f32,
+        seed: u64,
+    ) -> Result<LossSums, BoxedError> {
+        Ok(self.decoder.forward_backward(backend, batch, objective, grad_scale, seed)?)
+    }
+
+    fn forward_loss(&mut self, backend: &dyn Backend, batch: &Batch<'_>) -> Result<LossSums, BoxedError> {
+        Ok(self.decoder.forward_loss(backend, batch, None)?)
+    }
+
+    fn after_update(&mut self, backend: &dyn Backend) {
+        self.decoder.after_update(backend);
+    }
+
+    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError> {
+        (self.save)(self.decoder, backend, dir)
+    }
+}

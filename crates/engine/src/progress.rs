@@ -1,0 +1,162 @@
+//! Where a run stands: the sums behind its reports, and the state a checkpoint keeps.
+
+use crate::checkpoint::{BestEvaluation, LogWindow, TrainerState};
+use crate::report::{EvalReport, LogRecord, StepReport, Summary};
+use crate::step::{StepPlan, Taken};
+use crate::timetable::Timetable;
+use crate::trainer::Run;
+use serde_json::Value;
+
+/// The running sums of a run.
+pub(crate) struct Progress {
+    timetable: Timetable,
+    pub(crate) step: u64,
+    learning_rate: f64,
+    grad_norm: f64,
+    loss_sum: f64,
+    tokens: u64,
+    seconds: f64,
+    window: LogWindow,
+    best: Option<BestEvaluation>,
+    last_evaluation: Option<EvalReport>,
+    log_history: Vec<Value>,
+}
+
+impl Progress {
+    /// Of a run that begins.
+    pub(crate) fn new(timetable: Timetable) -> Self {
+        Self {
+            timetable,
+            step: 0,
+            learning_rate: 0.0,
+            grad_norm: 0.0,
+            loss_sum: 0.0,
+            tokens: 0,
+            seconds: 0.0,
+            window: LogWindow::default(),
+            best: None,
+            last_evaluation: None,
+            log_history: Vec::new(),
+        }
+    }
+
+    /// Of a run that goes on from `state`.
+    pub(crate) fn resumed(timetable: Timetable, state: &TrainerState) -> Self {
+        Self {
+            step: state.step,
+            learning_rate: state.learning_rate,
+            loss_sum: state.loss_sum,
+            tokens: state.tokens,
+            seconds: state.seconds,
+            window: state.window,
+            best: state.best,
+            log_history: state.log_history.clone(),
+            ..Self::new(timetable)
+        }
+    }
+
+    /// Epochs seen, the present one in part.
+    pub(crate) fn epoch(&self) -> f64 {
+        self.timetable.epoch(self.step)
+    }
+
+    /// Loss of the best evaluation so far.
+    pub(crate) fn best_loss(&self) -> Option<f64> {
+        self.best.map(|best| best.eval_loss)
+    }
+
+    /// A step was taken, in `seconds`.
+    pub(crate) fn advance(&mut self, plan: &StepPlan, taken: &Taken, seconds: f64) -> StepReport {
+        self.step = plan.step;
+        self.learning_rate = plan.learning_rate;
+        self.grad_norm = taken.grad_norm;
+        self.loss_sum += taken.loss;
+        self.tokens += taken.tokens;
+        self.seconds += seconds;
+        self.window.steps += 1;
+        self.window.loss += taken.loss;
+        self.window.entropy += taken.sums.entropy;
+        self.window.correct += taken.sums.correct;
+        self.window.labelled += taken.sums.count;
+        StepReport {
+            step: self.step,
+            total_steps: self.timetable.total_steps,
+            epoch: self.epoch(),
+            loss: taken.loss,
+            grad_norm: taken.grad_norm,
+            learning_rate: plan.learning_rate,
+            tokens: taken.tokens,
+            labelled_tokens: taken.sums.count,
+            seconds,
+        }
+    }
+
+    /// The line of the log since the last one; begins the next.
+    pub(crate) fn log(&mut self) -> LogRecord {
+        let window = std::mem::take(&mut self.window);
+        let labelled = (window.labelled as f64).max(1.0);
+        LogRecord {
+            step: self.step,
+            epoch: self.epoch(),
+            loss: window.loss / (window.steps as f64).max(1.0),
+            grad_norm: self.grad_norm,
+            learning_rate: self.learning_rate,
+            tokens: self.tokens,
+            tokens_per_second: None,
+            mean_token_accuracy: window.correct as f64 / labelled,
+            entropy: window.entropy / labelled,
+            peak_rss_bytes: None,
+            seconds: self.seconds,
+        }
+    }
+
+    /// Keeps a line for the history.
+    pub(crate) fn remember(&mut self, line: &impl serde::Serialize) {
+        TrainerState::remember(&mut self.log_history, line);
+    }
+
+    /// The held-out split was evaluated.
+    pub(crate) fn evaluated(&mut self, report: &EvalReport) {
+        if report.is_best {
+            self.best = Some(BestEvaluation { step: report.step, eval_loss: report.eval_loss });
+        }
+        self.remember(report);
+        self.last_evaluation = Some(report.clone());
+    }
+
+    /// What a checkpoint keeps.
+    pub(crate) fn state(&self, run: &Run<'_>) -> TrainerState {
+        TrainerState {
+            step: self.step,
+            total_steps: self.timetable.total_steps,
+            epoch: self.epoch(),
+            cursor: run.loader.cursor(),
+            batches_per_epoch: self.timetable.batches_per_epoch,
+            world_size: run.comm.world_size(),
+            optimizer: run.optimizer.name().to_owned(),
+            learning_rate: self.learning_rate,
+            loss_sum: self.loss_sum,
+            tokens: self.tokens,
+            seconds: self.seconds,
+            window: self.window,
+            best: self.best,
+            arguments: run.args.clone(),
+            facts: run.facts.clone(),
+            log_history: self.log_history.clone(),
+        }
+    }
+
+    /// The end.
+    pub(crate) fn summary(self) -> Summary {
+        Summary {
+            step: self.step,
+            total_steps: self.timetable.total_steps,
+            epoch: self.epoch(),
+            train_loss: self.loss_sum / (self.step as f64).max(1.0),
+            tokens: self.tokens,
+            seconds: self.seconds,
+            stopped: self.step < self.timetable.total_steps,
+            eval: self.last_evaluation,
+        }
+    }
+}

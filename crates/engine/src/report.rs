@@ -1,0 +1,131 @@
+//! What the training loop tells callbacks.
+
+use crate::checkpoint::Difference;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The run begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartReport {
+    /// Finished steps: 0, or those of the checkpoint.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Ranks.
+    pub world_size: usize,
+    /// Trained numbers.
+    pub trainable_parameters: u64,
+    /// Device and path, as the backend names itself.
+    pub backend: String,
+    /// The checkpoint that the run goes on from.
+    pub resumed_from: Option<PathBuf>,
+    /// Settings that differ from the checkpoint's and may: the run goes on with the new ones.
+    pub changed: Vec<Difference>,
+}
+
+/// A step was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Epochs seen, the present one in part.
+    pub epoch: f64,
+    /// Mean loss over the step's labelled tokens.
+    pub loss: f64,
+    /// L2 norm of all gradients before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Tokens of the step, all ranks.
+    pub tokens: u64,
+    /// Labelled tokens of the step, all ranks.
+    pub labelled_tokens: u64,
+    /// Wall time of the step.
+    pub seconds: f64,
+}
+
+/// A line of the log: means since the last line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// The step, from 1.
+    pub step: u64,
+    /// Epochs seen, the present one in part.
+    pub epoch: f64,
+    /// Mean of the step losses since the last line (transformers' logged loss).
+    pub loss: f64,
+    /// L2 norm of all gradients of the last step before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Tokens seen since the start of the run, all ranks (TRL's `num_tokens`).
+    pub tokens: u64,
+    /// Tokens per second of training since the last line; filled in by [`Throughput`](crate::callbacks::Throughput).
+    pub tokens_per_second: Option<f64>,
+    /// Share of the labelled tokens since the last line that had the highest logit.
+    pub mean_token_accuracy: f64,
+    /// Mean entropy of the predictions at labelled tokens since the last line, in nats.
+    pub entropy: f64,
+    /// Most memory so far; filled in by [`Memory`](crate::callbacks::Memory).
+    pub peak_rss_bytes: Option<u64>,
+    /// Seconds of training since the start of the run, without evaluation and checkpoints.
+    pub seconds: f64,
+}
+
+/// A held-out split was evaluated. All means are over labelled tokens, whatever the batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalReport {
+    /// Finished steps.
+    pub step: u64,
+    /// Epochs seen, the present one in part.
+    pub epoch: f64,
+    /// Mean cross-entropy.
+    pub eval_loss: f64,
+    /// `exp(eval_loss)`.
+    pub eval_perplexity: f64,
+    /// Share of the labelled tokens that had the highest logit.
+    pub eval_mean_token_accuracy: f64,
+    /// Mean entropy of the predictions, in nats.
+    pub eval_entropy: f64,
+    /// Labelled tokens, all ranks.
+    pub eval_tokens: u64,
+    /// Seconds it took.
+    pub eval_seconds: f64,
+    /// The lowest `eval_loss` so far.
+    pub is_best: bool,
+}
+
+/// A checkpoint was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaveReport {
+    /// Finished steps.
+    pub step: u64,
+    /// The checkpoint's directory.
+    pub path: PathBuf,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// The run is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Finished steps.
+    pub step: u64,
+    /// Steps the run would have had.
+    pub total_steps: u64,
+    /// Epochs seen, the last one in part.
+    pub epoch: f64,
+    /// Mean of all step losses since the start of the run.
+    pub train_loss: f64,
+    /// Tokens seen since the start of the run, all ranks.
+    pub tokens: u64,
+    /// Seconds of training since the start of the run, without evaluation and checkpoints.
+    pub seconds: f64,
+    /// A callback ended the run before its last step.
+    pub stopped: bool,
+    /// The last evaluation.
+    pub eval: Option<EvalReport>,
+}

@@ -1,0 +1,178 @@
+//! A decoder behind the evaluation trait: its answers against log-probabilities computed from its logits.
+
+use foundry_engine::DecoderLanguageModel;
+use foundry_eval::{
+    EvalError, GenerateRequest, LanguageModel, MultipleChoiceRow, PerplexityRow, ScoreRequest,
+    score_multiple_choice, score_perplexity,
+};
+use foundry_formats::{HfConfig, Tokenizer};
+use foundry_kernels::{CpuBackend, Dtype, Isa};
+use foundry_models::{Decoder, Tuning, decoder_config};
+use serde_json::json;
+
+const WORDS: usize = 20;
+
+/// Words `w0`, `w1`, … and the end of text.
+fn tokenizer() -> Tokenizer {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vocab: serde_json::Map<_, _> = (0..WORDS - 1).map(|i| (format!("w{i}"), json!(i))).collect();
+    vocab.insert("<end>".into(), json!(WORDS - 1));
+    let end = json!({"id": WORDS - 1, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+                     "normalized": false, "special": true});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [end], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}
+    });
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), json!({"eos_token": "<end>"}).to_string())
+        .unwrap();
+    Tokenizer::from_dir(dir.path()).unwrap()
+}
+
+fn decoder(backend: &CpuBackend, max_tokens: usize) -> Decoder {
+    let config = HfConfig::from_json(json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": WORDS, "hidden_size": 16,
+        "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": false
+    }));
+    let (_, config) = decoder_config(&config).unwrap();
+    let mut decoder =
+        Decoder::allocate(backend, &config, &Tuning::Frozen, Dtype::F32, max_tokens, false).unwrap();
+    decoder.init_random(backend, 5, 0.5);
+    decoder
+}
+
+/// Log-probability of each token after the first, and whether it was the likeliest, from the logits.
+fn by_logits(decoder: &mut Decoder, backend: &CpuBackend, tokens: &[u32]) -> Vec<(f64, bool)> {
+    let logits = decoder.logits(backend, tokens, &[tokens.len() as u32]).unwrap();
+    let rows = logits.chunks(WORDS).zip(&tokens[1..]);
+    rows.map(|(row, &next)| {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        let best = (0..WORDS).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+        (f64::from(row[next as usize]) - sum.ln(), best == next as usize)
+    })
+    .collect()
+}
+
+#[test]
+fn log_likelihoods_are_those_of_the_logits_however_requests_share_rows() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let tokenizer = tokenizer();
+    let request = |tokens: &[u32], scored| ScoreRequest { tokens: tokens.to_vec(), scored };
+    let mut requests = vec![
+        request(&[3, 4, 5, 6, 7], 2),
+        request(&[1, 2], 1),
+        request(&[9, 8, 7, 6, 5, 4, 3, 2], 7),
+        request(&[11, 12, 13], 1),
+    ];
+    let mut reference = decoder(&backend, 64);
+    // A request whose continuation is what the model would say itself.
+    let logits = reference.logits(&backend, &[2, 3], &[2]).unwrap();
+    let likeliest =
+        (0..WORDS).rev().max_by(|&a, &b| logits[WORDS + a].total_cmp(&logits[WORDS + b])).unwrap();
+    requests.push(request(&[2, 3, likeliest as u32], 1));
+    for max_tokens in [8, 12, 64] {
+        let mut decoder = decoder(&backend, max_tokens);
+        let mut model = DecoderLanguageModel {
+            decoder: &mut decoder,
+            backend: &backend,
+            tokenizer: &tokenizer,
+            eos_token_ids: vec![],
+        };
+        let answers = model.log_likelihood(&requests).unwrap();
+        assert_eq!(answers.len(), requests.len());
+        for (answer, request) in answers.iter().zip(&requests) {
+            let all = by_logits(&mut reference, &backend, &request.tokens);
+            let scored = &all[all.len() - request.scored..];
+            let expected: f64 = scored.iter().map(|(log_prob, _)| log_prob).sum();
+            // f32 logits of size about 1, up to seven of them summed.
+            assert!((answer.log_prob - expected).abs() < 1e-4, "{max_tokens}: {answer:?} {expected}");
+            assert_eq!(answer.is_greedy, scored.iter().all(|(_, greedy)| *greedy), "{request:?}");
+        }
+        assert!(answers.last().unwrap().is_greedy);
+    }
+}
+
+#[test]
+fn a_request_longer_than_the_model_is_the_models_error() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 4));
+    let mut model = DecoderLanguageModel {
+        decoder: &mut decoder,
+        backend: &backend,
+        tokenizer: &tokenizer,
+        eos_token_ids: vec![],
+    };
+    let error = model.log_likelihood(&[ScoreRequest { tokens: vec![1; 5], scored: 1 }]).unwrap_err();
+    assert!(matches!(error, EvalError::Model(_)), "{error}");
+}
+
+#[test]
+fn tasks_run_on_a_decoder() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut reference, mut decoder) = (tokenizer(), decoder(&backend, 64), decoder(&backend, 16));
+    let mut model = DecoderLanguageModel {
+        decoder: &mut decoder,
+        backend: &backend,
+        tokenizer: &tokenizer,
+        eos_token_ids: vec![],
+    };
+    let conventions = model.conventions().expect("the end of text stands in for BOS");
+    assert_eq!((conventions.max_length, conventions.prefix_token), (15, WORDS as u32 - 1));
+
+    let after = |decoder: &mut Decoder, word: u32| by_logits(decoder, &backend, &[5, 6, word])[1].0;
+    let better = if after(&mut reference, 7) > after(&mut reference, 8) { 0 } else { 1 };
+    let rows: Vec<MultipleChoiceRow> = [better, 1 - better, better]
+        .map(|gold| MultipleChoiceRow {
+            query: "w5 w6".into(),
+            choices: vec!["w7".into(), "w8".into()],
+            gold,
+        })
+        .to_vec();
+    let result = score_multiple_choice(&mut model, &conventions, "words", &rows, " ").unwrap();
+    assert_eq!(result.metrics[0].value, 2.0 / 3.0, "{result:?}");
+
+    let text: Vec<u32> = (0..10).map(|i| i * 7 % 19).collect();
+    let words = text.iter().map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ");
+    let result =
+        score_perplexity(&mut model, &conventions, "text", &[PerplexityRow { text: words }]).unwrap();
+    let tokens = [&[WORDS as u32 - 1], text.as_slice()].concat();
+    let total: f64 = by_logits(&mut reference, &backend, &tokens).iter().map(|(log_prob, _)| log_prob).sum();
+    let perplexity = result.metrics.iter().find(|metric| metric.name == "token_perplexity").unwrap().value;
+    assert!((perplexity.ln() + total / 10.0).abs() < 1e-4, "{perplexity}");
+}
+
+#[test]
+fn generation_is_greedy_and_ends_before_the_stop_string() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut reference, mut decoder) = (tokenizer(), decoder(&backend, 64), decoder(&backend, 32));
+    let mut expected = vec![4u32, 2];
+    for _ in 0..6 {
+        let logits = reference.last_logits(&backend, &expected, &[expected.len() as u32]).unwrap();
+        let best = (0..WORDS).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        expected.push(best as u32);
+    }
+    let word = |i: usize| format!("w{}", expected[2 + i]);
+    let mut model = DecoderLanguageModel {
+        decoder: &mut decoder,
+        backend: &backend,
+        tokenizer: &tokenizer,
+        eos_token_ids: vec![],
+    };
+    let request = |until: Vec<String>| GenerateRequest {
+        tokens: vec![4, 2],
+        until,
+        max_new_tokens: 6,
+        temperature: 0.0,
+    };
+    // The second new word, or the first if they are the same: the text ends before its first occurrence.
+    let stop = word(1);
+    let answers = model.generate_until(&[request(vec![]), request(vec![stop.clone()])]).unwrap();
+    let whole = (0..6).map(word).collect::<Vec<_>>().join(" ");
+    assert_eq!(answers[0], whole);
+    assert_eq!(answers[1], whole[..whole.find(&stop).unwrap()]);
+    model.eos_token_ids = vec![expected[2]];
+    assert_eq!(model.generate_until(&[request(vec![])]).unwrap(), [""]);
+}

@@ -1,0 +1,8 @@
+//! What must hold of the engine as a whole; one program, so that it is linked once.
+
+mod bigram;
+mod checkpoints;
+mod decoder;
+mod evaluation;
+mod schedules;
+mod training;
