@@ -1,1 +1,33 @@
-fn main() {}
+//! `llm-foundry`: adapts open-weight language models; one YAML file in, a tuned model out.
+//!
+//! This crate is the only one that reads the command line, the environment and run files, and the only one that prints.
+
+mod answer;
+mod cli;
+mod commands;
+mod config;
+mod console;
+mod corpus;
+mod data_files;
+mod failure;
+mod hub;
+mod machine;
+mod model_source;
+mod output_dir;
+mod plan;
+mod signals;
+mod subject;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    failure::install_panic_hook();
+    match commands::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

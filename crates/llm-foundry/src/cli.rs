@@ -1,0 +1,188 @@
+//! What can be typed on the command line. What it means is in `commands/`.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Adapts open-weight language models: one YAML file in, a tuned model out.
+#[derive(Debug, Parser)]
+#[command(name = "llm-foundry", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done, 1 the run failed, 2 wrong input, 101 a bug, 130 interrupted.\n\
+    Environment: FOUNDRY_THREADS, FOUNDRY_ISA, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, \
+    HF_HUB_OFFLINE, NO_COLOR.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// Options that every command has.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Say nothing but errors and results
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Threads to compute with [default: all that this process may use]
+    #[arg(long, global = true, env = "FOUNDRY_THREADS", hide_env = true, value_name = "N")]
+    #[arg(value_parser = parse_threads)]
+    pub(crate) threads: Option<usize>,
+    /// Instruction set: avx512, avx2 or portable [default: the best of this machine]
+    #[arg(long, global = true, env = "FOUNDRY_ISA", value_name = "NAME", hide_env = true)]
+    pub(crate) isa: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train as the configuration says
+    Train(TrainArgs),
+    /// Show what a training run would need and do, without running it
+    Plan(PlanArgs),
+    /// Talk with a model (reads standard input where that is not a terminal)
+    Chat(ChatArgs),
+    /// Continue a prompt or answer messages
+    Generate(GenerateArgs),
+    /// Print the JSON schema of configuration files, for editors
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file (YAML)
+    #[arg(value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Values that come before the file's: section.key=value, for example training.learning_rate=1e-4
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Go on from a checkpoint: a directory, or `latest` of the output directory
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "latest")]
+    pub(crate) resume: Option<String>,
+    /// Move an earlier run that is in the output directory aside and start anew
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) overwrite_output_dir: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which model answers.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Directory, .gguf file or hub id
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Directory of a LoRA adapter in PEFT's format
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Branch, tag or commit of a hub id
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    pub(crate) revision: String,
+    /// Number format: auto, float32 or bfloat16
+    #[arg(long, default_value = "auto", value_name = "NAME", value_parser = ["auto", "float32", "bfloat16"])]
+    pub(crate) dtype: String,
+    /// Longest conversation in tokens, prompt and answer together [default: 4096, or less if the model has less]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_length: Option<usize>,
+    /// Chat template: path of a Jinja file [default: the model's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Start even if memory seems too small
+    #[arg(long)]
+    pub(crate) no_memory_check: bool,
+}
+
+/// How tokens are drawn. Defaults are the model's generation_config.json, as in transformers; --temperature, --top-k,
+/// --top-p and --min-p turn sampling on.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Most tokens to generate
+    #[arg(long, value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Divides the logits; 0 means greedy
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    /// Keep only the K most likely tokens
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep the most likely tokens that together have probability P
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+    /// Keep tokens at least P times as likely as the most likely one
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f64>,
+    /// Divides the scores of tokens already seen (1: off)
+    #[arg(long, value_name = "X")]
+    pub(crate) repetition_penalty: Option<f64>,
+    /// Stop at this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Seed of the drawing
+    #[arg(long, default_value_t = 42, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Always take the most likely token
+    #[arg(long, conflicts_with = "do_sample")]
+    pub(crate) greedy: bool,
+    /// Draw tokens at random even if the model's default is greedy
+    #[arg(long)]
+    pub(crate) do_sample: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// System message
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "messages"]))]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Text to continue, as it is (`-`: standard input)
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// JSON file with a list of messages to answer, or an object with `messages` and `tools` (`-`: standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) messages: Option<PathBuf>,
+    /// Print one JSON object with text, token ids and timing instead of the text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) | Err(_) => Err("must be a whole number, 1 or more".into()),
+        Ok(threads) => Ok(threads),
+    }
+}
+
+impl TrainArgs {
+    /// `--resume a.b=1` was meant as `--resume` and an override: a value that looks like an override is one.
+    pub(crate) fn untangled(mut self) -> Self {
+        let is_override =
+            |v: &str| v.split_once('=').is_some_and(|(key, _)| key.contains('.') && !key.contains('/'));
+        if let Some(value) = self.resume.take_if(|v| is_override(v)) {
+            self.config.overrides.insert(0, value);
+            self.resume = Some("latest".into());
+        }
+        self
+    }
+}

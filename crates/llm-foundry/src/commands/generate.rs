@@ -1,0 +1,149 @@
+//! `llm-foundry generate`: one answer.
+
+use crate::answer::{Answerer, TextStream, sampling};
+use crate::cli::{GenerateArgs, MachineArgs};
+use crate::failure::{Failure, Outcome};
+use foundry_data::Message;
+use foundry_models::generate::Finish;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+/// New tokens where neither flags nor model say how many.
+const MAX_NEW_TOKENS: usize = 256;
+
+/// Answers and prints.
+pub(crate) fn run(args: &GenerateArgs, machine: &MachineArgs) -> Outcome {
+    // Input first: it is cheap to read and may be wrong.
+    let input = input(args)?;
+    let mut answerer = Answerer::load(&args.model, machine)?;
+    let sampling = sampling(&args.sampling, answerer.generation_config.as_ref(), MAX_NEW_TOKENS)?;
+    let prompt = match &input {
+        Input::Prompt(text) => answerer.prompt_ids(text)?,
+        Input::Chat(messages, tools) => answerer.chat_ids(messages, tools.as_ref())?,
+    };
+    if prompt.is_empty() {
+        return Err(Failure::Input("the prompt has no tokens; give some text".into()));
+    }
+    let tokenizer = answerer.tokenizer.clone();
+    let mut stream = TextStream::new(&tokenizer, &args.sampling.stop);
+    let mut failure = None;
+    let mut out = std::io::stdout();
+    let began = Instant::now();
+    let mut first_token = None;
+    let generation = answerer.answer(&prompt, &sampling, &mut |token| {
+        first_token.get_or_insert_with(|| began.elapsed());
+        match show(&mut stream, token, args.json, &mut out) {
+            Ok(flow) => flow,
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let rest = stream.finish()?.to_owned();
+    if !args.json {
+        writeln!(out, "{rest}")?;
+        return Ok(());
+    }
+    let finish = match (generation.finish, stream.is_stopped()) {
+        (_, true) => "stop_string",
+        (Finish::EndOfSequence, _) => "end_of_sequence",
+        (Finish::Length, _) => "length",
+        (Finish::Stopped, _) => "stopped",
+    };
+    let result = json!({
+        "text": stream.text(),
+        "token_ids": generation.tokens,
+        "prompt_token_ids": prompt,
+        "finish_reason": finish,
+        "seconds_to_first_token": first_token.map(|t| t.as_secs_f64()),
+        "seconds": seconds,
+        "sampling": sampling,
+    });
+    writeln!(out, "{result}")?;
+    Ok(())
+}
+
+fn show(
+    stream: &mut TextStream<'_>,
+    token: u32,
+    json: bool,
+    out: &mut impl Write,
+) -> Outcome<ControlFlow<()>> {
+    let text = stream.push(token)?;
+    if !json {
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+    }
+    Ok(if stream.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+}
+
+enum Input {
+    Prompt(String),
+    Chat(Vec<Message>, Option<Value>),
+}
+
+fn input(args: &GenerateArgs) -> Outcome<Input> {
+    match (&args.prompt, &args.messages) {
+        (Some(text), _) if text == "-" => Ok(Input::Prompt(read_stdin()?)),
+        (Some(text), _) => Ok(Input::Prompt(text.clone())),
+        (None, Some(path)) => {
+            let (name, text) = match path == Path::new("-") {
+                true => ("standard input".to_owned(), read_stdin()?),
+                false => {
+                    let text = std::fs::read_to_string(path).map_err(|e| Failure::io("read", path, &e))?;
+                    (path.display().to_string(), text)
+                }
+            };
+            chat(&name, &text)
+        }
+        (None, None) => unreachable!("clap asks for one of them"),
+    }
+}
+
+fn read_stdin() -> Outcome<String> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|e| Failure::Input(format!("standard input: {e}")))?;
+    Ok(text)
+}
+
+/// A list of messages, or an object with `messages` and perhaps `tools`.
+fn chat(name: &str, text: &str) -> Outcome<Input> {
+    let wrong = |what: String| {
+        Failure::Input(format!(
+            "{name}: {what}; expected a list such as [{{\"role\": \"user\", \"content\": \"Hello\"}}]"
+        ))
+    };
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| wrong(format!("broken JSON at line {}, column {}: {e}", e.line(), e.column())))?;
+    let (list, tools) = match value {
+        Value::Object(mut object) => {
+            (object.remove("messages").unwrap_or(Value::Null), object.remove("tools"))
+        }
+        list => (list, None),
+    };
+    let Value::Array(list) = list else { return Err(wrong("no list of messages".into())) };
+    let mut messages = Vec::new();
+    for (i, message) in list.into_iter().enumerate() {
+        let Value::Object(mut rest) = message else {
+            return Err(wrong(format!("message {} is not an object", i + 1)));
+        };
+        let Some(Value::String(role)) = rest.shift_remove("role") else {
+            return Err(wrong(format!("message {} has no `role`", i + 1)));
+        };
+        let content = rest.shift_remove("content").unwrap_or(Value::Null);
+        messages.push(Message { role, content, rest });
+    }
+    if messages.is_empty() {
+        return Err(wrong("the list of messages is empty".into()));
+    }
+    Ok(Input::Chat(messages, tools))
+}

@@ -1,0 +1,21 @@
+//! One file for each command.
+
+mod chat;
+mod generate;
+mod plan;
+mod schema;
+mod train;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Outcome;
+
+/// Does what was typed.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Train(args) => train::run(args.untangled(), &cli.machine),
+        Command::Plan(args) => plan::run(&args, &cli.machine),
+        Command::Chat(args) => chat::run(&args, &cli.machine),
+        Command::Generate(args) => generate::run(&args, &cli.machine),
+        Command::Schema => schema::run(),
+    }
+}

@@ -1,0 +1,23 @@
+//! `llm-foundry plan`: what a run would need and do.
+
+use crate::cli::{MachineArgs, PlanArgs};
+use crate::config;
+use crate::failure::Outcome;
+use crate::hub::Need;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use std::io::Write;
+
+/// Prints the plan; a machine that is too small is an error after it.
+pub(crate) fn run(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
+    let quiet = machine.quiet || args.json;
+    let resolved = config::load(&args.config.config, &args.config.overrides)?;
+    let machine = Machine::choose(machine, resolved.config.training.threads)?;
+    let plan = Plan::make(&resolved, machine, Need::Description, quiet)?;
+    let text = match args.json {
+        true => format!("{:#}\n", plan.to_json()),
+        false => plan.to_text(),
+    };
+    anstream::stdout().write_all(text.as_bytes())?;
+    plan.check_memory(&resolved.config)
+}

@@ -1,0 +1,120 @@
+//! Reading a configuration: file and command line in, a typed [`Config`] or all that is wrong with it out. No model or
+//! data file is touched here.
+
+mod overrides;
+mod problem;
+mod read;
+mod resolved;
+mod sections;
+mod tree;
+mod validate;
+mod values;
+mod yaml;
+
+pub(crate) use problem::Problems;
+pub(crate) use sections::*;
+pub(crate) use values::Modules;
+
+use problem::{Problem, Sources};
+use std::path::Path;
+use tree::{Node, Place, Value};
+
+/// A configuration that passed every check, with what the user wrote and what was filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// The typed sections.
+    pub(crate) config: Config,
+    written: Node,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    Unreadable(String, std::io::Error),
+    /// It can be read, and is wrong.
+    Wrong(Box<Problems>),
+}
+
+/// Reads the file at `path` and applies the overrides.
+pub(crate) fn load(path: &Path, overrides: &[String]) -> Result<Resolved, ConfigError> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable(name.clone(), error))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+        let what = format!("line {line} is not UTF-8 text");
+        ConfigError::Unreadable(name.clone(), std::io::Error::new(std::io::ErrorKind::InvalidData, what))
+    })?;
+    from_text(&name, text, overrides)
+}
+
+/// Reads a configuration from its text.
+pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Result<Resolved, ConfigError> {
+    let sources = Sources { file: name.to_owned(), text, arguments: overrides.to_vec() };
+    let wrong = |list, sources| Err(ConfigError::Wrong(Box::new(Problems { list, sources })));
+    let mut tree = match yaml::parse(&sources.text, &Place::File) {
+        Ok(tree) => tree,
+        Err(error) => {
+            let place = Some(Place::File(error.at..error.at));
+            let help =
+                error.message.contains("alias").then(|| "put a text that begins with * in quotes".to_owned());
+            let message = format!("this is not YAML: {}", error.message);
+            return wrong(vec![Problem { place, message, help }], sources);
+        }
+    };
+    let known = known_paths();
+    let mut problems = overrides::apply(&mut tree, overrides, &known);
+    problems.extend(empty_sections(&tree));
+    let (config, more) = read::read_all::<Config>(tree.clone(), &known);
+    problems.extend(more);
+    if let Some(config) = &config {
+        // What was unreadable has been replaced by its default: rules about it would only confuse.
+        let readable = problems.is_empty();
+        let told: Vec<Place> = problems.iter().filter_map(|p| p.place.clone()).collect();
+        let is_new = |p: &Problem| p.place.as_ref().map_or(readable, |place| !told.contains(place));
+        problems.extend(validate::check(config, &tree).into_iter().filter(is_new));
+    }
+    problems.sort_by_key(|p| p.place.as_ref().map_or((usize::MAX, 0), Place::order));
+    problems.dedup();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree }),
+        _ => wrong(problems, sources),
+    }
+}
+
+/// `lora:` with everything below it commented out would silently mean full fine-tuning.
+fn empty_sections(tree: &Node) -> Vec<Problem> {
+    let Some(entry) = tree.entry(&["lora"]).filter(|e| e.node.value == Value::Null) else {
+        return Vec::new();
+    };
+    if matches!(entry.key_place, Place::Argument(..)) {
+        // `lora=null` on the command line is how to turn the file's section off.
+        return Vec::new();
+    }
+    vec![Problem {
+        place: Some(entry.key_place.clone()),
+        message: "section `lora` is empty".into(),
+        help: Some(
+            "write `lora: {}` for an adapter with default values, or delete the line for full fine-tuning"
+                .into(),
+        ),
+    }]
+}
+
+/// Every path of a configuration, sections first: what overrides and suggestions may name.
+fn known_paths() -> Vec<String> {
+    let complete = Config { lora: Some(LoraSection::default()), ..Config::default() };
+    let serde_json::Value::Object(sections) =
+        serde_json::to_value(complete).expect("a configuration is plain data")
+    else {
+        unreachable!("a struct is an object")
+    };
+    let mut paths: Vec<String> = sections.keys().cloned().collect();
+    for (section, value) in sections {
+        if let serde_json::Value::Object(keys) = &value {
+            paths.extend(keys.keys().map(|key| format!("{section}.{key}")));
+        }
+    }
+    paths
+}

@@ -1,0 +1,173 @@
+//! Section `data`.
+
+use crate::config::values::OneOrMany;
+use foundry_data::{DataSpec, FormatHint, PackingStrategy, SampleBy};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Section `data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DataSection {
+    /// Training files: a path, a pattern with `*`, `?` or `**`, or a list of them. `.jsonl`, `.json` and `.txt`.
+    /// Files of one pattern are read in the order of their names. Required.
+    pub(crate) train: OneOrMany,
+    /// Evaluation files, in the same way. Default: none.
+    pub(crate) eval: OneOrMany,
+    /// Share of the training examples set aside for evaluation, from 0 (default) to below 1, drawn with
+    /// `training.seed`. Only without `eval`. TRL: `test_split_size`.
+    pub(crate) eval_fraction: f64,
+    /// Shape of the examples. Default `auto`: recognised from the first example's keys.
+    pub(crate) format: DataFormat,
+    /// Key of the text in examples of plain text. Default `text`. TRL: `dataset_text_field`.
+    pub(crate) text_field: String,
+    /// What one example is in a `.txt` file. Default `document` (datasets' `sample_by` has `line`, which would end
+    /// every line with an EOS token).
+    pub(crate) sample_by: SampleKind,
+    /// Longest example, and length of a packed row, in tokens; longer examples are cut at the end. `null`: no limit.
+    /// Default 1024. TRL: `max_length`.
+    pub(crate) max_length: Option<usize>,
+    /// Several examples share a row of `max_length` tokens; attention never crosses from one to another. Default false.
+    /// TRL: `packing`.
+    pub(crate) packing: bool,
+    /// How rows are packed. Default `bfd`. TRL: `packing_strategy`.
+    pub(crate) packing_strategy: PackingKind,
+    /// Packing of the evaluation data. Default: as `packing`. TRL: `eval_packing`.
+    pub(crate) eval_packing: Option<bool>,
+    /// Train on the completion only. Default: true for prompt/completion and Alpaca data, false otherwise. TRL:
+    /// `completion_only_loss`.
+    pub(crate) completion_only_loss: Option<bool>,
+    /// Train on the assistant's turns only (the chat template needs `{% generation %}`). Default false. TRL:
+    /// `assistant_only_loss`.
+    pub(crate) assistant_only_loss: bool,
+    /// Shuffle the examples before packing and the rows after it. Default false (rows are drawn in random order in any
+    /// case). TRL: `shuffle_dataset`.
+    pub(crate) shuffle_dataset: bool,
+    /// Append the EOS token to texts and completions that do not end with it (never to chats: their template says).
+    /// Default true, which is what TRL always does.
+    pub(crate) append_eos: bool,
+    /// Further variables for the chat template, for example `{enable_thinking: false}`. Default: none. TRL:
+    /// `chat_template_kwargs`.
+    pub(crate) chat_template_kwargs: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            train: OneOrMany::default(),
+            eval: OneOrMany::default(),
+            eval_fraction: 0.0,
+            format: DataFormat::Auto,
+            text_field: "text".into(),
+            sample_by: SampleKind::Document,
+            max_length: Some(1024),
+            packing: false,
+            packing_strategy: PackingKind::Bfd,
+            eval_packing: None,
+            completion_only_loss: None,
+            assistant_only_loss: false,
+            shuffle_dataset: false,
+            append_eos: true,
+            chat_template_kwargs: serde_json::Map::new(),
+        }
+    }
+}
+
+impl DataSection {
+    /// What the data crate is told about the training files.
+    pub(crate) fn spec(
+        &self,
+        files: Vec<PathBuf>,
+        seed: u64,
+        eos_token_ids: Vec<u32>,
+        threads: usize,
+    ) -> DataSpec {
+        DataSpec {
+            files,
+            format: match self.format {
+                DataFormat::Auto => FormatHint::Auto,
+                DataFormat::Text => FormatHint::Text,
+                DataFormat::PromptCompletion => FormatHint::PromptCompletion,
+                DataFormat::Messages => FormatHint::Messages,
+                DataFormat::Alpaca => FormatHint::Alpaca,
+                DataFormat::Sharegpt => FormatHint::ShareGpt,
+            },
+            text_field: self.text_field.clone(),
+            sample_by: match self.sample_by {
+                SampleKind::Line => SampleBy::Line,
+                SampleKind::Paragraph => SampleBy::Paragraph,
+                SampleKind::Document => SampleBy::Document,
+            },
+            max_length: self.max_length,
+            packing: self.packing,
+            packing_strategy: match self.packing_strategy {
+                PackingKind::Bfd => PackingStrategy::Bfd,
+                PackingKind::BfdSplit => PackingStrategy::BfdSplit,
+                PackingKind::Wrapped => PackingStrategy::Wrapped,
+            },
+            completion_only_loss: self.completion_only_loss,
+            assistant_only_loss: self.assistant_only_loss,
+            shuffle_dataset: self.shuffle_dataset,
+            seed,
+            append_eos: self.append_eos,
+            eos_token_ids,
+            // `tokenizer.chat_template` has replaced the tokenizer's own by then.
+            chat_template: None,
+            chat_template_kwargs: self.chat_template_kwargs.clone(),
+            dataset_num_proc: Some(threads),
+        }
+    }
+
+    /// The same for the evaluation files.
+    pub(crate) fn eval_spec(&self, train: &DataSpec, files: Vec<PathBuf>) -> DataSpec {
+        DataSpec {
+            files,
+            packing: self.eval_packing.unwrap_or(self.packing),
+            shuffle_dataset: false,
+            ..train.clone()
+        }
+    }
+}
+
+/// `data.packing_strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PackingKind {
+    /// Best fit, longest first; longer examples are cut.
+    Bfd,
+    /// Best fit, longest first; longer examples are split into several.
+    BfdSplit,
+    /// All examples in a row, cut every `max_length` tokens.
+    Wrapped,
+}
+
+/// `data.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DataFormat {
+    /// Recognised from the first example's keys.
+    Auto,
+    /// `{"text": …}`, or lines of a `.txt` file.
+    Text,
+    /// `{"prompt": …, "completion": …}`, texts or messages.
+    PromptCompletion,
+    /// `{"messages": [{"role": …, "content": …}, …]}`.
+    Messages,
+    /// `{"instruction": …, "input": …, "output": …}`.
+    Alpaca,
+    /// `{"conversations": [{"from": …, "value": …}, …]}`.
+    Sharegpt,
+}
+
+/// `data.sample_by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SampleKind {
+    /// Each line is an example.
+    Line,
+    /// Paragraphs, separated by empty lines.
+    Paragraph,
+    /// The whole file.
+    Document,
+}

@@ -1,0 +1,37 @@
+//! The sections of a configuration file, one file each. Every field is one key: its documentation comment is what
+//! `llm-foundry schema` hands to editors, and its default is what [`Default`] says.
+
+mod data;
+mod lora;
+mod model;
+mod training;
+
+pub(crate) use data::{DataFormat, DataSection, PackingKind};
+pub(crate) use lora::LoraSection;
+pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
+pub(crate) use training::{EvalWhen, LossKind, SaveWhen, TrainingSection};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A run of llm-foundry: which model, on which data, how, and where the result goes.
+///
+/// Key names are Hugging Face's. Relative paths are relative to the directory the command is started in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "llm-foundry configuration")]
+pub(crate) struct Config {
+    /// The model to adapt.
+    pub(crate) model: ModelSection,
+    /// Tokenizer, where it is not the model's own.
+    pub(crate) tokenizer: TokenizerSection,
+    /// Training and evaluation data.
+    pub(crate) data: DataSection,
+    /// Low-rank adapters (PEFT `LoraConfig`). Without this section every weight is trained (full fine-tuning).
+    pub(crate) lora: Option<LoraSection>,
+    /// How to train (transformers `TrainingArguments`, TRL `SFTConfig`).
+    pub(crate) training: TrainingSection,
+    /// Directory of the run: the adapter or model, `metrics.jsonl`, `config.resolved.yaml` and `checkpoint-N/`.
+    /// Required for `train`.
+    pub(crate) output_dir: Option<String>,
+}

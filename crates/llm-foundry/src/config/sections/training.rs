@@ -1,0 +1,252 @@
+//! Section `training`.
+
+use foundry_engine::schedule::SchedulerType;
+use foundry_engine::{IntervalStrategy, LossType, StepCount, TrainingArgs};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Section `training` (transformers `TrainingArguments` and TRL `SFTConfig`; TRL's default where they differ).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TrainingSection {
+    /// Rows of one micro-batch. Default 8.
+    pub(crate) per_device_train_batch_size: usize,
+    /// Rows evaluated at once. Default 8.
+    pub(crate) per_device_eval_batch_size: usize,
+    /// Micro-batches of one optimiser step; the loss is the mean over all their labelled tokens. Default 1.
+    pub(crate) gradient_accumulation_steps: usize,
+    /// Passes over the data; may be a fraction. Default 3. `max_steps` comes first.
+    pub(crate) num_train_epochs: f64,
+    /// Optimiser steps in all. Default -1: `num_train_epochs` decides.
+    pub(crate) max_steps: i64,
+    /// Peak learning rate. Default 2e-4 with `lora`, 2e-5 without (TRL: 2e-5 for both; ten times that is the common
+    /// practice for adapters).
+    pub(crate) learning_rate: Option<f64>,
+    /// Course of the learning rate. Default `linear`.
+    pub(crate) lr_scheduler_type: Scheduler,
+    /// Arguments of the schedule, by transformers' names (`num_cycles`, `min_lr`, `min_lr_rate`, `num_decay_steps`,
+    /// `power`, …). Default: none.
+    pub(crate) lr_scheduler_kwargs: Map<String, Value>,
+    /// Steps in which the learning rate rises from 0; a number below 1 is a share of all steps. Default 0.
+    #[schemars(with = "f64")]
+    pub(crate) warmup_steps: StepCount,
+    /// Decoupled weight decay of AdamW; biases and norms have none. Default 0.
+    pub(crate) weight_decay: f64,
+    /// AdamW: decay of the first moment. Default 0.9.
+    pub(crate) adam_beta1: f64,
+    /// AdamW: decay of the second moment. Default 0.999.
+    pub(crate) adam_beta2: f64,
+    /// AdamW: added to the denominator. Default 1e-8.
+    pub(crate) adam_epsilon: f64,
+    /// Gradients are scaled down to this L2 norm; 0 turns that off. Default 1.
+    pub(crate) max_grad_norm: f64,
+    /// Loss of a token: `nll` (cross-entropy, default) or `dft` (cross-entropy weighted by the token's own
+    /// probability).
+    pub(crate) loss_type: LossKind,
+    /// Label smoothing ε, 0 (default) to below 1.
+    pub(crate) label_smoothing_factor: f64,
+    /// NEFTune: magnitude α of the noise on embeddings; usual values 5 to 15. Default: none.
+    pub(crate) neftune_noise_alpha: Option<f64>,
+    /// Keep only the inputs of the blocks and compute the rest again in the backward pass: less memory, about a third
+    /// more time. Default: true, as TRL.
+    pub(crate) gradient_checkpointing: bool,
+    /// Seed of adapter initialisation, dropout and noise. Default 42.
+    pub(crate) seed: u64,
+    /// Seed of the order of the data. Default: `seed`.
+    pub(crate) data_seed: Option<u64>,
+    /// A line of metrics every so many steps; below 1: a share of all steps. Default 10, as TRL.
+    #[schemars(with = "f64")]
+    pub(crate) logging_steps: StepCount,
+    /// A line of metrics for the first step too. Default false.
+    pub(crate) logging_first_step: bool,
+    /// `steps`, `epoch` or `no`. Default: `steps` where `eval_steps` is given, else `epoch` where there is evaluation
+    /// data (transformers: `no`).
+    pub(crate) eval_strategy: Option<EvalWhen>,
+    /// Evaluate every so many steps; below 1: a share of all steps.
+    #[schemars(with = "Option<f64>")]
+    pub(crate) eval_steps: Option<StepCount>,
+    /// Evaluate once before the first step. Default false.
+    pub(crate) eval_on_start: bool,
+    /// `steps` (default), `epoch` or `no`: when checkpoints are written, besides one at the end.
+    pub(crate) save_strategy: SaveWhen,
+    /// A checkpoint every so many steps; below 1: a share of all steps. Default 500.
+    #[schemars(with = "f64")]
+    pub(crate) save_steps: StepCount,
+    /// Keep only so many of the latest checkpoints. Default: all.
+    pub(crate) save_total_limit: Option<usize>,
+    /// Threads of the processor. Default: all this process may use (environment: FOUNDRY_THREADS). Results do not
+    /// depend on it.
+    pub(crate) threads: Option<usize>,
+    /// Refuse to start when the plan needs more memory than is available. Default true; set it to false when you know
+    /// better (swap, memory about to be freed).
+    pub(crate) check_memory: bool,
+}
+
+impl Default for TrainingSection {
+    fn default() -> Self {
+        Self {
+            per_device_train_batch_size: 8,
+            per_device_eval_batch_size: 8,
+            gradient_accumulation_steps: 1,
+            num_train_epochs: 3.0,
+            max_steps: -1,
+            learning_rate: None,
+            lr_scheduler_type: Scheduler::Linear,
+            lr_scheduler_kwargs: Map::new(),
+            warmup_steps: StepCount::steps(0),
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            loss_type: LossKind::Nll,
+            label_smoothing_factor: 0.0,
+            neftune_noise_alpha: None,
+            gradient_checkpointing: true,
+            seed: 42,
+            data_seed: None,
+            logging_steps: StepCount::steps(10),
+            logging_first_step: false,
+            eval_strategy: None,
+            eval_steps: None,
+            eval_on_start: false,
+            save_strategy: SaveWhen::Steps,
+            save_steps: StepCount::steps(500),
+            save_total_limit: None,
+            threads: None,
+            check_memory: true,
+        }
+    }
+}
+
+impl TrainingSection {
+    /// What the engine is told. `is_lora` decides the default learning rate, `has_eval` whether evaluations happen.
+    pub(crate) fn arguments(&self, is_lora: bool, has_eval: bool) -> TrainingArgs {
+        let eval_strategy = match (self.eval_strategy, self.eval_steps) {
+            (Some(EvalWhen::No), _) => IntervalStrategy::No,
+            (Some(EvalWhen::Steps), _) | (None, Some(_)) => IntervalStrategy::Steps,
+            (Some(EvalWhen::Epoch), _) => IntervalStrategy::Epoch,
+            (None, None) if has_eval => IntervalStrategy::Epoch,
+            (None, None) => IntervalStrategy::No,
+        };
+        TrainingArgs {
+            per_device_train_batch_size: self.per_device_train_batch_size,
+            per_device_eval_batch_size: self.per_device_eval_batch_size,
+            gradient_accumulation_steps: self.gradient_accumulation_steps,
+            num_train_epochs: self.num_train_epochs,
+            max_steps: self.max_steps,
+            learning_rate: self.learning_rate(is_lora),
+            lr_scheduler_type: self.lr_scheduler_type.into(),
+            lr_scheduler_kwargs: self.lr_scheduler_kwargs.clone(),
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay,
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_epsilon: self.adam_epsilon,
+            max_grad_norm: self.max_grad_norm,
+            label_smoothing_factor: self.label_smoothing_factor,
+            neftune_noise_alpha: self.neftune_noise_alpha,
+            loss_type: match self.loss_type {
+                LossKind::Nll => LossType::Nll,
+                LossKind::Dft => LossType::Dft,
+            },
+            seed: self.seed,
+            data_seed: self.data_seed,
+            logging_steps: self.logging_steps,
+            logging_first_step: self.logging_first_step,
+            eval_strategy,
+            eval_steps: self.eval_steps,
+            eval_on_start: self.eval_on_start,
+            save_strategy: match self.save_strategy {
+                SaveWhen::No => IntervalStrategy::No,
+                SaveWhen::Steps => IntervalStrategy::Steps,
+                SaveWhen::Epoch => IntervalStrategy::Epoch,
+            },
+            save_steps: self.save_steps,
+            save_total_limit: self.save_total_limit,
+        }
+    }
+
+    /// The peak learning rate, its default filled in.
+    pub(crate) fn learning_rate(&self, is_lora: bool) -> f64 {
+        self.learning_rate.unwrap_or(if is_lora { 2e-4 } else { 2e-5 })
+    }
+}
+
+/// `training.lr_scheduler_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scheduler {
+    /// Down to 0 in a straight line.
+    Linear,
+    /// Down to 0 along half a cosine (`num_cycles`: 0.5).
+    Cosine,
+    /// Several cosines down to 0 with hard restarts (`num_cycles`: 1).
+    CosineWithRestarts,
+    /// Always the peak, without warm-up.
+    Constant,
+    /// The peak after warm-up.
+    ConstantWithWarmup,
+    /// A cosine down to `min_lr` or `min_lr_rate`.
+    CosineWithMinLr,
+    /// The same, with a warm-up that need not begin at 0 (`warmup_lr_rate`).
+    CosineWarmupWithMinLr,
+    /// Warm-up, a constant stretch, then a decay over `num_decay_steps`.
+    WarmupStableDecay,
+    /// 1/√step.
+    InverseSqrt,
+    /// Down to `lr_end` as a power.
+    Polynomial,
+}
+
+impl From<Scheduler> for SchedulerType {
+    fn from(name: Scheduler) -> Self {
+        match name {
+            Scheduler::Linear => SchedulerType::Linear,
+            Scheduler::Cosine => SchedulerType::Cosine,
+            Scheduler::CosineWithRestarts => SchedulerType::CosineWithRestarts,
+            Scheduler::Constant => SchedulerType::Constant,
+            Scheduler::ConstantWithWarmup => SchedulerType::ConstantWithWarmup,
+            Scheduler::CosineWithMinLr => SchedulerType::CosineWithMinLr,
+            Scheduler::CosineWarmupWithMinLr => SchedulerType::CosineWarmupWithMinLr,
+            Scheduler::WarmupStableDecay => SchedulerType::WarmupStableDecay,
+            Scheduler::InverseSqrt => SchedulerType::InverseSqrt,
+            Scheduler::Polynomial => SchedulerType::Polynomial,
+        }
+    }
+}
+
+/// `training.loss_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LossKind {
+    /// Cross-entropy.
+    Nll,
+    /// Dynamic fine-tuning: cross-entropy times the token's own probability.
+    Dft,
+}
+
+/// `training.eval_strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EvalWhen {
+    /// Never.
+    No,
+    /// Every `eval_steps` steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}
+
+/// `training.save_strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SaveWhen {
+    /// No checkpoints.
+    No,
+    /// Every `save_steps` steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}

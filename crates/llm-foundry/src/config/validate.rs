@@ -1,0 +1,334 @@
+//! Rules that one value alone cannot break, and ranges. Each names the keys, the values and the way out.
+
+use super::problem::Problem;
+use super::tree::{Node, Place};
+use super::{
+    Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, PackingKind, SaveWhen, WeightInit,
+};
+use foundry_engine::StepCount;
+use foundry_engine::schedule::{Schedule, ScheduleError};
+
+/// Everything that is wrong with a configuration whose values have the right types.
+pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
+    let mut rules = Rules { tree, problems: Vec::new() };
+    rules.model(config);
+    rules.data(config);
+    rules.lora(config);
+    rules.steps(config);
+    rules.optimiser(config);
+    rules.schedule(config);
+    rules.events(config);
+    rules.problems
+}
+
+struct Rules<'a> {
+    tree: &'a Node,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    /// Reports at the value of `path` (or, where it was not written, at its section or nowhere).
+    fn wrong(&mut self, path: &str, message: impl Into<String>, help: impl Into<String>) {
+        let place = self.place(path);
+        self.problems.push(Problem { place, message: message.into(), help: Some(help.into()) });
+    }
+
+    fn place(&self, path: &str) -> Option<Place> {
+        let keys: Vec<&str> = path.split('.').collect();
+        if let Some(entry) = self.tree.entry(&keys) {
+            let empty = matches!(&entry.node.place, Place::File(r) | Place::Argument(_, r) if r.is_empty());
+            return Some(if empty { entry.key_place.clone() } else { entry.node.place.clone() });
+        }
+        self.tree.entry(&keys[..1]).map(|section| section.key_place.clone())
+    }
+
+    /// `path` was written, and `is_default` does not hold: a resolved configuration writes every default.
+    fn asked_for(&self, path: &str, is_default: bool) -> bool {
+        !is_default && self.tree.at(&path.split('.').collect::<Vec<_>>()).is_some()
+    }
+
+    /// `value` must satisfy `holds`; `range` is how a person would say it.
+    fn range(&mut self, path: &str, value: impl std::fmt::Display, holds: bool, range: &str) {
+        if !holds {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            self.wrong(path, format!("`{path}` is {value}, but must be {range}"), format!("change `{key}`"));
+        }
+    }
+
+    fn model(&mut self, config: &Config) {
+        let model = &config.model;
+        let from_config = model.init == WeightInit::Random && model.config.is_some();
+        if model.name_or_path.is_none() && !from_config {
+            self.wrong(
+                "model.name_or_path",
+                "no model is named: `model.name_or_path` is missing",
+                "give a directory, a .gguf file or a hub id, for example HuggingFaceTB/SmolLM2-135M-Instruct",
+            );
+        }
+        if model.config.is_some() && model.init == WeightInit::Pretrained {
+            self.wrong(
+                "model.config",
+                "`model.config` is used only for random weights, but `model.init` is pretrained",
+                "remove `config`, or set `init: random`",
+            );
+        }
+        if from_config && model.name_or_path.is_none() && config.tokenizer.name_or_path.is_none() {
+            self.wrong(
+                "model.config",
+                "random weights from `model.config` come without a tokenizer",
+                "name one with `tokenizer.name_or_path`",
+            );
+        }
+        if model.init == WeightInit::Random && config.lora.is_some() {
+            self.wrong(
+                "lora",
+                "an adapter on random weights learns nothing of use: `model.init` is random",
+                "remove the section `lora` to train every weight",
+            );
+        }
+        if matches!(&model.name_or_path, Some(name) if name.trim().is_empty()) {
+            self.wrong("model.name_or_path", "`model.name_or_path` is empty", "name a model");
+        }
+    }
+
+    fn data(&mut self, config: &Config) {
+        let data = &config.data;
+        if data.train.0.is_empty() {
+            self.wrong("data.train", "no training data: `data.train` is missing", "name one or more files");
+        }
+        self.range(
+            "data.eval_fraction",
+            data.eval_fraction,
+            (0.0..1.0).contains(&data.eval_fraction),
+            "from 0 to below 1",
+        );
+        if data.eval_fraction > 0.0 && !data.eval.0.is_empty() {
+            self.wrong(
+                "data.eval_fraction",
+                "`data.eval_fraction` and `data.eval` are both given",
+                "keep one of them",
+            );
+        }
+        match data.max_length {
+            None if data.packing || data.eval_packing == Some(true) => self.wrong(
+                "data.max_length",
+                "packing needs a row length, but `data.max_length` is null",
+                "give `max_length`, or set `packing: false`",
+            ),
+            Some(length) => {
+                self.range("data.max_length", length, length >= 2, "at least 2 (a token and its successor)")
+            }
+            None => {}
+        }
+        let strategy_is_default = data.packing_strategy == PackingKind::Bfd;
+        let packs = data.packing || data.eval_packing == Some(true);
+        if self.asked_for("data.packing_strategy", strategy_is_default) && !packs {
+            self.wrong(
+                "data.packing_strategy",
+                "`data.packing_strategy` is given, but nothing is packed",
+                "set `packing: true`, or remove `packing_strategy`",
+            );
+        }
+        if data.assistant_only_loss && matches!(data.format, DataFormat::Text) {
+            self.wrong(
+                "data.assistant_only_loss",
+                "plain text has no assistant turns to train on",
+                "remove `assistant_only_loss`, or use chat data",
+            );
+        }
+    }
+
+    fn lora(&mut self, config: &Config) {
+        let Some(lora) = &config.lora else { return };
+        self.range("lora.r", lora.r, lora.r >= 1, "1 or more");
+        self.range("lora.lora_alpha", lora.lora_alpha, lora.lora_alpha > 0.0, "above 0");
+        self.range(
+            "lora.lora_dropout",
+            lora.lora_dropout,
+            (0.0..1.0).contains(&lora.lora_dropout),
+            "from 0 to below 1",
+        );
+        let empty = match &lora.target_modules {
+            Modules::Pattern(text) => text.trim().is_empty(),
+            Modules::Suffixes(names) => names.is_empty() && lora.modules_to_save.is_none(),
+        };
+        if empty {
+            self.wrong(
+                "lora.target_modules",
+                "`lora.target_modules` names no module",
+                "write all-linear, or a list of names",
+            );
+        }
+        if lora.adapter.is_some() {
+            let default = LoraSection::default();
+            let decided = [
+                ("r", lora.r == default.r),
+                ("lora_alpha", lora.lora_alpha == default.lora_alpha),
+                ("lora_dropout", lora.lora_dropout == default.lora_dropout),
+                ("target_modules", lora.target_modules == default.target_modules),
+                ("exclude_modules", lora.exclude_modules == default.exclude_modules),
+                ("use_rslora", lora.use_rslora == default.use_rslora),
+                ("modules_to_save", lora.modules_to_save == default.modules_to_save),
+            ];
+            for (key, is_default) in decided {
+                let path = format!("lora.{key}");
+                if self.asked_for(&path, is_default) {
+                    self.wrong(
+                        &path,
+                        format!("`{path}` is given, but the adapter in `lora.adapter` decides it"),
+                        format!("remove `{key}`"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn steps(&mut self, config: &Config) {
+        let t = &config.training;
+        let one_or_more = [
+            ("per_device_train_batch_size", t.per_device_train_batch_size as u64),
+            ("per_device_eval_batch_size", t.per_device_eval_batch_size as u64),
+            ("gradient_accumulation_steps", t.gradient_accumulation_steps as u64),
+            ("save_total_limit", t.save_total_limit.unwrap_or(1) as u64),
+            ("threads", t.threads.unwrap_or(1) as u64),
+        ];
+        for (key, value) in one_or_more {
+            self.range(&format!("training.{key}"), value, value >= 1, "1 or more");
+        }
+        let above_zero = [
+            ("logging_steps", t.logging_steps.value()),
+            ("save_steps", t.save_steps.value()),
+            ("eval_steps", t.eval_steps.map_or(1.0, StepCount::value)),
+        ];
+        for (key, value) in above_zero {
+            self.range(
+                &format!("training.{key}"),
+                value,
+                value > 0.0,
+                "1 or more steps, or a share of all steps above 0",
+            );
+        }
+        self.range(
+            "training.max_steps",
+            t.max_steps,
+            t.max_steps == -1 || t.max_steps >= 1,
+            "-1 (epochs decide) or 1 or more",
+        );
+        if t.max_steps < 1 && !(t.num_train_epochs > 0.0 && t.num_train_epochs.is_finite()) {
+            self.wrong(
+                "training.num_train_epochs",
+                format!(
+                    "nothing to do: `training.num_train_epochs` is {} and there is no `max_steps`",
+                    t.num_train_epochs
+                ),
+                "set `num_train_epochs` above 0, or `max_steps`",
+            );
+        }
+    }
+
+    fn optimiser(&mut self, config: &Config) {
+        let t = &config.training;
+        let rate = t.learning_rate.unwrap_or(1.0);
+        self.range("training.learning_rate", rate, rate > 0.0 && rate.is_finite(), "above 0");
+        self.range("training.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "0 or more");
+        self.range(
+            "training.adam_beta1",
+            t.adam_beta1,
+            (0.0..1.0).contains(&t.adam_beta1),
+            "from 0 to below 1",
+        );
+        self.range(
+            "training.adam_beta2",
+            t.adam_beta2,
+            (0.0..1.0).contains(&t.adam_beta2),
+            "from 0 to below 1",
+        );
+        self.range("training.adam_epsilon", t.adam_epsilon, t.adam_epsilon > 0.0, "above 0");
+        self.range("training.max_grad_norm", t.max_grad_norm, t.max_grad_norm >= 0.0, "0 (off) or more");
+        let smoothing = t.label_smoothing_factor;
+        self.range(
+            "training.label_smoothing_factor",
+            smoothing,
+            (0.0..1.0).contains(&smoothing),
+            "from 0 to below 1",
+        );
+        if smoothing > 0.0 && t.loss_type == LossKind::Dft {
+            self.wrong(
+                "training.label_smoothing_factor",
+                "label smoothing is not defined for `loss_type: dft`",
+                "remove `label_smoothing_factor`, or use `loss_type: nll`",
+            );
+        }
+        if let Some(alpha) = t.neftune_noise_alpha {
+            self.range("training.neftune_noise_alpha", alpha, alpha >= 0.0 && alpha.is_finite(), "0 or more");
+        }
+    }
+
+    /// The engine knows the arguments of each schedule.
+    fn schedule(&mut self, config: &Config) {
+        let t = &config.training;
+        let rate = t.learning_rate(config.lora.is_some());
+        let made = Schedule::new(t.lr_scheduler_type.into(), rate, 0, 1000, &t.lr_scheduler_kwargs);
+        let Err(error) = made else { return };
+        let (path, help) = match &error {
+            ScheduleError::UnknownKey { key, known, family } => {
+                let help = match super::problem::nearest(key, known.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if known.is_empty() => format!("`{family}` takes no arguments: remove it"),
+                    None => format!("possible: {}", known.join(", ")),
+                };
+                (format!("training.lr_scheduler_kwargs.{key}"), help)
+            }
+            ScheduleError::Value { key, .. } => {
+                (format!("training.lr_scheduler_kwargs.{key}"), "change the value".into())
+            }
+            ScheduleError::Requirement { .. } => (
+                "training.lr_scheduler_type".into(),
+                "see transformers' lr_scheduler_kwargs of this schedule".into(),
+            ),
+        };
+        self.wrong(&path, error.to_string(), help);
+    }
+
+    fn events(&mut self, config: &Config) {
+        let t = &config.training;
+        let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
+        if !has_eval {
+            let asked = [
+                ("eval_steps", t.eval_steps.is_some()),
+                ("eval_strategy", matches!(t.eval_strategy, Some(EvalWhen::Steps | EvalWhen::Epoch))),
+                ("eval_on_start", t.eval_on_start),
+            ];
+            for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+                self.wrong(
+                    &format!("training.{key}"),
+                    format!("`training.{key}` asks for evaluations, but there is no evaluation data"),
+                    "give `data.eval` or `data.eval_fraction`",
+                );
+            }
+        }
+        if t.eval_strategy == Some(EvalWhen::Steps) && t.eval_steps.is_none() {
+            self.wrong(
+                "training.eval_strategy",
+                "`eval_strategy: steps` needs `eval_steps`",
+                "give `eval_steps`",
+            );
+        }
+        if matches!(t.eval_strategy, Some(EvalWhen::No | EvalWhen::Epoch)) && t.eval_steps.is_some() {
+            self.wrong(
+                "training.eval_steps",
+                "`eval_steps` is given, but `eval_strategy` is not steps",
+                "remove one of the two",
+            );
+        }
+        if t.save_strategy != SaveWhen::Steps
+            && self.asked_for("training.save_steps", t.save_steps == StepCount::steps(500))
+        {
+            self.wrong(
+                "training.save_steps",
+                "`save_steps` is given, but `save_strategy` is not steps",
+                "remove one of the two",
+            );
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! From what a configuration calls its data to a list of files.
+
+use crate::failure::{Failure, Outcome};
+use crate::model_source::{expand_home, neighbour};
+use std::path::PathBuf;
+
+/// Resolves paths and patterns in their order; the files of one pattern are sorted. `key` names the configuration key.
+pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for name in names {
+        let path = expand_home(name);
+        if path.is_file() {
+            files.push(path);
+        } else if path.is_dir() {
+            return Err(Failure::Input(format!(
+                "{key}: {name} is a directory; name its files, for example {}/*.jsonl",
+                name.trim_end_matches('/')
+            )));
+        } else if name.contains(['*', '?', '[']) {
+            files.extend(matching(key, name, &path)?);
+        } else {
+            let near = neighbour(&path).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            return Err(Failure::Input(format!(
+                "{key}: no file {name} (relative paths are relative to the working directory, {}){near}",
+                std::env::current_dir().map_or_else(|e| e.to_string(), |dir| dir.display().to_string())
+            )));
+        }
+    }
+    Ok(files)
+}
+
+fn matching(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
+    let wrong = |what: String| Failure::Input(format!("{key}: the pattern {name} {what}"));
+    let found = glob::glob(&path.to_string_lossy()).map_err(|e| wrong(format!("is not valid: {}", e.msg)))?;
+    let mut files = Vec::new();
+    for file in found {
+        let file = file.map_err(|e| wrong(format!("cannot be followed: {e}")))?;
+        if file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(wrong("matches no file".into()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_sorted_and_misses_are_told() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["b.jsonl", "a.jsonl", "c.txt"] {
+            std::fs::write(dir.path().join(name), "").expect("written");
+        }
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let names = |files: Vec<PathBuf>| {
+            files
+                .iter()
+                .map(|f| f.file_name().expect("a name").to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        let files = expand("data.train", &[at("c.txt"), at("*.jsonl")]).expect("all there");
+        assert_eq!(names(files), ["c.txt", "a.jsonl", "b.jsonl"]);
+        let said = |name: &str| match expand("data.train", &[at(name)]) {
+            Err(Failure::Input(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        assert!(said("a.jsonk").contains("did you mean a.jsonl?"));
+        assert!(said("*.csv").contains("matches no file"));
+        assert!(said("").contains("is a directory"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The directory of a run: never half-made, never overwritten.
+
+use crate::failure::{Failure, Outcome};
+use std::path::{Path, PathBuf};
+
+/// Files whose presence says that a run is or was here.
+const MARKS: &[&str] = &[
+    "metrics.jsonl",
+    "config.resolved.yaml",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "model.safetensors",
+    "model.safetensors.index.json",
+];
+
+/// What to do about a run that is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Refuse: the default.
+    Refuse,
+    /// Go on with it.
+    Continue,
+    /// Move it aside.
+    MoveAside,
+}
+
+/// Checks, before anything is computed, that the directory may be used. Writes nothing.
+pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::Input(format!("output_dir: {} is a file; name a directory", dir.display())));
+    }
+    if dir.canonicalize().is_ok_and(|d| std::env::current_dir().is_ok_and(|cwd| cwd.starts_with(&d)))
+        && existing == Existing::MoveAside
+    {
+        let message = format!(
+            "output_dir: {} contains the working directory, so it cannot be moved aside",
+            dir.display()
+        );
+        return Err(Failure::Input(message));
+    }
+    if existing == Existing::Refuse && has_run(dir) {
+        return Err(Failure::Input(format!(
+            "output_dir: {} holds an earlier run; continue it with --resume, choose another directory with \
+             output_dir=…, or start anew with --overwrite-output-dir (the earlier run is moved aside, not deleted)",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the directory. Returns where an earlier run was moved to.
+pub(crate) fn prepare(dir: &Path, existing: Existing) -> Outcome<Option<PathBuf>> {
+    let mut moved = None;
+    if existing == Existing::MoveAside && has_run(dir) {
+        let to = free_name(dir);
+        std::fs::rename(dir, &to).map_err(|e| Failure::io("move aside", dir, &e))?;
+        moved = Some(to);
+    }
+    std::fs::create_dir_all(dir).map_err(|e| Failure::io("create", dir, &e))?;
+    Ok(moved)
+}
+
+fn has_run(dir: &Path) -> bool {
+    let checkpoint = |name: std::ffi::OsString| name.to_string_lossy().starts_with("checkpoint-");
+    MARKS.iter().any(|mark| dir.join(mark).exists())
+        || std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| checkpoint(entry.file_name()))
+}
+
+fn free_name(dir: &Path) -> PathBuf {
+    let name = dir.file_name().map_or_else(|| "run".into(), |n| n.to_string_lossy().into_owned());
+    let candidate = |n: u32| dir.with_file_name(format!("{name}.previous-{n}"));
+    (1..).map(candidate).find(|path| !path.exists()).expect("some number is free")
+}
+
+/// Writes a small file so that it is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Outcome {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Failure::io("write", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_run_is_refused_or_moved_and_never_lost() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dir = root.path().join("run");
+        check(&dir, Existing::Refuse).expect("nothing is there");
+        assert!(!dir.exists(), "a check writes nothing");
+        prepare(&dir, Existing::Refuse).expect("made");
+        check(&dir, Existing::Refuse).expect("an empty directory is no run");
+        write_whole(&dir.join("metrics.jsonl"), "{}\n").expect("written");
+        let Err(Failure::Input(message)) = check(&dir, Existing::Refuse) else { panic!("accepted") };
+        assert!(message.contains("--resume") && message.contains("--overwrite-output-dir"), "{message}");
+        for n in 1..3 {
+            write_whole(&dir.join("metrics.jsonl"), &n.to_string()).expect("written");
+            let moved = prepare(&dir, Existing::MoveAside).expect("moved").expect("there was a run");
+            assert_eq!(std::fs::read_to_string(moved.join("metrics.jsonl")).expect("kept"), n.to_string());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The model that a run adapts: its files, its shapes, its tokenizer, and which weights are trained. No weights yet.
+
+use crate::config::{Config, LoraSection, WeightInit};
+use crate::failure::{Failure, Outcome};
+use crate::hub::Need;
+use crate::machine::Machine;
+use crate::model_source::{expand_home, find};
+use foundry_formats::{HfConfig, ModelFiles, Tokenizer};
+use foundry_kernels::Dtype;
+use foundry_models::{DecoderConfig, LoraSpec, Tuning, decoder_config};
+use std::path::{Path, PathBuf};
+
+/// A model, described.
+pub(crate) struct Subject {
+    /// As the user calls it; goes into `adapter_config.json`.
+    pub(crate) name: String,
+    /// Its files; `None` for random weights from a bare `config.json`.
+    pub(crate) files: Option<ModelFiles>,
+    /// config.json.
+    pub(crate) hf: HfConfig,
+    /// Its shapes.
+    pub(crate) decoder: DecoderConfig,
+    /// Number format of products.
+    pub(crate) compute: Dtype,
+    /// Which weights are trained.
+    pub(crate) tuning: Tuning,
+    /// An adapter to continue.
+    pub(crate) adapter: Option<PathBuf>,
+    /// `None`: there are no tokenizer files, which only a plan puts up with.
+    pub(crate) tokenizer: Option<Tokenizer>,
+}
+
+impl Subject {
+    /// Finds and reads all descriptions. With [`Need::Description`] a missing tokenizer is tolerated.
+    pub(crate) fn open(config: &Config, machine: Machine, need: Need, quiet: bool) -> Outcome<Self> {
+        let model = &config.model;
+        let is_random = model.init == WeightInit::Random;
+        // Random weights need no download of others.
+        let need_of_model = if is_random { Need::Description } else { need };
+        let files = match &model.name_or_path {
+            Some(name) => {
+                let path = find(name, &model.revision, need_of_model, quiet)?;
+                Some(ModelFiles::open(&path).map_err(Failure::input)?)
+            }
+            None => None,
+        };
+        let hf = match (&model.config, &files) {
+            (Some(path), _) if is_random => read_config(path)?,
+            (_, Some(files)) => files.config.clone(),
+            (_, None) => unreachable!("validation asks for a model or a configuration of one"),
+        };
+        let (_, decoder) = decoder_config(&hf).map_err(|e| in_file(&hf, &e))?;
+        let tokenizer = tokenizer(config, files.as_ref(), need, quiet)?;
+        let (tuning, adapter) = tuning(config.lora.as_ref())?;
+        let name = model.name_or_path.clone().or_else(|| model.config.clone()).unwrap_or_default();
+        let compute = machine.compute(model.dtype);
+        Ok(Self { name, files, hf, decoder, compute, tuning, adapter, tokenizer })
+    }
+
+    /// Ids that end a generation, for the data report.
+    pub(crate) fn eos_token_ids(&self) -> Vec<u32> {
+        self.files.as_ref().map(ModelFiles::eos_token_ids).unwrap_or_default()
+    }
+}
+
+/// Errors about a configuration say `config.json`; there may be many of those.
+fn in_file(hf: &HfConfig, error: &foundry_models::ModelError) -> Failure {
+    let text = error.to_string();
+    Failure::Input(match text.strip_prefix("config.json") {
+        Some(rest) => format!("{}{rest}", hf.path().display()),
+        None => text,
+    })
+}
+
+fn read_config(path: &str) -> Outcome<HfConfig> {
+    let path = expand_home(path);
+    let path = if path.is_dir() { path.join("config.json") } else { path };
+    if !path.is_file() {
+        return Err(Failure::Input(format!("model.config: no file {}", path.display())));
+    }
+    HfConfig::read(&path).map_err(Failure::input)
+}
+
+fn tuning(lora: Option<&LoraSection>) -> Outcome<(Tuning, Option<PathBuf>)> {
+    let Some(lora) = lora else { return Ok((Tuning::Full, None)) };
+    match &lora.adapter {
+        None => Ok((Tuning::Lora(lora.spec()), None)),
+        Some(dir) => {
+            let dir = expand_home(dir);
+            let spec =
+                LoraSpec::from_adapter(&dir).map_err(|e| Failure::Input(format!("lora.adapter: {e}")))?;
+            Ok((Tuning::Lora(spec), Some(dir)))
+        }
+    }
+}
+
+fn tokenizer(
+    config: &Config,
+    files: Option<&ModelFiles>,
+    need: Need,
+    quiet: bool,
+) -> Outcome<Option<Tokenizer>> {
+    let section = &config.tokenizer;
+    let mut tokenizer = match (&section.name_or_path, files) {
+        (Some(name), _) => {
+            let path = find(name, "main", Need::Tokenizer, quiet)?;
+            open_tokenizer(&path)?
+        }
+        (None, Some(files)) => {
+            let is_absent = !files.is_gguf() && !files.path.join("tokenizer.json").is_file();
+            if is_absent && need == Need::Description {
+                return Ok(None);
+            }
+            files.tokenizer().map_err(Failure::input)?
+        }
+        (None, None) => return Ok(None),
+    };
+    if let Some(token) = &section.eos_token {
+        tokenizer.set_eos_token(token).map_err(|e| Failure::Input(format!("tokenizer.eos_token: {e}")))?;
+    }
+    if let Some(template) = &section.chat_template {
+        tokenizer.set_chat_template(read_template("tokenizer.chat_template", template)?);
+    }
+    Ok(Some(tokenizer))
+}
+
+fn open_tokenizer(path: &Path) -> Outcome<Tokenizer> {
+    let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let opened = if is_gguf {
+        ModelFiles::open(path).and_then(|files| files.tokenizer())
+    } else if path.is_dir() {
+        Tokenizer::from_dir(path)
+    } else {
+        Tokenizer::from_file(path)
+    };
+    opened.map_err(|e| Failure::Input(format!("tokenizer.name_or_path: {e}")))
+}
+
+/// A template given inline, or the content of the file it names.
+pub(crate) fn read_template(key: &str, template: &str) -> Outcome<String> {
+    if template.contains("{{") || template.contains("{%") {
+        return Ok(template.to_owned());
+    }
+    let path = expand_home(template);
+    std::fs::read_to_string(&path).map_err(|e| {
+        Failure::Input(format!(
+            "{key}: cannot read {}: {e}; give the path of a Jinja file, or the template itself",
+            path.display()
+        ))
+    })
+}

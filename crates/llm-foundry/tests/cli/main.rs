@@ -1,0 +1,10 @@
+//! The real binary, as a user meets it: exit codes, messages, files.
+
+mod answers;
+mod output;
+mod plans;
+mod resume;
+mod schema;
+mod support;
+mod training;
+mod wrong_input;

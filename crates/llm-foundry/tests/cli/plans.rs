@@ -1,0 +1,63 @@
+//! `plan`.
+
+use crate::support::{Room, tiny_config};
+use serde_json::Value;
+
+#[test]
+fn a_plan_counts_data_steps_memory_and_defaults_and_writes_nothing() {
+    let room = Room::new();
+    room.lora_run("  num_train_epochs: 2\n  gradient_accumulation_steps: 5\n");
+    let before = room.names();
+    let said = room.foundry(&["plan", "config.yaml"]).expect_done();
+    for word in [
+        "24 examples (messages)",
+        "truncated 0",
+        "steps",
+        "activations",
+        "optimiser state",
+        "lora.use_rslora = false",
+    ] {
+        assert!(said.out.contains(word), "no `{word}` in:\n{}", said.out);
+    }
+    assert_eq!(room.names(), before);
+    let json = room.foundry(&["plan", "config.yaml", "--json"]).expect_done();
+    let plan: Value = serde_json::from_str(&json.out).expect("JSON");
+    // 24 rows in batches of 2 are 12 micro-batches; windows of 5 make 3 steps an epoch.
+    assert_eq!((&plan["steps"], &plan["steps_per_epoch"]), (&6.into(), &3.into()));
+    assert_eq!(plan["data"]["examples"], 24);
+    assert!(plan["flops_per_token"].as_f64().expect("a number") > 1e5);
+    let total: u64 =
+        plan["memory"]["classes"].as_object().expect("classes").values().filter_map(Value::as_u64).sum();
+    let memory = |key: &str| plan["memory"][key].as_u64().expect("a number");
+    assert_eq!(memory("total"), total + memory("data") + memory("process"));
+    assert_eq!(plan["defaults"]["training.learning_rate"], Value::Null, "it was given");
+    assert_eq!(plan["defaults"]["training.warmup_steps"], "0");
+}
+
+#[test]
+fn a_planned_run_needs_what_was_planned() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    let json = room.foundry(&["plan", "config.yaml", "--json"]).expect_done();
+    let plan: Value = serde_json::from_str(&json.out).expect("JSON");
+    // Two numbers of f32 state for each trained number, in cache lines.
+    let trained = plan["model"]["trainable_parameters"].as_u64().expect("a number");
+    let state = plan["memory"]["classes"]["optimiser_state"].as_u64().expect("a number");
+    assert!(state >= 8 * trained && state < 8 * trained + 64 * 1000, "{state} bytes for {trained} numbers");
+}
+
+#[test]
+fn a_plan_makes_do_with_a_configuration_alone() {
+    let room = Room::new();
+    room.lora_run("");
+    let repository = "hf-home/hub/models--org--name";
+    room.write(&format!("{repository}/refs/main"), "abc");
+    room.write(&format!("{repository}/snapshots/abc/config.json"), tiny_config().to_string());
+    let said = room.foundry(&["plan", "config.yaml", "model.name_or_path=org/name"]).expect_done();
+    assert!(said.out.contains("the data is not counted: there are no tokenizer files"), "{}", said.out);
+    let said = room.foundry(&["plan", "config.yaml", "data.train=nowhere.jsonl"]).expect_done();
+    assert!(said.out.contains("the data is not counted: data.train: no file nowhere.jsonl"), "{}", said.out);
+    // A run needs everything.
+    room.foundry(&["train", "config.yaml", "model.name_or_path=org/name"])
+        .expect_refusal(&["tokenizer.json, model.safetensors"]);
+}

@@ -1,0 +1,121 @@
+//! Runs from end to end on the tiny model.
+
+use crate::support::{Room, metrics};
+use serde_json::Value;
+
+#[test]
+fn an_adapter_learns_and_its_files_are_all_there() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 30\n  save_steps: 10\n  save_total_limit: 2\n");
+    let said = room.foundry(&["train", "config.yaml", "training.learning_rate=0.02"]).expect_done();
+    for file in ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "config.resolved.yaml"]
+    {
+        assert!(room.path("run").join(file).is_file(), "no {file}: {}", said.err);
+    }
+    assert!(!room.path("run/checkpoint-10").exists(), "save_total_limit");
+    assert!(room.path("run/checkpoint-30").is_dir());
+    assert!(!room.path("run/final.partial").exists());
+    let steps = metrics(&room, "run");
+    assert_eq!(steps.len(), 30);
+    let keys = [
+        "step",
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "tokens",
+        "tokens_per_second",
+        "mean_token_accuracy",
+        "peak_rss_bytes",
+    ];
+    for key in keys {
+        assert!(steps[0][key].is_number(), "{key}: {}", steps[0]);
+    }
+    let mean =
+        |steps: &[Value]| steps.iter().filter_map(|s| s["loss"].as_f64()).sum::<f64>() / steps.len() as f64;
+    let (first, last) = (mean(&steps[..5]), mean(&steps[25..]));
+    assert!(last < 0.8 * first, "the loss falls: {first} to {last}");
+    for word in ["LoRA r=4", "24 examples", "30 of 30 steps", "adapter saved in run"] {
+        assert!(said.err.contains(word), "no `{word}` in:\n{}", said.err);
+    }
+    assert_eq!(said.out, "", "results go to files, progress to standard error");
+}
+
+#[test]
+fn every_weight_is_trained_without_a_lora_section() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 12\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml", "lora=null", "training.learning_rate=2e-3"]).expect_done();
+    assert!(room.path("run/model.safetensors").is_file() && room.path("run/config.json").is_file());
+    let steps = metrics(&room, "run");
+    let loss = |i: usize| steps[i]["loss"].as_f64().expect("a number");
+    assert!(loss(11) < loss(0), "{} to {}", loss(0), loss(11));
+    room.foundry(&["generate", "run", "--prompt", "The cat", "--max-new-tokens", "3"]).expect_done();
+}
+
+#[test]
+fn the_resolved_configuration_is_the_same_run() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 4\n  save_strategy: epoch\n");
+    room.foundry(&["train", "config.yaml", "lora.r=2"]).expect_done();
+    let resolved = room.read("run/config.resolved.yaml");
+    for line in
+        ["  r: 2\n", "  use_rslora: false  # default\n", "  max_steps: 4\n", "  warmup_steps: 0  # default\n"]
+    {
+        assert!(resolved.contains(line), "no `{line}` in:\n{resolved}");
+    }
+    room.foundry(&["train", "run/config.resolved.yaml", "output_dir=again"]).expect_done();
+    let files = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
+    assert!(files("run") == files("again"), "the same weights, bit for bit");
+}
+
+#[test]
+fn results_do_not_depend_on_threads_and_hardly_on_instructions() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 3\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml", "output_dir=one", "--threads", "1"]).expect_done();
+    room.foundry(&["train", "config.yaml", "output_dir=two", "--threads", "2"]).expect_done();
+    room.foundry(&["train", "config.yaml", "output_dir=plain", "--isa", "portable"]).expect_done();
+    let files = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
+    assert!(files("one") == files("two"), "the same bits for any number of threads");
+    let losses =
+        |run: &str| metrics(&room, run).iter().filter_map(|s| s["loss"].as_f64()).collect::<Vec<_>>();
+    for (best, plain) in losses("one").iter().zip(losses("plain")) {
+        // Float32 sums in another order: three steps of a tiny model stay far below this.
+        assert!((best - plain).abs() < 1e-4, "{best} {plain}");
+    }
+}
+
+#[test]
+fn evaluation_happens_where_there_is_data_for_it() {
+    let room = Room::new();
+    room.lora_run("  num_train_epochs: 2\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml", "data.eval_fraction=0.25"]).expect_done();
+    let text = room.read("run/metrics.jsonl");
+    let evaluations = text.lines().filter(|line| line.contains("\"event\":\"eval\"")).count();
+    assert_eq!(evaluations, 2, "one at the end of each epoch:\n{text}");
+}
+
+#[test]
+fn quiet_runs_say_nothing_and_packing_and_continuing_work() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  save_strategy: \"no\"\n");
+    let said = room.foundry(&["train", "config.yaml", "data.packing=true", "--quiet"]).expect_done();
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    let resolved = room
+        .read("config.yaml")
+        .replace("  r: 4\n  lora_alpha: 8\n  lora_dropout: 0.1\n", "  adapter: run\n");
+    room.write("more.yaml", resolved);
+    room.foundry(&["train", "more.yaml", "output_dir=more"]).expect_done();
+    let config: Value = serde_json::from_str(&room.read("more/adapter_config.json")).expect("JSON");
+    assert_eq!(config["r"], 4, "the adapter decides");
+}
+
+#[test]
+fn an_earlier_run_is_moved_aside_when_asked() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    let before = room.read("run/metrics.jsonl");
+    room.foundry(&["train", "config.yaml", "--overwrite-output-dir"]).expect_done();
+    assert_eq!(room.read("run.previous-1/metrics.jsonl"), before);
+}
