@@ -1,0 +1,15 @@
+//! `cargo xtask bench`: figures of this machine, in release mode.
+
+use crate::shell;
+use anyhow::{Result, ensure};
+
+/// Runs the matmul rate example of the kernels; arguments go to it.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let example = shell::root().join("crates/kernels/examples/matmul_rate.rs");
+    ensure!(example.exists(), "crates/kernels/examples/matmul_rate.rs is missing");
+    let mut words =
+        vec!["run", "--release", "--quiet", "--package", "foundry-kernels", "--example", "matmul_rate"];
+    words.push("--");
+    words.extend(args.iter().map(String::as_str));
+    shell::run(&mut shell::cargo(&words))
+}
