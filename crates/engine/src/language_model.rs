@@ -21,6 +21,17 @@ pub struct DecoderLanguageModel<'a> {
     pub eos_token_ids: Vec<u32>,
 }
 
+/// A request without a token to score, or without one before those.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a request asks for the last {scored} of {tokens} tokens to be scored; at least one must be scored and at least one \
+     must come before it: start the context with BOS or EOS"
+)]
+struct ScoredOutOfRange {
+    scored: usize,
+    tokens: usize,
+}
+
 fn failed(error: impl Into<BoxedError>) -> EvalError {
     EvalError::Model(error.into())
 }
@@ -45,6 +56,12 @@ impl DecoderLanguageModel<'_> {
         answers: &mut Vec<LogLikelihood>,
     ) -> Result<(), EvalError> {
         let (mut tokens, mut seq_lens, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for request in requests {
+            let (scored, tokens) = (request.scored, request.tokens.len());
+            if scored == 0 || scored >= tokens {
+                return Err(failed(ScoredOutOfRange { scored, tokens }));
+            }
+        }
         for request in requests {
             let context = request.tokens.len() - request.scored;
             tokens.extend_from_slice(&request.tokens);

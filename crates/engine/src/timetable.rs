@@ -85,11 +85,6 @@ impl Timetable {
         self.due(self.save, step)
     }
 
-    /// Checkpoints are written at all.
-    pub fn saves(&self) -> bool {
-        self.save != Interval::Never
-    }
-
     fn due(&self, interval: Interval, step: u64) -> bool {
         match interval {
             Interval::Never => false,

@@ -75,7 +75,8 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
             flow = flow.or(evaluate_and_tell(run, &mut progress)?);
         }
         flow = agree(run, flow)?;
-        if timetable.saves_after(step) || (flow == Flow::Stop && timetable.saves()) {
+        // Who stops a run wants to go on with it, whatever the timetable says.
+        if timetable.saves_after(step) || flow == Flow::Stop {
             save(run, &progress)?;
         }
     }
@@ -133,6 +134,10 @@ fn check(
     checkpoint: &Checkpoint,
     timetable: &Timetable,
 ) -> Result<Vec<Difference>, EngineError> {
+    let (step, total_steps) = (checkpoint.state.step, timetable.total_steps);
+    if step > total_steps {
+        return Err(ResumeError::Beyond { path: checkpoint.path.clone(), step, total_steps }.into());
+    }
     let (differences, changed) = checkpoint::compare(
         &checkpoint.state,
         run.args,

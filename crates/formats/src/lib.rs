@@ -21,4 +21,4 @@ pub use dtype::StoredDtype;
 pub use error::FormatError;
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, panic_is_guarded};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 #[test]
-fn every_tensor_rounds_to_transformers_bf16() {
+fn smollm2_tensors_round_to_transformers_bf16() {
     let weights = ModelFiles::open(&smollm2_gguf()).unwrap().weights().unwrap();
     let golden = std::fs::read_to_string(fixture("smollm2_tensors.txt")).unwrap();
     assert_eq!(golden.lines().count(), weights.tensors().len());
@@ -39,7 +39,7 @@ fn bf16_digest(weights: &dyn foundry_formats::TensorSource, name: &str, elements
 }
 
 #[test]
-fn config_equals_transformers() {
+fn smollm2_config_equals_transformers() {
     let files = ModelFiles::open(&smollm2_gguf()).unwrap();
     assert_eq!(Value::Object(files.config.0.clone()), json_fixture("smollm2_config.json"));
     assert_eq!(files.eos_token_ids(), [2]);
@@ -49,7 +49,7 @@ fn config_equals_transformers() {
 }
 
 #[test]
-fn token_ids_equal_transformers() {
+fn smollm2_token_ids_equal_transformers() {
     let tokenizer = Tokenizer::from_gguf(&Gguf::open(&smollm2_gguf()).unwrap()).unwrap();
     check_lines(&tokenizer, "smollm2_line_ids.txt", true);
     check_texts(&tokenizer);
@@ -58,7 +58,7 @@ fn token_ids_equal_transformers() {
 }
 
 #[test]
-fn saved_tokenizer_gives_the_same_ids() {
+fn smollm2_saved_tokenizer_gives_the_same_ids() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::from_gguf(&Gguf::open(&smollm2_gguf()).unwrap()).unwrap();
     tokenizer.save(dir.path()).unwrap();

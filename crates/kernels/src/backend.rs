@@ -215,7 +215,14 @@ pub trait Backend: Allocator + Send + Sync {
     /// `out_td[t] = table_vd[tokens_t[t]]`.
     fn embedding_forward(&self, tokens: usize, width: usize, ids: &Buffer, table: &Buffer, out: &mut Buffer);
     /// `dtable_vd[ids[t]] += dout_td[t]`; `dtable` f32.
-    fn embedding_backward(&self, tokens: usize, width: usize, ids: &Buffer, dout: &Buffer, dtable: &mut Buffer);
+    fn embedding_backward(
+        &self,
+        tokens: usize,
+        width: usize,
+        ids: &Buffer,
+        dout: &Buffer,
+        dtable: &mut Buffer,
+    );
     /// `y = x · rsqrt(mean(x²)+eps) · weight`, `rstd_t` f32 kept for the backward. `x` f32 or bf16, `y` operand,
     /// `weight` f32 (Zhang & Sennrich 2019; transformers 5.23 `LlamaRMSNorm`).
     fn rmsnorm_forward(

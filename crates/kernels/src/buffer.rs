@@ -53,7 +53,9 @@ pub struct Buffer {
 impl Buffer {
     /// A zeroed buffer in host memory.
     pub(crate) fn host(dtype: Dtype, len: usize) -> Self {
-        let lines = bytemuck::allocation::zeroed_vec((len * dtype.bytes()).div_ceil(64));
+        let lines = bytemuck::allocation::zeroed_vec(
+            len.checked_mul(dtype.bytes()).expect("a buffer that memory can hold").div_ceil(64),
+        );
         Self { dtype, len, lines, phantom: false }
     }
 
@@ -136,7 +138,8 @@ impl Buffer {
 }
 
 fn allocated_bytes(dtype: Dtype, len: usize) -> u64 {
-    ((len * dtype.bytes()).div_ceil(64) * 64) as u64
+    // A plan of something absurd must come out as far too much, not wrap around to something that fits.
+    (len as u64).saturating_mul(dtype.bytes() as u64).div_ceil(64).saturating_mul(64)
 }
 
 /// Something that hands out zeroed buffers. A backend does; a [`Meter`] only counts what would be handed out, so that
@@ -154,7 +157,8 @@ pub(crate) struct Ledger(Mutex<[u64; MemoryClass::ALL.len()]>);
 
 impl Ledger {
     pub(crate) fn add(&self, class: MemoryClass, bytes: u64) {
-        self.0.lock().expect("no thread panics while it holds the ledger")[class as usize] += bytes;
+        let mut totals = self.0.lock().expect("no thread panics while it holds the ledger");
+        totals[class as usize] = totals[class as usize].saturating_add(bytes);
     }
 
     pub(crate) fn read(&self) -> Vec<(MemoryClass, u64)> {

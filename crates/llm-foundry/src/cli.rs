@@ -24,7 +24,7 @@ pub(crate) struct MachineArgs {
     pub(crate) quiet: bool,
     /// Threads to compute with [default: all that this process may use]
     #[arg(long, global = true, env = "FOUNDRY_THREADS", hide_env = true, value_name = "N")]
-    #[arg(value_parser = parse_threads)]
+    #[arg(value_parser = parse_count)]
     pub(crate) threads: Option<usize>,
     /// Instruction set: avx512, avx2 or portable [default: the best of this machine]
     #[arg(long, global = true, env = "FOUNDRY_ISA", value_name = "NAME", hide_env = true)]
@@ -92,7 +92,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, default_value = "auto", value_name = "NAME", value_parser = ["auto", "float32", "bfloat16"])]
     pub(crate) dtype: String,
     /// Longest conversation in tokens, prompt and answer together [default: 4096, or less if the model has less]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = parse_count)]
     pub(crate) max_length: Option<usize>,
     /// Chat template: path of a Jinja file [default: the model's]
     #[arg(long, value_name = "FILE")]
@@ -125,13 +125,13 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "X")]
     pub(crate) repetition_penalty: Option<f64>,
     /// Stop at this text (may be given several times)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
     /// Seed of the drawing
     #[arg(long, default_value_t = 42, value_name = "N")]
     pub(crate) seed: u64,
     /// Always take the most likely token
-    #[arg(long, conflicts_with = "do_sample")]
+    #[arg(long, conflicts_with_all = ["do_sample", "temperature", "top_k", "top_p", "min_p"])]
     pub(crate) greedy: bool,
     /// Draw tokens at random even if the model's default is greedy
     #[arg(long)]
@@ -167,20 +167,29 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
-fn parse_threads(text: &str) -> Result<usize, String> {
+fn parse_count(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(0) | Err(_) => Err("must be a whole number, 1 or more".into()),
-        Ok(threads) => Ok(threads),
+        Ok(count) => Ok(count),
     }
 }
 
 impl TrainArgs {
-    /// `--resume a.b=1` was meant as `--resume` and an override: a value that looks like an override is one.
+    /// `--resume a.b=1` was meant as `--resume` and an override: a value that looks like an override is one, and one
+    /// that looks like a configuration is one where the configuration's place is taken by an override.
     pub(crate) fn untangled(mut self) -> Self {
         let is_override =
             |v: &str| v.split_once('=').is_some_and(|(key, _)| key.contains('.') && !key.contains('/'));
         if let Some(value) = self.resume.take_if(|v| is_override(v)) {
             self.config.overrides.insert(0, value);
+            self.resume = Some("latest".into());
+        }
+        // `train --resume b.yaml a.b=1`: the file was meant as the configuration.
+        let is_config = |v: &str| [".yaml", ".yml"].iter().any(|end| v.to_ascii_lowercase().ends_with(end));
+        let first = self.config.config.to_str().filter(|word| word.contains('=')).map(str::to_owned);
+        if let Some((config, first)) = self.resume.clone().filter(|v| is_config(v)).zip(first) {
+            self.config.overrides.insert(0, first);
+            self.config.config = config.into();
             self.resume = Some("latest".into());
         }
         self

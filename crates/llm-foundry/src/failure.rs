@@ -100,6 +100,9 @@ impl From<std::io::Error> for Failure {
 /// Turns a panic into a short message: a panic that reaches a user is a bug, and should say so.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
+        if foundry_formats::panic_is_guarded() {
+            return; // it becomes an error with a place and a remedy
+        }
         let what = info
             .payload()
             .downcast_ref::<&str>()

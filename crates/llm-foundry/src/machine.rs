@@ -28,7 +28,7 @@ impl Machine {
                 ))
             })?,
         };
-        Ok(Self { threads: args.threads.or(configured).unwrap_or(all), isa })
+        Ok(Self { threads: threads(args.threads, configured, all)?, isa })
     }
 
     /// Kernels for it.
@@ -45,6 +45,23 @@ impl Machine {
             ComputeDtype::Auto => Dtype::F32,
         }
     }
+}
+
+/// Threads to start. Absurd numbers are refused: a machine that can start them at all would do nothing else.
+fn threads(argument: Option<usize>, configured: Option<usize>, available: usize) -> Outcome<usize> {
+    let (wanted, source) = match (argument, configured) {
+        (Some(threads), _) => (threads, "--threads or FOUNDRY_THREADS"),
+        (None, Some(threads)) => (threads, "training.threads"),
+        (None, None) => return Ok(available),
+    };
+    let most = available.saturating_mul(4).max(1024);
+    if wanted > most {
+        return Err(Failure::Input(format!(
+            "{wanted} threads ({source}) are more than this machine can use: it has {available}, and at most {most} \
+             are accepted\n  name a smaller number, or none to use all {available}"
+        )));
+    }
+    Ok(wanted)
 }
 
 /// As configurations write it.

@@ -17,8 +17,11 @@ pub(crate) fn find(name: &str, revision: &str, need: Need, quiet: bool) -> Outco
     }
     let settings = HubSettings::from_env(|variable| std::env::var(variable).ok());
     hub::fetch(&settings, name, revision, need, quiet).map_err(|error| {
+        let near = neighbour(&path).map_or_else(String::new, |near| {
+            format!("\n  did you mean {}, which is here?", path.with_file_name(near).display())
+        });
         let message =
-            format!("no file or directory `{name}` here, so it was looked up as a hub id:\n  {error}");
+            format!("no file or directory `{name}` here, so it was looked up as a hub id:\n  {error}{near}");
         if error.is_of_the_world() { Failure::Run(message) } else { Failure::Input(message) }
     })
 }

@@ -45,7 +45,25 @@ pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
             dir.display()
         )));
     }
-    Ok(())
+    can_be_made(dir)
+}
+
+/// The nearest directory that exists takes new files, and so what is to be made below it.
+fn can_be_made(dir: &Path) -> Outcome {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let Some(ancestor) = absolute.ancestors().find(|path| path.exists()) else { return Ok(()) };
+    // Asked by doing: permissions, read-only file systems and special ones all show. The file has no name.
+    let why = match tempfile::tempfile_in(ancestor) {
+        Ok(_) => return Ok(()),
+        Err(_) if !ancestor.is_dir() => "it is a file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::Input(format!(
+        "output_dir: cannot write in {} ({why}), so {} cannot be used; choose another directory with output_dir=…, or \
+         correct the permissions",
+        ancestor.display(),
+        dir.display()
+    )))
 }
 
 /// Makes the directory. Returns where an earlier run was moved to.

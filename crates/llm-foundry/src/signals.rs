@@ -1,24 +1,39 @@
-//! Ctrl-C and SIGTERM: once means "finish the step, save, stop", twice means "stop now".
+//! Ctrl-C and SIGTERM: once means "finish the step, save, stop", once more (a second later or more) means "stop now".
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Signals closer together are one wish: a terminal, a shell and a job scheduler may each pass the same one on to every
+/// process of a group.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// Set by the first signal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StopRequest(Arc<AtomicBool>);
 
 impl StopRequest {
-    /// From now on the first signal sets the flag and the second ends the process with code 130.
+    /// From now on the first signal sets the flag, and one that comes at least [`ONE_WISH`] after it ends the process
+    /// with code 130.
     pub(crate) fn install() -> io::Result<Self> {
         let request = Self::default();
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: a signal that finds the flag set ends the process, else it sets the flag.
-            flag::register_conditional_shutdown(signal, 130, request.0.clone())?;
-            flag::register(signal, request.0.clone())?;
-        }
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let flag = request.0.clone();
+        let watch = move || {
+            let mut first = None;
+            for _ in signals.forever() {
+                flag.store(true, Ordering::Relaxed);
+                if first.get_or_insert_with(Instant::now).elapsed() >= ONE_WISH {
+                    low_level::exit(130);
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(watch)?;
         Ok(request)
     }
 

@@ -99,6 +99,7 @@ fn check(config: &DecoderConfig) -> Result<(), ModelError> {
         ("num_attention_heads", config.num_attention_heads, 16),
         ("num_key_value_heads", config.num_key_value_heads, 16),
         ("max_position_embeddings", config.max_position_embeddings, 40),
+        ("num_attention_heads × head_dim", config.num_attention_heads.saturating_mul(config.head_dim), 24),
     ] {
         if value == 0 || value >= 1 << limit {
             return bad(key, value, format!("a positive number below 2^{limit}"));
@@ -110,6 +111,11 @@ fn check(config: &DecoderConfig) -> Result<(), ModelError> {
     }
     if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) || config.head_dim >= 1 << 16 {
         return bad("head_dim", config.head_dim, "a positive even number below 65536".into());
+    }
+    // Not `< 0`: NaN must not pass.
+    if !(config.rms_norm_eps >= 0.0 && config.rms_norm_eps.is_finite()) {
+        let (key, found) = ("rms_norm_eps".into(), config.rms_norm_eps.to_string());
+        return Err(ModelError::ConfigValue { key, found, expected: "zero or a positive number".into() });
     }
     if config.sliding_window == Some(0) {
         return bad("sliding_window", 0, "null or a positive number".into());

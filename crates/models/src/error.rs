@@ -128,6 +128,12 @@ pub enum ModelError {
         /// Tokens allocated for.
         capacity: usize,
     },
+    /// A model whose numbers are no numbers has no next token.
+    #[error(
+        "the model's scores of the next token are not finite; the weights are damaged (check the download), or the \
+         adapter was trained into overflow"
+    )]
+    LogitsNotFinite,
     /// Nothing can be trained with these settings.
     #[error("nothing to train: this decoder was allocated for inference; choose LoRA or full fine-tuning")]
     NothingToTrain,

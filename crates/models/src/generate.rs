@@ -30,7 +30,8 @@ pub struct Generation {
 /// who can decode). The cache ends with everything but the last token.
 ///
 /// # Errors
-/// An empty prompt, tokens outside the vocabulary, a prompt longer than the cache, settings outside their ranges.
+/// An empty prompt, tokens outside the vocabulary, a prompt longer than the cache, settings outside their ranges,
+/// scores that are not finite.
 pub fn generate(
     decoder: &mut Decoder,
     backend: &dyn Backend,
@@ -51,6 +52,9 @@ pub fn generate(
             return done(tokens, Finish::Length);
         }
         decoder.extend(backend, cache, &seen[cache.len()..], &mut logits)?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(ModelError::LogitsNotFinite);
+        }
         let token = sampler.next(&mut logits, &seen);
         if eos_token_ids.contains(&token) {
             return done(tokens, Finish::EndOfSequence);

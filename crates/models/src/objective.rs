@@ -24,8 +24,27 @@ pub struct Objective {
     pub neftune_alpha: Option<f32>,
 }
 
+impl Objective {
+    /// The magnitude `m` of the noise on a row of `tokens` tokens of width `width`; `None`: no noise.
+    pub fn noise_magnitude(&self, tokens: usize, width: usize) -> Option<f32> {
+        self.neftune_alpha.map(|alpha| alpha / ((tokens * width) as f32).sqrt())
+    }
+}
+
 impl Default for Objective {
     fn default() -> Self {
         Self { loss: TokenLoss::CrossEntropy, neftune_alpha: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_noise_is_alpha_over_the_root_of_all_elements() {
+        let noisy = Objective { neftune_alpha: Some(5.0), ..Objective::default() };
+        assert_eq!(noisy.noise_magnitude(64, 25), Some(0.125), "5/√1600");
+        assert_eq!(Objective::default().noise_magnitude(64, 25), None);
     }
 }

@@ -49,11 +49,13 @@ impl Sampling {
     /// # Errors
     /// [`ModelError::Sampling`] names the setting, its value and its range.
     pub fn check(&self) -> Result<(), ModelError> {
+        // Logits are divided in f32, where 1e-50 is 0.
+        let divides = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
         let checks = [
             (
                 "temperature",
                 self.temperature,
-                self.temperature > 0.0,
+                divides(self.temperature),
                 "a positive number (greedy: do_sample false)",
             ),
             ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "a number from 0 to 1"),
@@ -66,7 +68,7 @@ impl Sampling {
             (
                 "repetition_penalty",
                 self.repetition_penalty,
-                self.repetition_penalty > 0.0,
+                divides(self.repetition_penalty),
                 "a positive number",
             ),
         ];
@@ -260,6 +262,9 @@ mod tests {
     fn settings_outside_their_ranges_are_named() {
         for (sampling, key) in [
             (Sampling { temperature: 0.0, ..Sampling::default() }, "temperature"),
+            (Sampling { temperature: 1e-50, ..Sampling::default() }, "temperature"),
+            (Sampling { temperature: 1e50, ..Sampling::default() }, "temperature"),
+            (Sampling { repetition_penalty: 1e-50, ..Sampling::default() }, "repetition_penalty"),
             (Sampling { top_p: 1.5, ..Sampling::default() }, "top_p"),
             (Sampling { min_p: Some(-0.1), ..Sampling::default() }, "min_p"),
             (Sampling { repetition_penalty: f64::NAN, ..Sampling::default() }, "repetition_penalty"),

@@ -10,7 +10,7 @@ use std::fmt;
 use minijinja::{Error, State};
 use serde_json::{Map, Value};
 
-use super::Rendered;
+use super::{Rendered, nesting};
 
 /// Name of the filter that stands for a generation block.
 pub(super) const FILTER: &str = "__generation";
@@ -96,7 +96,8 @@ pub(super) fn mark(state: &State, text: String) -> Result<String, Error> {
     Ok(format!("{open}{text}{close}"))
 }
 
-/// Replaces the generation tags outside comments and texts; the flag says whether there were any.
+/// Replaces the generation tags outside comments and texts, and bounds what set tags store; the flag says whether there
+/// were generation tags.
 pub(super) fn rewrite_tags(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len() + 64);
     let (mut rest, mut found) = (source, false);
@@ -105,9 +106,16 @@ pub(super) fn rewrite_tags(source: &str) -> (String, bool) {
         rest = &rest[start..];
         let end = if rest.starts_with("{#") { after_comment(rest) } else { after_code(rest) };
         let piece = rewrite_tag(&rest[..end]);
-        found |= matches!(piece, Cow::Owned(_));
+        found |= code_in(&rest[..end])
+            .is_some_and(|(_, code, _)| matches!(code.trim(), "generation" | "endgeneration"));
         out.push_str(&piece);
+        let raw = code_in(&rest[..end]).is_some_and(|(_, code, _)| code.trim() == "raw");
         rest = &rest[end..];
+        if raw {
+            let (verbatim, after) = rest.split_at(rest.find("endraw").unwrap_or(rest.len()));
+            out.push_str(verbatim);
+            rest = after;
+        }
     }
     out.push_str(rest);
     (out, found)
@@ -140,19 +148,30 @@ fn after_code(text: &str) -> usize {
     text.len()
 }
 
-/// A generation tag becomes a filter tag with the same white space marks; anything else stays.
+/// The white space mark after `{%`, the code, and the mark before `%}`; `None` unless `tag` is a block tag.
+fn code_in(tag: &str) -> Option<(&str, &str, &str)> {
+    let inner = tag.strip_prefix("{%")?.strip_suffix("%}")?;
+    let signs: &[char] = &['-', '+'];
+    let (before, inner) = inner.split_at(usize::from(inner.starts_with(signs)));
+    let (code, after) = inner.split_at(inner.len() - usize::from(inner.ends_with(signs)));
+    Some((before, code, after))
+}
+
+/// A generation tag becomes a filter tag with the same white space marks, a set tag bounds its value; anything else
+/// stays.
 fn rewrite_tag(tag: &str) -> Cow<'_, str> {
-    let Some(inner) = tag.strip_prefix("{%").and_then(|t| t.strip_suffix("%}")) else {
+    let Some((before, code, after)) = code_in(tag) else {
         return Cow::Borrowed(tag);
     };
-    let signs: &[char] = &['-', '+'];
-    let before = if inner.starts_with(signs) { &inner[..1] } else { "" };
-    let inner = &inner[before.len()..];
-    let after = if inner.ends_with(signs) { &inner[inner.len() - 1..] } else { "" };
-    let replacement = match inner[..inner.len() - after.len()].trim() {
+    let replacement = match code.trim() {
         "generation" => format!("filter {FILTER}"),
         "endgeneration" => "endfilter".to_owned(),
-        _ => return Cow::Borrowed(tag),
+        _ => {
+            return match nesting::bound_set(code) {
+                Some(code) => Cow::Owned(format!("{{%{before}{code}{after}%}}")),
+                None => Cow::Borrowed(tag),
+            };
+        }
     };
     Cow::Owned(format!("{{%{before} {replacement} {after}%}}"))
 }

@@ -6,6 +6,7 @@
 //! dicts, `{% generation %}` blocks. The committed goldens (`golden/`) hold both against each other.
 
 mod generation;
+mod nesting;
 mod pymethods;
 mod tojson;
 
@@ -175,12 +176,17 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.add_filter(generation::FILTER, generation::mark);
     environment.add_filter("tojson", tojson::filter);
+    environment.add_filter(nesting::FILTER, nesting::bounded);
     environment.add_filter("string", |value: &Jinja| {
-        tojson::float_text(value).map_or_else(|| text_of(value), Jinja::from)
+        nesting::check(value)?;
+        Ok::<_, Error>(tojson::float_text(value).map_or_else(|| text_of(value), Jinja::from))
     });
     environment.set_formatter(|out, state, value| match tojson::float_text(value) {
         Some(text) => out.write_str(&text).map_err(Error::from),
-        None => minijinja::escape_formatter(out, state, value),
+        None => {
+            nesting::check(value)?;
+            minijinja::escape_formatter(out, state, value)
+        }
     });
     environment.add_test("iterable", is_iterable);
     environment.add_function("raise_exception", raise_exception);

@@ -6,8 +6,13 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
+use super::nesting;
+
 /// Widest text that `ljust` and `rjust` make: templates come from strangers.
 const WIDEST: usize = 4096;
+
+/// Longest text that one method makes, bytes.
+const LONGEST: usize = 64 << 20;
 
 /// Calls `value.method(args)`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -15,6 +20,9 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
         && let Some(result) = string_method(text, method, args)
     {
         return result;
+    }
+    if let Some(text) = value.as_str() {
+        bound_growth(text, method, args)?;
     }
     if value.kind() == ValueKind::Seq && method == "index" {
         let (wanted,): (&Value,) = from_args(args)?;
@@ -41,8 +49,54 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Option<Result<Valu
         }),
         "ljust" => padding(text, args).map(|pad| Value::from(format!("{text}{pad}"))),
         "rjust" => padding(text, args).map(|pad| Value::from(format!("{pad}{text}"))),
+        "join" => join(text, args),
         _ => return None,
     })
+}
+
+/// `text.join(items)`, which fails before the text gets too long.
+fn join(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (items,): (&Value,) = from_args(args)?;
+    nesting::check(items)?;
+    let mut joined = String::new();
+    for (i, item) in items.try_iter()?.enumerate() {
+        let item = item.to_string();
+        let separator = if i > 0 { text } else { "" };
+        bounded(joined.len().saturating_add(separator.len()).saturating_add(item.len()))?;
+        joined.push_str(separator);
+        joined.push_str(&item);
+    }
+    Ok(Value::from(joined))
+}
+
+/// Refuses calls of `pycompat`'s methods whose result would be too long. Calls with wrong arguments are left to it.
+fn bound_growth(text: &str, method: &str, args: &[Value]) -> Result<(), Error> {
+    match (method, args) {
+        ("replace", [old, new, ..]) => {
+            let (Some(old), Some(new)) = (old.as_str(), new.as_str()) else { return Ok(()) };
+            let growth = text.matches(old).count().saturating_mul(new.len().saturating_sub(old.len()));
+            bounded(text.len().saturating_add(growth))
+        }
+        ("format", _) => {
+            args.iter().try_for_each(nesting::check)?;
+            let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+            for number in numbers {
+                if number.parse::<usize>().map_or(true, |n| n > WIDEST) {
+                    let message = format!("a number of {number} in a format is beyond {WIDEST}");
+                    return Err(Error::new(ErrorKind::InvalidOperation, message));
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bounded(length: usize) -> Result<(), Error> {
+    if length <= LONGEST {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidOperation, format!("a text of more than {LONGEST} bytes is too long")))
 }
 
 /// Python returns a tuple; templates index or unpack it, which a list allows as well.

@@ -185,7 +185,7 @@ fn marks_in_the_data_do_not_make_spans() {
 
 #[test]
 fn only_tags_are_rewritten() {
-    let kept = "{# {% generation %} #}{{ '{% generation %}' }}{% set x = \"%} {% endgeneration %}\" %} generation {% raw";
+    let kept = "{# {% generation %} #}{{ '{% generation %}' }}{% if x == \"%} {% endgeneration %}\" %} generation {% raw";
     assert_eq!(generation::rewrite_tags(kept), (kept.to_owned(), false));
     let (text, found) = generation::rewrite_tags("a{%-generation+%}b{%+ endgeneration -%}c");
     assert_eq!((text.as_str(), found), ("a{%- filter __generation +%}b{%+ endfilter -%}c", true));
@@ -212,6 +212,55 @@ fn python_methods_that_pycompat_lacks() {
     for bad in ["[4].index(5)", "'a'.rjust(99999999999)", "'a'.partition(1)"] {
         assert!(render_with(&format!("{{{{ {bad} }}}}"), json!({})).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn deep_values_are_errors_and_not_stack_overflows() {
+    let deep = "{% set ns=namespace(s=[], t=[]) %}{% for i in range(100000) %}{% set ns.s=[ns.s] %}{% set ns.t=[ns.t] %}{% endfor %}";
+    let cycle = "{% set ns=namespace() %}{% set ns.a=ns %}";
+    for source in [
+        format!("{cycle}{{{{ ns }}}}"),
+        format!("{cycle}{{{{ ns|tojson }}}}"),
+        format!("{cycle}{{{{ ns|string }}}}"),
+        format!("{cycle}{{{{ ''.join([ns]) }}}}"),
+        format!("{deep}{{{{ ns.s|tojson }}}}"),
+        format!("{deep}{{{{ ns.s == ns.t }}}}"),
+    ] {
+        let error = render_with(&source, json!({})).expect_err(&source);
+        assert!(
+            matches!(&error, TemplateError::Failed { message, .. } if message.contains("nested too deeply"))
+        );
+    }
+    let slices =
+        "{% set ns=namespace(s=[1, 2]) %}{% for i in range(100000) %}{% set ns.s=ns.s[0:] %}{% endfor %}";
+    assert_eq!(render_with(&format!("{slices}{{{{ ns.s }}}}"), json!({})).unwrap(), "[1, 2]");
+}
+
+#[test]
+fn set_tags_keep_their_meaning() {
+    let source = "{%- set a, b = 1, ')' -%}{% set c = a if b else 2 %}{% raw %}{% set x = 1 %}{% endraw %}{{ [a, b, c]|tojson }}";
+    assert_eq!(render_with(source, json!({})).unwrap(), "{% set x = 1 %}[1, \")\", 1]");
+    for bad in ["{% set x = %}", "{% set x = [1]) or (0 %}"] {
+        assert!(matches!(ChatTemplate::compile(bad, Vec::new()), Err(TemplateError::Syntax { .. })));
+    }
+}
+
+#[test]
+fn texts_do_not_grow_without_bounds() {
+    for bad in [
+        "('a'*100000).join('b'*100000)|length",
+        "('a'*100000).replace('a', 'b'*100000)|length",
+        "'{:999999999}'.format(1)|length",
+    ] {
+        assert!(
+            matches!(render_with(&format!("{{{{ {bad} }}}}"), json!({})), Err(TemplateError::Failed { .. })),
+            "{bad}"
+        );
+    }
+    assert_eq!(
+        render_with("{{ ', '.join(['a', 1]) }}{{ 'a'.replace('a', 'b') }}", json!({})).unwrap(),
+        "a, 1b"
+    );
 }
 
 mod properties {

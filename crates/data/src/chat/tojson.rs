@@ -3,6 +3,8 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::nesting;
+
 /// Arguments of `json.dumps` that templates may give.
 struct Style {
     ensure_ascii: bool,
@@ -34,6 +36,7 @@ pub(super) fn filter(value: &Value, ensure_ascii: Option<bool>, kwargs: Kwargs) 
         sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     kwargs.assert_all_used()?;
+    nesting::check(value)?;
     let mut out = String::new();
     style.write(value, 0, &mut out)?;
     Ok(out)

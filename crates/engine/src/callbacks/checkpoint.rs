@@ -1,14 +1,18 @@
 //! Checkpoints while training: when one is due, it is written, then old ones are deleted.
 
 use super::{Callback, Snapshot};
-use crate::checkpoint::{CheckpointError, CrashHook, list, no_crash, rotate, sweep_leftovers, write};
+use crate::checkpoint::{
+    CheckpointError, CrashHook, abandon_after, list, no_crash, rotate, sweep_leftovers, write,
+};
 use crate::error::EngineError;
 use crate::report::{SaveReport, StartReport};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Writes `OUTPUT_DIR/checkpoint-N` whenever one is due. A new run refuses an output directory that holds checkpoints:
-/// a later resume could not tell whose they are.
+/// a later resume could not tell whose they are. A run resumed from an earlier checkpoint moves the later ones
+/// aside, to
+/// `.abandoned-checkpoint-N`: they belong to a course that this run no longer follows.
 pub struct Checkpoint<'a> {
     output_dir: PathBuf,
     save_total_limit: usize,
@@ -39,8 +43,12 @@ impl Callback for Checkpoint<'_> {
         }
     }
 
-    fn on_start(&mut self, _report: &StartReport) -> Result<(), EngineError> {
-        Ok(sweep_leftovers(&self.output_dir)?)
+    fn on_start(&mut self, report: &StartReport) -> Result<(), EngineError> {
+        sweep_leftovers(&self.output_dir)?;
+        if report.resumed_from.is_some() {
+            abandon_after(&self.output_dir, report.step)?;
+        }
+        Ok(())
     }
 
     fn on_save_due(&mut self, snapshot: &Snapshot<'_>) -> Result<Option<SaveReport>, EngineError> {

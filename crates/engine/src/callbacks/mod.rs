@@ -28,7 +28,7 @@ pub enum Flow {
     /// It goes on.
     #[default]
     Continue,
-    /// It ends after this step, with a checkpoint if checkpoints are written at all.
+    /// It ends after this step, with a checkpoint, whatever `save_strategy` is.
     Stop,
 }
 

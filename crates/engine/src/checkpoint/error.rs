@@ -129,6 +129,20 @@ pub enum ResumeError {
         differences: Vec<Difference>,
     },
 
+    /// The run ends before it.
+    #[error(
+        "{}: the checkpoint is at step {step}, beyond the run's {total_steps} steps; raise max_steps (or \
+         num_train_epochs) or start anew", path.display()
+    )]
+    Beyond {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// Its step.
+        step: u64,
+        /// Steps of the run that was to go on.
+        total_steps: u64,
+    },
+
     /// Its tensors are not those of this model and optimiser.
     #[error("{}: {problem}; the model or its tuning differs from that of the checkpoint", path.display())]
     OtherTensors {

@@ -30,7 +30,7 @@ pub(crate) use state::LogWindow;
 pub use state::{BestEvaluation, TrainerState};
 pub(crate) use tensors::restore;
 pub use writer::{CRASH_POINTS, CrashHook, no_crash};
-pub(crate) use writer::{rotate, write};
+pub(crate) use writer::{abandon_after, rotate, write};
 
 /// File of the parameters' values and the optimiser's state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";

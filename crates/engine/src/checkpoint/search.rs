@@ -10,6 +10,8 @@ const PREFIX: &str = "checkpoint-";
 pub(crate) const PARTIAL: &str = ".partial-checkpoint-";
 /// A checkpoint that was moved aside for a new one of the same step: sound, and wanted if the new one is not there.
 pub(crate) const REPLACED: &str = ".replaced-checkpoint-";
+/// A checkpoint of a course that a resume from an earlier one left: sound, never looked at, the user's to delete.
+pub(crate) const ABANDONED: &str = ".abandoned-checkpoint-";
 
 /// Name of a checkpoint's directory.
 pub(crate) fn name(step: u64) -> String {

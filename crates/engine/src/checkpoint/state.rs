@@ -3,7 +3,7 @@
 use super::Facts;
 use crate::arguments::TrainingArgs;
 use foundry_data::Cursor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Where a run stands. Seeds of dropout and noise are functions of `arguments.seed` and the step, the learning rate one
@@ -28,6 +28,7 @@ pub struct TrainerState {
     /// The learning rate of the step before.
     pub learning_rate: f64,
     /// Sum of all step losses.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss_sum: f64,
     /// Tokens seen, all ranks.
     pub tokens: u64,
@@ -52,8 +53,10 @@ pub struct LogWindow {
     /// Steps.
     pub steps: u64,
     /// Sum of the step losses.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// Sum of the entropies at labelled tokens.
+    #[serde(deserialize_with = "number_or_null")]
     pub entropy: f64,
     /// Labelled tokens that had the highest logit.
     pub correct: u64,
@@ -68,7 +71,13 @@ pub struct BestEvaluation {
     /// Finished steps.
     pub step: u64,
     /// Its loss.
+    #[serde(deserialize_with = "number_or_null")]
     pub eval_loss: f64,
+}
+
+/// A number; JSON knows no NaN and no infinity, and `serde_json` writes null for them.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Lines of history kept.
@@ -80,5 +89,23 @@ impl TrainerState {
         history.push(serde_json::to_value(line).expect("reports are plain data"));
         let surplus = history.len().saturating_sub(HISTORY);
         history.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_are_no_numbers_stay_readable() {
+        let window = LogWindow { steps: 2, loss: 3.5, entropy: f64::NAN, correct: 1, labelled: 4 };
+        let text = serde_json::to_string(&window).unwrap();
+        assert!(text.contains("\"entropy\":null"), "{text}");
+        let read: LogWindow = serde_json::from_str(&text).unwrap();
+        assert!(read.entropy.is_nan() && (read.loss, read.labelled) == (3.5, 4));
+        let text = serde_json::to_string(&BestEvaluation { step: 3, eval_loss: f64::INFINITY }).unwrap();
+        assert!(serde_json::from_str::<BestEvaluation>(&text).unwrap().eval_loss.is_nan());
+        let missing = text.replace(",\"eval_loss\":null", "");
+        assert!(serde_json::from_str::<BestEvaluation>(&missing).is_err(), "null is not the same as missing");
     }
 }

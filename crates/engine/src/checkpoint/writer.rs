@@ -1,7 +1,7 @@
 //! Writing a checkpoint so that a kill, a crash or a full disk at any moment leaves the earlier ones as they were.
 
 use super::manifest::{FORMAT, record};
-use super::search::{PARTIAL, REPLACED, name, sync_dir};
+use super::search::{ABANDONED, PARTIAL, REPLACED, name, sync_dir};
 use super::{CheckpointError, MANIFEST, Manifest, STATE, TrainerState, list, tensors};
 use crate::model::Trainable;
 use crate::optim::Optimizer;
@@ -129,6 +129,23 @@ pub(crate) fn rotate(
         fs::rename(path, &doomed).map_err(at(path, "move aside"))?;
         crash(CRASH_POINTS[5]).map_err(at(path, "delete"))?;
         remove(&doomed)?;
+    }
+    sync_dir(output_dir).map_err(at(output_dir, "flush"))
+}
+
+/// Moves every checkpoint after `step` aside, to a name that neither a search nor a rotation looks at: they are of the
+/// course that a run resumed at `step` leaves, and would be taken for its own. Nothing is deleted.
+pub(crate) fn abandon_after(output_dir: &Path, step: u64) -> Result<(), CheckpointError> {
+    let later: Vec<_> = list(output_dir)?.into_iter().filter(|(number, _)| *number > step).collect();
+    if later.is_empty() {
+        return Ok(());
+    }
+    for (number, path) in later {
+        // The same step may have been abandoned before.
+        let again = (2u32..).map(|time| format!("{ABANDONED}{number}.{time}"));
+        let mut names = std::iter::once(format!("{ABANDONED}{number}")).chain(again);
+        let aside = names.find_map(|name| Some(output_dir.join(name)).filter(|path| !path.exists()));
+        fs::rename(&path, aside.expect("some number is free")).map_err(at(&path, "move aside"))?;
     }
     sync_dir(output_dir).map_err(at(output_dir, "flush"))
 }

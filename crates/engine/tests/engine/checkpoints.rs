@@ -363,16 +363,26 @@ fn a_finished_run_resumed_is_finished() {
 }
 
 #[test]
-fn a_resume_from_an_earlier_checkpoint_replaces_the_later_ones() {
+fn a_resume_from_an_earlier_checkpoint_moves_the_later_ones_aside() {
     let dir = tempfile::tempdir().unwrap();
     let whole = twenty(dir.path()).run();
     let earlier = open(&dir.path().join("checkpoint-5")).unwrap();
     let again = Setup { resume: Some(&earlier), ..twenty(dir.path()) }.run();
     assert_eq!(again.bits(), whole.bits());
-    assert_eq!(leftovers(dir.path()), Vec::<PathBuf>::new());
+    let aside = |name: &str| dir.path().join(format!(".abandoned-checkpoint-{name}"));
+    let mut found = leftovers(dir.path());
+    found.sort();
+    assert_eq!(found, ["10", "15", "20"].map(aside));
     for (step, path) in list(dir.path()).unwrap() {
         assert_eq!(open(&path).unwrap().state.step, step);
     }
+    // A second time, and stopped before the end: the latest is of the new course, and nothing is lost.
+    let stop: Box<dyn Callback> = Box::new(StopAfter(7));
+    let outcome = Setup { resume: Some(&earlier), extra: vec![stop], ..twenty(dir.path()) }.run();
+    assert_eq!(outcome.summary.unwrap().step, 7);
+    assert_eq!(latest(dir.path()).state.step, 7, "not 20 of the abandoned course");
+    assert_eq!(leftovers(dir.path()).len(), 6);
+    assert!(aside("20.2").join("manifest.json").exists());
 }
 
 #[test]

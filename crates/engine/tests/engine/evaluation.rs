@@ -110,6 +110,26 @@ fn a_request_longer_than_the_model_is_the_models_error() {
 }
 
 #[test]
+fn a_request_must_score_some_tokens_but_not_the_first() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 16));
+    let mut model = DecoderLanguageModel {
+        decoder: &mut decoder,
+        backend: &backend,
+        tokenizer: &tokenizer,
+        eos_token_ids: vec![],
+    };
+    let sound = ScoreRequest { tokens: vec![1, 2, 3], scored: 2 };
+    for scored in [0, 3, 4] {
+        let wrong = ScoreRequest { scored, ..sound.clone() };
+        let error = model.log_likelihood(&[sound.clone(), wrong]).unwrap_err();
+        assert!(matches!(error, EvalError::Model(_)), "{error}");
+        assert!(error.to_string().contains(&format!("the last {scored} of 3 tokens")), "{error}");
+    }
+    assert_eq!(model.log_likelihood(&[sound]).unwrap().len(), 1);
+}
+
+#[test]
 fn tasks_run_on_a_decoder() {
     let backend = CpuBackend::new(1, Isa::detect());
     let (tokenizer, mut reference, mut decoder) = (tokenizer(), decoder(&backend, 64), decoder(&backend, 16));

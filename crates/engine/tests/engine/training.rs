@@ -240,7 +240,7 @@ fn a_callback_that_stops_leaves_a_checkpoint() {
     let summary = outcome.summary.unwrap();
     assert!(summary.stopped && summary.step == 2 && summary.total_steps == 9);
     let no_saving = TrainingArgs { save_strategy: IntervalStrategy::No, ..args(9, 4, 1) };
-    assert_eq!(watched(no_saving, Some(1), false).1, ["step 1", "log 1"]);
+    assert_eq!(watched(no_saving, Some(1), false).1, ["step 1", "log 1", "save 1"]);
 }
 
 #[test]

@@ -223,7 +223,9 @@ impl TemporaryFile {
         loop {
             let temporary = target.with_file_name(format!(".{name}.{serial}.incomplete"));
             match File::create_new(&temporary) {
-                Ok(file) => return Ok((Self { temporary, target: target.to_owned(), persisted: false }, file)),
+                Ok(file) => {
+                    return Ok((Self { temporary, target: target.to_owned(), persisted: false }, file));
+                }
                 // Another writer's, or what a killed one left.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && serial < u32::MAX => serial += 1,
                 Err(error) => return Err(FormatError::io(target, "create")(error)),

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{FormatError, gguf};
 use guard::guarded;
+pub use guard::panic_is_guarded;
 use special::SpecialTokens;
 
 /// Text to token ids and back, as the model's own files define it.

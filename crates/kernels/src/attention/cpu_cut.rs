@@ -78,7 +78,10 @@ impl KeyTile {
         let end = match op.window {
             None => self.span.q_len,
             // Query i sees keys from offset + i + 1 - window on.
-            Some(window) => (self.first + self.len + window - 1).saturating_sub(offset).min(self.span.q_len),
+            Some(window) => {
+                let end = (self.first + self.len - 1).saturating_add(window);
+                end.saturating_sub(offset).min(self.span.q_len)
+            }
         };
         first..end.max(first)
     }

@@ -48,6 +48,10 @@ fn check(op: &Attention, spans: &[Span]) {
         kv_heads > 0 && heads % kv_heads == 0,
         "{heads} query heads cannot share {kv_heads} key/value heads"
     );
+    let largest =
+        spans.iter().map(|s| s.q_start.saturating_add(s.q_len).max(s.kv_start.saturating_add(s.kv_len)));
+    let elements = largest.max().unwrap_or(0).checked_mul(heads).and_then(|n| n.checked_mul(head_dim));
+    assert!(elements.is_some(), "more numbers than memory has: {op:?} over {spans:?}");
     assert!(head_dim > 0 && op.window != Some(0), "attention over nothing: {op:?}");
     for span in spans {
         assert!(span.kv_len >= span.q_len, "a span with more queries than keys: {span:?}");

@@ -2,7 +2,7 @@
 
 use super::reference;
 use crate::testing::{Numbers, buffer, check, filled, gradcheck, operands, read, weighted};
-use crate::{Attention, Backend, Dtype, Span};
+use crate::{Attention, Backend, CpuBackend, Dtype, Span};
 
 fn op(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
     Attention {
@@ -71,6 +71,27 @@ fn sliding_window_and_soft_cap() {
     }
     let capped = Attention { softcap: Some(1.5), window: Some(40), ..op(2, 1, 16) };
     check_both("soft cap", &capped, &Span::packed(&[120, 9]));
+}
+
+/// A checkpoint may say "no window" by a number without end.
+#[test]
+fn a_window_wider_than_any_sequence_is_none() {
+    let spans = Span::packed(&[150, 9]);
+    let backend = CpuBackend::detect();
+    let open = forward_backward(&backend, &op(4, 2, 16), &spans, Dtype::F32);
+    for window in [150, 1 << 40, usize::MAX] {
+        let wide = Attention { window: Some(window), ..op(4, 2, 16) };
+        assert!(forward_backward(&backend, &wide, &spans, Dtype::F32) == open, "window {window}");
+    }
+}
+
+#[test]
+fn decoding_with_cached_keys_in_a_window() {
+    let spans = [Span { q_start: 0, q_len: 2, kv_start: 0, kv_len: 200 }];
+    for window in [1, 50, 199] {
+        let op = Attention { window: Some(window), ..op(4, 2, 16) };
+        check("cache in a window", 2e-5, |backend| forward(backend, &op, &spans, Dtype::F32));
+    }
 }
 
 #[test]

@@ -301,6 +301,13 @@ fn a_short_operand_is_refused() {
 }
 
 #[test]
+#[should_panic(expected = "needs 18446744073709551615 elements")]
+fn a_size_that_wraps_around_is_refused() {
+    let [a, b, mut c] = [1, 1, 1].map(|n| Buffer::host(Dtype::F32, n));
+    super::matmul(&Pool::new(1), Isa::Portable, &Matmul::nn(1 << 33, 1 << 33, 0), &a, &b, &mut c);
+}
+
+#[test]
 #[should_panic(expected = "matmul: A is F32, B is Bf16")]
 fn operands_of_two_dtypes_are_refused() {
     let (a, b, mut c) =

@@ -48,9 +48,13 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// Elements from the first to the last of `rows × cols`, `stride` apart.
+/// Elements from the first to the last of `rows × cols`, `stride` apart; `usize::MAX`, which no slice has, where that
+/// number does not fit: every bound of this folder rests on this one.
 fn extent(rows: usize, cols: usize, stride: usize) -> usize {
-    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * stride + cols }
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    (rows - 1).checked_mul(stride).and_then(|last| last.checked_add(cols)).unwrap_or(usize::MAX)
 }
 
 /// A rectangle of a row-major matrix that its holder alone may read and write. Splitting gives disjoint rectangles,
@@ -98,7 +102,7 @@ impl<'a, T> BlockMut<'a, T> {
     /// The smaller rectangle of `rows × cols` at (`row`, `col`), lent from this one.
     #[inline]
     pub(crate) fn part(&mut self, row: usize, rows: usize, col: usize, cols: usize) -> BlockMut<'_, T> {
-        assert!(row + rows <= self.rows && col + cols <= self.cols);
+        assert!(rows <= self.rows && row <= self.rows - rows && cols <= self.cols && col <= self.cols - cols);
         let data = self.data.wrapping_add(row * self.stride + col);
         BlockMut { data, rows, cols, stride: self.stride, owner: PhantomData }
     }

@@ -19,7 +19,9 @@ use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
 use foundry_models::generate::{Generation, generate};
-use foundry_models::{Decoder, DecoderConfig, KvCache, LoraSpec, Sampling, Tuning, decoder_config};
+use foundry_models::{
+    Decoder, DecoderConfig, KvCache, LoraSpec, ModelError, Sampling, Tuning, decoder_config,
+};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 
@@ -38,6 +40,8 @@ pub(crate) struct Answerer {
     cache: KvCache,
     eos_token_ids: Vec<u32>,
     template: Option<ChatTemplate>,
+    /// Most tokens that the model can take.
+    max_position_embeddings: usize,
 }
 
 impl Answerer {
@@ -75,7 +79,17 @@ impl Answerer {
         let mut eos_token_ids = files.eos_token_ids();
         eos_token_ids.extend(tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)));
         let generation_config = files.generation_config;
-        Ok(Self { tokenizer, generation_config, backend, decoder, cache, eos_token_ids, template })
+        let max_position_embeddings = config.max_position_embeddings;
+        Ok(Self {
+            tokenizer,
+            generation_config,
+            backend,
+            decoder,
+            cache,
+            eos_token_ids,
+            template,
+            max_position_embeddings,
+        })
     }
 
     /// Token ids of a plain prompt, with the special tokens that the tokenizer adds.
@@ -103,8 +117,15 @@ impl Answerer {
         sampling: &Sampling,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Outcome<Generation> {
-        let Self { decoder, backend, cache, eos_token_ids, .. } = self;
-        generate(decoder, backend, cache, prompt, sampling, eos_token_ids, on_token).map_err(Failure::input)
+        let Self { decoder, backend, cache, eos_token_ids, max_position_embeddings: most, .. } = self;
+        let generation = generate(decoder, backend, cache, prompt, sampling, eos_token_ids, on_token);
+        generation.map_err(|error| match error {
+            ModelError::CacheFull { tokens, capacity } => Failure::Input(format!(
+                "{tokens} tokens of prompt and answer do not fit --max-length, which is {capacity}; shorten the prompt, \
+                 or raise --max-length (the model takes at most {most}: its max_position_embeddings)"
+            )),
+            error => Failure::input(error),
+        })
     }
 
     /// Most tokens of a conversation.
@@ -131,7 +152,7 @@ impl Shape<'_> {
     fn check_memory(&self, args: &ModelArgs) -> Outcome {
         let meter = Meter::default();
         self.allocate(&meter)?;
-        let needed: u64 = meter.allocated().iter().map(|(_, bytes)| bytes).sum();
+        let needed: u64 = meter.allocated().iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let Some(available) =
             available_memory().filter(|&available| needed > available && !args.no_memory_check)
         else {

@@ -18,6 +18,7 @@ pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
     rules.optimiser(config);
     rules.schedule(config);
     rules.events(config);
+    rules.output_dir(config);
     rules.problems
 }
 
@@ -53,6 +54,29 @@ impl Rules<'_> {
             let key = path.rsplit('.').next().unwrap_or(path);
             self.wrong(path, format!("`{path}` is {value}, but must be {range}"), format!("change `{key}`"));
         }
+    }
+
+    /// `value` is computed with in 32-bit floating point, where it must stay finite and not become 0 (unless 0 is
+    /// allowed and meant).
+    fn single_precision(&mut self, path: &str, value: f64, zero_is_allowed: bool) {
+        let single = value as f32;
+        let holds =
+            single.is_finite() && (single > 0.0 || (zero_is_allowed && single == 0.0 && value >= 0.0));
+        let range = if zero_is_allowed { "0 or more" } else { "above 0" };
+        // Unlike `{}`, `{:?}` writes 1e300 without three hundred zeros.
+        let shown = format!("{value:?}");
+        let shown = shown.trim_end_matches(".0");
+        self.range(path, shown, holds, &format!("{range}, and at most 3.4e38 (32-bit floating point)"));
+    }
+
+    fn output_dir(&mut self, config: &Config) {
+        let Some(dir) = &config.output_dir else { return };
+        let what = match () {
+            () if dir.trim().is_empty() => "is empty",
+            () if dir.contains('\0') => "contains a NUL character, which no path can",
+            () => return,
+        };
+        self.wrong("output_dir", format!("`output_dir` {what}"), "name a directory, for example runs/first");
     }
 
     fn model(&mut self, config: &Config) {
@@ -141,7 +165,7 @@ impl Rules<'_> {
     fn lora(&mut self, config: &Config) {
         let Some(lora) = &config.lora else { return };
         self.range("lora.r", lora.r, lora.r >= 1, "1 or more");
-        self.range("lora.lora_alpha", lora.lora_alpha, lora.lora_alpha > 0.0, "above 0");
+        self.single_precision("lora.lora_alpha", lora.lora_alpha, false);
         self.range(
             "lora.lora_dropout",
             lora.lora_dropout,
@@ -229,8 +253,8 @@ impl Rules<'_> {
     fn optimiser(&mut self, config: &Config) {
         let t = &config.training;
         let rate = t.learning_rate.unwrap_or(1.0);
-        self.range("training.learning_rate", rate, rate > 0.0 && rate.is_finite(), "above 0");
-        self.range("training.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "0 or more");
+        self.single_precision("training.learning_rate", rate, false);
+        self.single_precision("training.weight_decay", t.weight_decay, true);
         self.range(
             "training.adam_beta1",
             t.adam_beta1,
@@ -243,7 +267,7 @@ impl Rules<'_> {
             (0.0..1.0).contains(&t.adam_beta2),
             "from 0 to below 1",
         );
-        self.range("training.adam_epsilon", t.adam_epsilon, t.adam_epsilon > 0.0, "above 0");
+        self.single_precision("training.adam_epsilon", t.adam_epsilon, false);
         self.range("training.max_grad_norm", t.max_grad_norm, t.max_grad_norm >= 0.0, "0 (off) or more");
         let smoothing = t.label_smoothing_factor;
         self.range(
@@ -260,7 +284,7 @@ impl Rules<'_> {
             );
         }
         if let Some(alpha) = t.neftune_noise_alpha {
-            self.range("training.neftune_noise_alpha", alpha, alpha >= 0.0 && alpha.is_finite(), "0 or more");
+            self.single_precision("training.neftune_noise_alpha", alpha, true);
         }
     }
 

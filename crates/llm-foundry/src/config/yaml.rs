@@ -35,7 +35,26 @@ pub(crate) fn parse(text: &str, place: &dyn Fn(Range<usize>) -> Place) -> Result
 fn plain_message(error: &serde_saphyr::Error) -> String {
     let full = error.without_snippet().to_string();
     let cut = full.find(" at line ").or_else(|| full.find("\n")).unwrap_or(full.len());
-    full[..cut].trim_start_matches("error: ").to_owned()
+    plain_words(full[..cut].trim_start_matches("error: "))
+}
+
+/// Messages that speak to programmers of the YAML crate, in words for writers of YAML.
+fn plain_words(message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("duplicate mapping key") {
+        let key = rest.split(", set DuplicateKeyPolicy").next().unwrap_or(rest).trim_start_matches(": ");
+        return format!("duplicate key `{key}`: it is written twice; keep one of them");
+    }
+    if message.starts_with("multiple YAML documents") {
+        return "more than one YAML document; keep one, and remove the line `---` before the others".into();
+    }
+    if message.contains("recursive references require weak recursion types") {
+        return "an alias (`*name`) is inside of what it stands for; write the value out".into();
+    }
+    if message.contains("budget breached") || message.contains("recursion limit exceeded") {
+        return "nested too deeply, too large, or too many aliases for a configuration; make it simpler"
+            .into();
+    }
+    message.to_owned()
 }
 
 /// Syntax errors have a line and a column (both from 1, in characters), but no bytes.
@@ -204,6 +223,19 @@ mod tests {
         let error = parse("a: 1\nb: [1, 2\nc: 3\n", &Place::File).expect_err("unclosed list");
         assert!(error.at >= 5, "{error:?}");
         let error = parse("a: 1\na: 2\n", &Place::File).expect_err("duplicate key");
-        assert!(error.message.contains("duplicate"), "{error:?}");
+        assert_eq!(error.message, "duplicate key `a`: it is written twice; keep one of them");
+    }
+
+    #[test]
+    fn messages_are_for_writers_of_yaml() {
+        let deep = format!("a: {}1{}", "[".repeat(5000), "]".repeat(5000));
+        for (text, words) in [
+            ("a: 1\n---\nb: 2\n", "more than one YAML document"),
+            ("a: &x [*x]\n", "alias"),
+            (deep.as_str(), "nested too deeply"),
+        ] {
+            let error = parse(text, &Place::File).expect_err(words);
+            assert!(error.message.contains(words), "{error:?}");
+        }
     }
 }

@@ -67,7 +67,9 @@ const PROCESS_BYTES: u64 = 150_000_000;
 impl Memory {
     /// All of it.
     pub(crate) fn total(&self) -> u64 {
-        self.classes.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.data + PROCESS_BYTES
+        self.classes
+            .iter()
+            .fold(self.data.saturating_add(PROCESS_BYTES), |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 

@@ -141,6 +141,8 @@ fn a_signal_finishes_the_step_and_says_how_to_go_on() {
         let room = room();
         let child = long_run(&room, &[]);
         signal(&child, name);
+        // Passed on by the shell as well: still one wish, not "stop now".
+        signal(&child, name);
         let (code, said) = end(child);
         assert_eq!(code, Some(130), "{said}");
         assert!(
@@ -161,13 +163,15 @@ fn a_signal_finishes_the_step_and_says_how_to_go_on() {
 
 #[cfg(unix)]
 #[test]
-fn without_checkpoints_a_signal_says_so() {
+fn a_signal_saves_even_where_no_checkpoints_are_due() {
     let room = room();
     let child = long_run(&room, &["training.save_strategy=no", "training.save_steps=500"]);
     signal(&child, "-INT");
     let (code, said) = end(child);
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("there is no checkpoint, because save_strategy is no"), "{said}");
+    assert!(said.contains("continue with:"), "{said}");
+    let steps = metrics(&room, "run").len();
+    assert!(room.path("run").join(format!("checkpoint-{steps}")).is_dir(), "{said}");
 }
 
 #[test]
@@ -176,6 +180,8 @@ fn another_run_is_not_continued() {
     room.foundry(&["train", "config.yaml", "training.max_steps=3"]).expect_done();
     let other = room.foundry(&["train", "config.yaml", "--resume", "training.seed=1"]);
     other.expect_refusal(&["seed: was 42, is 1"]);
+    let other = room.foundry(&["train", "--resume", "config.yaml", "training.max_steps=2"]);
+    other.expect_refusal(&["the checkpoint is at step 3, beyond the run's 2 steps", "raise max_steps"]);
     let other = room.foundry(&["train", "config.yaml", "--resume", "data.max_length=32"]);
     other.expect_refusal(&["training rows"]);
     let other = room.foundry(&["train", "config.yaml", "--resume", "lora.r=8"]);

@@ -1,6 +1,6 @@
 //! Everything that a user can get wrong: a message with place, value and remedy, exit code 2, nothing written.
 
-use crate::support::{Room, chats, tiny_config, tiny_model};
+use crate::support::{Room, Said, chats, tiny_config, tiny_model};
 use serde_json::json;
 use std::fs;
 
@@ -85,6 +85,12 @@ fn rules_between_keys() {
     refused(&room, &["training.label_smoothing_factor=0.1", "training.loss_type=dft"], &["label smoothing"]);
     refused(&room, &["training.warmup_steps=1.5"], &["warmup_steps"]);
     refused(&room, &["model.init=random"], &["an adapter on random weights"]);
+    for key in
+        ["lora.lora_alpha", "training.neftune_noise_alpha", "training.weight_decay", "training.learning_rate"]
+    {
+        refused(&room, &[&format!("{key}=1e300")], &[key, "is 1e300", "32-bit"]);
+    }
+    refused(&room, &["training.adam_epsilon=1e-300"], &["`training.adam_epsilon` is 1e-300", "above 0"]);
     refused(&room, &["lora.bias=all"], &["unknown value `all`", "possible: none"]);
 }
 
@@ -115,6 +121,11 @@ fn the_output_directory_must_be_named_and_free() {
     let room = ready();
     refused(&room, &["output_dir=null"], &["`output_dir` is missing", "output_dir=DIR"]);
     refused(&room, &["output_dir=train.jsonl"], &["train.jsonl is a file"]);
+    refused(&room, &["output_dir=train.jsonl/run"], &["output_dir", "train.jsonl", "it is a file"]);
+    #[cfg(target_os = "linux")]
+    refused(&room, &["output_dir=/proc/nowhere/run"], &["output_dir: cannot write in /proc"]);
+    refused(&room, &["output_dir=' '"], &["`output_dir` is empty", "command line:1:"]);
+    refused(&room, &[r#"output_dir="a\0b""#], &["`output_dir` contains a NUL character"]);
     room.write("run/metrics.jsonl", "{}\n");
     refused(&room, &[], &["holds an earlier run", "--resume", "--overwrite-output-dir"]);
     assert_eq!(room.read("run/metrics.jsonl"), "{}\n");
@@ -255,6 +266,9 @@ fn models_that_are_nowhere() {
         &["model.name_or_path=org/name"],
         &["hub id", "HF_HUB_OFFLINE", "the model is not in the cache"],
     );
+    room.model("model");
+    refused(&room, &["model.name_or_path=modle"], &["hub id", "did you mean model"]);
+    fs::remove_dir_all(room.path("model")).expect("removed");
     fs::create_dir(room.path("bare")).expect("made");
     refused(&room, &["model.name_or_path=bare"], &["config.json"]);
     refused(
@@ -300,6 +314,12 @@ fn machines_and_commands() {
     let said = Room::foundry(&room, &["train", "config.yaml", "--isa", "neon9"]);
     said.expect_refusal(&["neon9", "portable"]);
     room.foundry(&["train", "config.yaml", "--threads", "0"]).expect_refusal(&["--threads"]);
+    for count in ["1000000", "18446744073709551615"] {
+        refused(&room, &["--threads", count], &[count, "--threads", "at most"]);
+    }
+    let args = ["train", "config.yaml", "training.threads=1000000"];
+    let said = room.command(&args).env_remove("FOUNDRY_THREADS").output();
+    Said::from(said.expect("the binary starts")).expect_refusal(&["training.threads"]);
     room.foundry(&["trian"]).expect_refusal(&["trian"]);
     room.foundry(&["train", "config.yaml", "--resume"]).expect_refusal(&["holds no checkpoint"]);
     room.foundry(&["train", "config.yaml", "--resume", "elsewhere"]).expect_refusal(&["elsewhere"]);
@@ -312,5 +332,12 @@ fn machines_and_commands() {
     room.write("m.json", "[{\"content\": \"x\"}]");
     room.foundry(&["generate", model, "--messages", "m.json"]).expect_refusal(&["message 1 has no `role`"]);
     let long = "word ".repeat(400);
-    room.foundry(&["generate", model, "--prompt", &long]).expect_refusal(&["tokens"]);
+    let words = ["tokens", "--max-length", "max_position_embeddings"];
+    room.foundry(&["generate", model, "--prompt", &long]).expect_refusal(&words);
+    for flags in
+        [["--greedy", "--top-p=0.5"], ["--greedy", "--do-sample"], ["--stop", ""], ["--max-length", "0"]]
+    {
+        let args = [&["generate", model, "--prompt", "a"][..], &flags].concat();
+        room.foundry(&args).expect_refusal(&[flags[0]]);
+    }
 }

@@ -87,7 +87,8 @@ impl LoraSpec {
         if !self.lora_alpha.is_finite() {
             return error(format!("`lora_alpha` is {}", self.lora_alpha), "choose a number, for example 2·r");
         }
-        if !(0.0..1.0).contains(&self.lora_dropout) {
+        // Dropout computes in f32, where 0.99999999 is 1.
+        if !(0.0..1.0).contains(&(self.lora_dropout as f32)) {
             let what = format!("`lora_dropout` is {}", self.lora_dropout);
             return error(what, "choose a probability from 0 to below 1");
         }

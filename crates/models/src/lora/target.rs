@@ -87,8 +87,8 @@ fn is_kept_from_targets(spec: &LoraSpec, module: &str) -> bool {
 /// Assigns a role to every module.
 ///
 /// # Errors
-/// A target or saved name that matches nothing, a regular expression that does not compile, an adapter on the head or
-/// the embedding.
+/// A target, excluded or saved name that matches nothing, a regular expression that does not compile, an adapter on
+/// the head or the embedding.
 pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, ModelError> {
     spec.check()?;
     let targets = spec.targets(config.family);
@@ -127,7 +127,7 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
         };
         roles.push((module, role));
     }
-    check_all_found(spec, &targets, &roles)?;
+    check_all_found(spec, &targets, excluded.as_ref(), &roles)?;
     Ok(Roles { roles: roles.into_iter().collect() })
 }
 
@@ -157,6 +157,7 @@ fn no_adapter_on(module: &str) -> ModelError {
 fn check_all_found(
     spec: &LoraSpec,
     targets: &TargetModules,
+    excluded: Option<&Matcher>,
     roles: &[(String, Role)],
 ) -> Result<(), ModelError> {
     let known = || {
@@ -175,6 +176,20 @@ fn check_all_found(
                 return Err(missing("target_modules", name));
             }
         }
+    }
+    match (&spec.exclude_modules, excluded) {
+        (Some(TargetModules::List(names)), _) => {
+            if let Some(name) = names.iter().find(|n| !roles.iter().any(|(m, _)| ends_with_path(m, n))) {
+                return Err(missing("exclude_modules", name));
+            }
+        }
+        (Some(TargetModules::Regex(pattern)), Some(e)) if !roles.iter().any(|(m, _)| e.matches(m)) => {
+            return Err(ModelError::Lora {
+                what: format!("`exclude_modules: {pattern}` matches no module; it must match whole names"),
+                remedy: format!("for example `.*\\.o_proj`; the modules are {}", known()),
+            });
+        }
+        _ => {}
     }
     for name in spec.modules_to_save.iter().flatten() {
         if name.is_empty()
@@ -295,9 +310,16 @@ mod tests {
         let cases = [
             (LoraSpec { r: 0, ..all_linear() }, "`r` is 0"),
             (LoraSpec { lora_dropout: 1.0, ..all_linear() }, "lora_dropout"),
+            (LoraSpec { lora_dropout: 0.999_999_99, ..all_linear() }, "lora_dropout"),
             (LoraSpec { lora_alpha: f64::NAN, ..all_linear() }, "lora_alpha"),
             (LoraSpec { bias: super::super::Bias::All, ..all_linear() }, "bias"),
             (LoraSpec { exclude_modules: Some(TargetModules::AllLinear), ..all_linear() }, "exclude_modules"),
+            (LoraSpec { exclude_modules: list(&["o_proj", "out_proj"]), ..all_linear() }, "`out_proj`"),
+            (LoraSpec { exclude_modules: list(&["out_proj"]), ..all_linear() }, "o_proj, post_attention"),
+            (
+                LoraSpec { exclude_modules: Some(TargetModules::Regex("o_proj".into())), ..all_linear() },
+                "`exclude_modules: o_proj` matches no module",
+            ),
             (LoraSpec { target_modules: list(&["lm_head"]), ..LoraSpec::default() }, "lm_head"),
             (LoraSpec { target_modules: list(&["embed_tokens"]), ..LoraSpec::default() }, "embed_tokens"),
             (

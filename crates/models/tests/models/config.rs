@@ -120,6 +120,8 @@ fn impossible_values_are_named() {
         (json!({ "num_attention_heads": 0 }), "num_attention_heads"),
         (json!({ "num_key_value_heads": 3 }), "num_key_value_heads"),
         (json!({ "head_dim": 5 }), "head_dim"),
+        (json!({ "num_attention_heads": 4096, "head_dim": 8192 }), "num_attention_heads × head_dim"),
+        (json!({ "rms_norm_eps": -1.0 }), "rms_norm_eps"),
         (json!({ "rope_theta": 0.0 }), "rope_theta"),
         (json!({ "rope_scaling": { "type": "linear" } }), "factor"),
         (json!({ "rope_scaling": { "type": "linear", "factor": -1.0 } }), "factor"),

@@ -161,3 +161,18 @@ fn sampling_is_repeatable_and_penalties_see_the_prompt() {
     };
     assert_eq!(before - seen.len(), prompt_repeats, "an extreme penalty forbids repetition: {tokens:?}");
 }
+
+#[test]
+fn a_model_without_numbers_gives_an_error_and_no_token() {
+    let backend = backend();
+    let golden = Golden::open("llama");
+    let mut decoder = golden.decoder(&backend, &Tuning::Full, Dtype::F32);
+    backend.upload(&[f32::NAN], &mut decoder.parameters_mut()[0].value, 7);
+    decoder.after_update(&backend);
+    let mut cache = cache(&backend, &decoder, 64);
+    let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
+    // Token 0 is the damaged row of the embedding.
+    let error =
+        generate(&mut decoder, &backend, &mut cache, &[0, 5], &sampling, &[], &mut go_on).unwrap_err();
+    assert!(matches!(error, ModelError::LogitsNotFinite), "{error}");
+}

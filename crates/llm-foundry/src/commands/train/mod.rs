@@ -160,11 +160,11 @@ impl Job<'_> {
                 format!("{place}; checkpoint {}\n  continue with: {}", path.display(), self.resume_command())
             }
             Some((step, path)) => format!(
-                "{place}; the last checkpoint is that of step {step}, {} (save_strategy: no)\n  continue with: {}",
+                "{place}; the last checkpoint is that of step {step}, {}\n  continue with: {}",
                 path.display(),
                 self.resume_command()
             ),
-            None => format!("{place}; there is no checkpoint, because save_strategy is no"),
+            None => format!("{place}; there is no checkpoint; start anew with --overwrite-output-dir"),
         })
     }
 
