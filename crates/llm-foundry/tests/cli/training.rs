@@ -1,7 +1,7 @@
 //! Runs from end to end on the tiny model.
 
 use crate::support::{Room, metrics};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn an_adapter_learns_and_its_files_are_all_there() {
@@ -38,6 +38,27 @@ fn an_adapter_learns_and_its_files_are_all_there() {
         assert!(said.err.contains(word), "no `{word}` in:\n{}", said.err);
     }
     assert_eq!(said.out, "", "results go to files, progress to standard error");
+}
+
+#[test]
+fn loss_falls_on_alpaca_style_data() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 40\n  save_strategy: \"no\"\n");
+    let rows: Vec<Value> = (0..24)
+        .map(|i| {
+            let (number, input) = (i % 6, if i % 2 == 0 { "Answer in a word." } else { "" });
+            let output = format!("It is number {number}.");
+            json!({ "instruction": format!("Say what number {number} is."), "input": input, "output": output })
+        })
+        .collect();
+    room.write("alpaca.json", &Value::Array(rows).to_string());
+    let overrides = ["data.train=alpaca.json", "training.learning_rate=0.02"];
+    let said = room.foundry(&[&["train", "config.yaml"], &overrides[..]].concat()).expect_done();
+    assert!(said.err.contains("24 examples (alpaca)"), "{}", said.err);
+    let losses: Vec<f64> = metrics(&room, "run").iter().filter_map(|step| step["loss"].as_f64()).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&losses[..5]), mean(&losses[35..]));
+    assert!(last < 0.8 * first, "the loss falls: {first} to {last}");
 }
 
 #[test]
