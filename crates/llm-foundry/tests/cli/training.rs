@@ -51,7 +51,7 @@ fn loss_falls_on_alpaca_style_data() {
             json!({ "instruction": format!("Say what number {number} is."), "input": input, "output": output })
         })
         .collect();
-    room.write("alpaca.json", &Value::Array(rows).to_string());
+    room.write("alpaca.json", Value::Array(rows).to_string());
     let overrides = ["data.train=alpaca.json", "training.learning_rate=0.02"];
     let said = room.foundry(&[&["train", "config.yaml"], &overrides[..]].concat()).expect_done();
     assert!(said.err.contains("24 examples (alpaca)"), "{}", said.err);
