@@ -14,6 +14,7 @@ pub(crate) enum Need {
 }
 
 /// Files beside weights; the first two matter most.
+#[cfg(feature = "hub")]
 pub(crate) const DESCRIPTION: &[&str] = &[
     "config.json",
     "tokenizer.json",
