@@ -5,9 +5,11 @@
 //! and order are those of TRL 1.16 and accelerate 1.15 for the same file and seed.
 
 pub mod chat;
+mod counter;
 mod dataset;
 mod error;
 mod example;
+mod lengths;
 mod load;
 mod loader;
 mod mask;
@@ -22,6 +24,7 @@ mod tokenize;
 pub use dataset::{Dataset, PackedRow, Sequence};
 pub use error::{DataError, Place};
 pub use example::{ChatExtras, Example, Message};
+pub use lengths::Lengths;
 pub use load::{load, load_with_holdout};
 pub use loader::{Cursor, Loader};
 pub use report::{DataReport, FileCount};

@@ -4,8 +4,8 @@ use std::num::NonZero;
 
 use foundry_formats::Tokenizer;
 
-use crate::IGNORED;
-use crate::dataset::{Dataset, PackedRow, Sequence};
+use crate::counter::{ExampleCounter, has_label};
+use crate::dataset::Dataset;
 use crate::error::{DataError, Place};
 use crate::example::{Example, from_row};
 use crate::numpy_rng::NumpyRng;
@@ -13,7 +13,7 @@ use crate::pack::{one_per_row, pack};
 use crate::report::{DataReport, FileCount};
 use crate::shape::Shape;
 use crate::source::{Row, read_file};
-use crate::spec::{DataSpec, FormatHint, Holdout, PackingStrategy};
+use crate::spec::{DataSpec, FormatHint, Holdout};
 use crate::tokenize::{Tokenized, Tokenizing};
 
 /// Examples that each thread tokenises between two looks at the file.
@@ -87,7 +87,7 @@ fn read_and_tokenize(
         let blank = read_file(path, spec.sample_by, &mut |place, row| reading.take(place, row))?;
         reading.report.blank += blank;
         let examples = reading.count() - before;
-        reading.report.files.push(FileCount { path: path.clone(), examples });
+        reading.report.files.push(FileCount { path: path.clone(), examples, tokens: 0 });
     }
     reading.flush()?;
     if reading.examples.is_empty() {
@@ -202,15 +202,12 @@ fn finish(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     examples: Vec<Tokenized>,
-    mut report: DataReport,
+    report: DataReport,
 ) -> Result<Dataset, DataError> {
-    let mut eos = spec.eos_token_ids.clone();
-    eos.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
-    let truncates = !spec.packing || spec.packing_strategy == PackingStrategy::Bfd;
-    let limit = spec.max_length.filter(|_| truncates).unwrap_or(usize::MAX);
+    let mut counter = ExampleCounter::new(spec, tokenizer, report);
     let mut sequences = Vec::with_capacity(examples.len());
     for example in examples {
-        count_example(&mut report, &example, limit, &eos, spec.packing);
+        counter.example(&example);
         sequences.push(example.sequence);
     }
     let rows = if spec.packing {
@@ -220,14 +217,15 @@ fn finish(
         rows
     } else {
         for sequence in &mut sequences {
-            sequence.tokens.truncate(limit);
-            sequence.labels.truncate(limit);
+            sequence.tokens.truncate(counter.limit);
+            sequence.labels.truncate(counter.limit);
         }
         sequences.retain(|s| has_label(&s.labels));
         shuffle(spec, &mut sequences);
         one_per_row(sequences)
     };
-    count_rows(&mut report, &rows);
+    rows.iter().for_each(|row| counter.row(row));
+    let report = counter.report;
     if report.labelled_tokens == 0 {
         let masked = report.dropped_unlabelled + report.kept_unlabelled;
         return Err(DataError::NothingToLearn {
@@ -244,42 +242,6 @@ fn shuffle<T: Default>(spec: &DataSpec, items: &mut Vec<T>) {
     if spec.shuffle_dataset {
         let order = NumpyRng::seeded(spec.seed).permutation(items.len());
         *items = order.into_iter().map(|i| std::mem::take(&mut items[i])).collect();
-    }
-}
-
-/// TRL looks at all labels of an example, the first one included.
-fn has_label(labels: &[i32]) -> bool {
-    labels.iter().any(|&label| label != IGNORED)
-}
-
-fn count_example(report: &mut DataReport, example: &Tokenized, limit: usize, eos: &[u32], packing: bool) {
-    let Sequence { tokens, labels } = &example.sequence;
-    let kept = tokens.len().min(limit);
-    report.examples += 1;
-    report.prompt_not_prefix += usize::from(example.prompt_not_prefix);
-    report.double_bos += usize::from(example.double_bos);
-    report.null_content += usize::from(example.null_content);
-    report.truncated += usize::from(kept < tokens.len());
-    report.truncated_tokens += tokens.len() - kept;
-    match (tokens.is_empty(), has_label(&labels[..kept]), packing) {
-        (true, _, _) => report.dropped_empty += 1,
-        (false, false, true) => report.kept_unlabelled += 1,
-        (false, false, false) => report.dropped_unlabelled += 1,
-        (false, true, _) => {
-            // The first token of a sequence is never predicted, so its label does not count.
-            let ends = labels[1..kept.max(1)].iter().any(|&l| l >= 0 && eos.contains(&(l as u32)));
-            report.eos_trained += usize::from(ends);
-        }
-    }
-}
-
-fn count_rows(report: &mut DataReport, rows: &[PackedRow]) {
-    report.rows = rows.len();
-    for row in rows {
-        report.sequences += row.seq_lens.len();
-        report.tokens += row.tokens.len();
-        report.labelled_tokens += row.labelled();
-        report.longest_row = report.longest_row.max(row.tokens.len());
     }
 }
 

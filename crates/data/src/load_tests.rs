@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::dataset::PackedRow;
+use crate::spec::PackingStrategy;
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}\
                       {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -311,7 +313,12 @@ fn the_report_counts_what_happened() {
     assert!((report.eos_trained_percent() - 200.0 / 3.0).abs() < 1e-9);
     let text = report.to_string();
     assert!(text.contains("format prompt_completion: 4 example(s) in 2 file(s)"), "{text}");
-    assert!(text.contains("end of sequence trained in 66.7 % of the examples\nkeys not used: id"), "{text}");
+    assert!(text.contains("end of sequence trained in 66.7 % of the examples\nduplicates 0"), "{text}");
+    assert!(text.contains("\nkeys not used: id\n"), "{text}");
+    // Two examples are long and two short, the one of 82 tokens is cut at 20.
+    assert!(text.contains("half at most 5, 90 % at most 82, 99 % at most 82, the longest 82"), "{text}");
+    assert_eq!(report.lengths.examples(), 4);
+    assert_eq!(report.files.iter().map(|f| f.tokens).collect::<Vec<_>>(), [45, 5]);
     assert!(text.contains("warning: 1 example(s) have no label left"), "{text}");
     // Packed, the example without labels stays, as in TRL.
     spec.packing = true;
@@ -322,6 +329,16 @@ fn the_report_counts_what_happened() {
     let split = load(&spec, &tiny()).unwrap().report;
     assert_eq!((split.truncated, split.truncated_tokens), (0, 0));
     assert!(split.tokens > packed.tokens);
+}
+
+#[test]
+fn examples_that_repeat_are_counted_and_warned_about() {
+    let same = json!({"prompt": "Q", "completion": "A"});
+    let rows = lines(&[same.clone(), json!({"prompt": "Q", "completion": "B"}), same.clone(), same]);
+    let report = load(&Files::new(&[("a.jsonl", &rows)]).spec(), &tiny()).unwrap().report;
+    assert_eq!((report.duplicates, report.compared), (2, 4));
+    assert!(report.warnings().iter().any(|w| w.starts_with("2 of 4 example(s) repeat an earlier one")));
+    assert!(report.to_string().contains("duplicates 2 (50.0 % of all)"));
 }
 
 #[test]

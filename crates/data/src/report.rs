@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::lengths::Lengths;
 use crate::shape::Shape;
 
 /// Examples read from one file.
@@ -16,6 +17,8 @@ pub struct FileCount {
     pub path: PathBuf,
     /// Examples in it.
     pub examples: usize,
+    /// Their tokens after truncation.
+    pub tokens: usize,
 }
 
 /// Counts over one loaded data set. An "example" is one row of the files, before packing.
@@ -49,6 +52,14 @@ pub struct DataReport {
     pub null_content: usize,
     /// Keys of the rows that were not used.
     pub unused_keys: BTreeSet<String>,
+    /// Lengths of the examples before truncation, in tokens.
+    pub lengths: Lengths,
+    /// Examples whose tokens and labels equal those of an earlier one.
+    pub duplicates: usize,
+    /// Examples that were compared to find duplicates: all, or the first million.
+    pub compared: usize,
+    /// Examples that share a long run of words with the evaluation data; `None`: not looked for.
+    pub contaminated: Option<usize>,
     /// Rows after packing.
     pub rows: usize,
     /// Sequences in these rows.
@@ -104,6 +115,17 @@ impl DataReport {
                 self.dropped_unlabelled + self.kept_unlabelled
             ));
         }
+        if percent(self.duplicates, self.compared) > 1.0 {
+            out.push(format!(
+                "{} of {} example(s) repeat an earlier one exactly: they are learned by heart; remove them",
+                self.duplicates, self.compared
+            ));
+        }
+        if let Some(contaminated) = self.contaminated.filter(|&n| n > 0) {
+            out.push(format!(
+                "{contaminated} example(s) share long runs of words with the evaluation data, whose figures will flatter"
+            ));
+        }
         if self.prompt_not_prefix > 0 {
             out.push(format!(
                 "{} example(s): the tokens of the prompt are no prefix of prompt + completion, the loss starts where \
@@ -115,33 +137,83 @@ impl DataReport {
     }
 }
 
+/// `part` of `all` in percent; 0 of nothing.
+fn percent(part: usize, all: usize) -> f64 {
+    100.0 * part as f64 / all.max(1) as f64
+}
+
 impl fmt::Display for DataReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = self.format.map_or("unknown", Shape::name);
         writeln!(f, "format {format}: {} example(s) in {} file(s)", self.examples, self.files.len())?;
+        let tokens: usize = self.files.iter().map(|file| file.tokens).sum();
         for file in &self.files {
-            writeln!(f, "  {}: {}", file.path.display(), file.examples)?;
+            let share = percent(file.tokens, tokens);
+            let path = file.path.display();
+            writeln!(f, "  {path}: {} example(s), {} tokens ({share:.1} %)", file.examples, file.tokens)?;
         }
         writeln!(
             f,
-            "{} row(s), {} sequence(s), {} tokens, {} of them labelled; longest row {}",
-            self.rows, self.sequences, self.tokens, self.labelled_tokens, self.longest_row
+            "{} row(s), {} sequence(s), {} tokens; longest row {}",
+            self.rows, self.sequences, self.tokens, self.longest_row
         )?;
-        let percent =
-            if self.examples == 0 { 0.0 } else { 100.0 * self.truncated as f64 / self.examples as f64 };
-        writeln!(f, "truncated {} ({percent:.1} %, {} tokens)", self.truncated, self.truncated_tokens)?;
+        let learned = percent(self.labelled_tokens, self.tokens);
         writeln!(
             f,
-            "dropped {} empty, {} without labels; {} blank passed over",
+            "learned {} tokens ({learned:.1} %), masked {} ({:.1} %)",
+            self.labelled_tokens,
+            self.tokens - self.labelled_tokens,
+            100.0 - learned
+        )?;
+        self.write_lengths(f)?;
+        let truncated = percent(self.truncated, self.examples);
+        writeln!(f, "truncated {} ({truncated:.1} %, {} tokens)", self.truncated, self.truncated_tokens)?;
+        let dropped = percent(self.dropped_empty + self.dropped_unlabelled, self.examples);
+        writeln!(
+            f,
+            "dropped {} empty, {} without labels ({dropped:.1} %); {} blank passed over",
             self.dropped_empty, self.dropped_unlabelled, self.blank
         )?;
-        write!(f, "end of sequence trained in {:.1} % of the examples", self.eos_trained_percent())?;
+        writeln!(f, "end of sequence trained in {:.1} % of the examples", self.eos_trained_percent())?;
+        let of = if self.compared < self.examples { "compared" } else { "all" };
+        let share = percent(self.duplicates, self.compared);
+        writeln!(f, "duplicates {} ({share:.1} % of {of})", self.duplicates)?;
+        write!(f, "double BOS {}", self.double_bos)?;
+        if let Some(contaminated) = self.contaminated {
+            let share = percent(contaminated, self.examples);
+            write!(f, "\nshared with the evaluation data {contaminated} ({share:.1} %)")?;
+        }
         if !self.unused_keys.is_empty() {
             let keys: Vec<&str> = self.unused_keys.iter().map(String::as_str).collect();
             write!(f, "\nkeys not used: {}", keys.join(", "))?;
         }
         for warning in self.warnings() {
             write!(f, "\nwarning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl DataReport {
+    /// The histogram, a bar for each class.
+    fn write_lengths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Characters of the longest bar.
+        const WIDTH: u64 = 40;
+        let of = |p: f64| self.lengths.percentile(p);
+        writeln!(
+            f,
+            "tokens of an example: half at most {}, 90 % at most {}, 99 % at most {}, the longest {}",
+            of(50.0),
+            of(90.0),
+            of(99.0),
+            self.lengths.longest()
+        )?;
+        let classes = self.lengths.classes();
+        let most = classes.iter().map(|class| class.2).max().unwrap_or(0).max(1);
+        for (from, upto, examples) in classes {
+            let bar = "█".repeat((examples * WIDTH).div_ceil(most) as usize);
+            let bar = if bar.is_empty() { bar } else { format!(" {bar}") };
+            writeln!(f, "  {from:>7} to {upto:>7} {examples:>9}{bar}")?;
         }
         Ok(())
     }

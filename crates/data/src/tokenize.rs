@@ -3,6 +3,9 @@
 //! What is appended, which special tokens are added and which labels are masked is TRL 1.16's `_prepare_dataset`
 //! (`trl/trainer/sft_trainer.py`).
 
+use std::path::Path;
+use std::sync::Arc;
+
 use foundry_formats::Tokenizer;
 use serde_json::{Map, Value};
 
@@ -37,6 +40,8 @@ pub(crate) struct Tokenized {
     pub(crate) double_bos: bool,
     /// A message had `content: null`.
     pub(crate) null_content: bool,
+    /// The file it comes from.
+    pub(crate) source: Option<Arc<Path>>,
 }
 
 impl<'a> Tokenizing<'a> {
@@ -122,6 +127,7 @@ impl<'a> Tokenizing<'a> {
         };
         let tokens = &out.sequence.tokens;
         out.double_bos = self.bos.is_some_and(|bos| tokens.starts_with(&[bos, bos]));
+        out.source = Some(Arc::clone(&place.path));
         Ok(out)
     }
 

@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Continue a prompt or answer messages
     Generate(GenerateArgs),
+    /// Look at the data of a configuration
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Print the JSON schema of configuration files, for editors
     Schema,
 }
@@ -69,6 +72,41 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Show rows as the model sees them: learned tokens, special tokens, where one example ends and the next begins
+    Preview(PreviewArgs),
+    /// Count what the data holds and what is lost on the way: lengths, truncation, masks, end tokens, duplicates
+    Report(ReportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Rows to show
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) rows: usize,
+    /// First row to show, from 0
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) from: usize,
+    /// Show the evaluation data
+    #[arg(long)]
+    pub(crate) eval: bool,
+    /// Print one JSON object a row: tokens, labels, lengths of its sequences, and text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// Print JSON

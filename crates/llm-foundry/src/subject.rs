@@ -63,6 +63,24 @@ impl Subject {
     }
 }
 
+/// The tokenizer of a run, and the ids that end a generation, without the model: what looking at data needs.
+pub(crate) fn open_tokenizer_alone(config: &Config, quiet: bool) -> Outcome<(Tokenizer, Vec<u32>)> {
+    let model = &config.model;
+    let files = match &model.name_or_path {
+        Some(name) => {
+            let path = find(name, &model.revision, Need::Description, quiet)?;
+            Some(ModelFiles::open(&path).map_err(Failure::input)?)
+        }
+        None => None,
+    };
+    let eos_token_ids = files.as_ref().map(ModelFiles::eos_token_ids).unwrap_or_default();
+    let tokenizer = tokenizer(config, files.as_ref(), Need::Everything, quiet)?;
+    let tokenizer = tokenizer.ok_or_else(|| {
+        Failure::Input("there is no tokenizer to read the data with; name one: tokenizer.name_or_path".into())
+    })?;
+    Ok((tokenizer, eos_token_ids))
+}
+
 /// Errors about a configuration say `config.json`; there may be many of those.
 fn in_file(hf: &HfConfig, error: &foundry_models::ModelError) -> Failure {
     let text = error.to_string();

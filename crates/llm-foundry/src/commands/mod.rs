@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod chat;
+mod data;
 mod generate;
 mod plan;
 mod schema;
@@ -16,6 +17,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Plan(args) => plan::run(&args, &cli.machine),
         Command::Chat(args) => chat::run(&args, &cli.machine),
         Command::Generate(args) => generate::run(&args, &cli.machine),
+        Command::Data(command) => data::run(&command, &cli.machine),
         Command::Schema => schema::run(),
     }
 }

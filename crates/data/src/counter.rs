@@ -1,0 +1,104 @@
+//! Counting examples on their way to rows: what [`DataReport`] says about them.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+
+use foundry_formats::Tokenizer;
+
+use crate::IGNORED;
+use crate::dataset::{PackedRow, Sequence};
+use crate::report::{DataReport, FileCount};
+use crate::spec::{DataSpec, PackingStrategy};
+use crate::tokenize::Tokenized;
+
+/// Examples that are remembered to find duplicates: 8 bytes each, so memory does not grow with the data.
+const REMEMBERED: usize = 1_000_000;
+
+/// Fills a report, example by example.
+#[derive(Debug)]
+pub(crate) struct ExampleCounter {
+    pub(crate) report: DataReport,
+    /// Tokens that are kept of each example: `max_length`, unless packing splits instead of truncating.
+    pub(crate) limit: usize,
+    packing: bool,
+    eos: Vec<u32>,
+    seen: HashSet<u64>,
+}
+
+impl ExampleCounter {
+    /// Goes on from `report`, which knows what was noticed while reading.
+    pub(crate) fn new(spec: &DataSpec, tokenizer: &Tokenizer, report: DataReport) -> Self {
+        let mut eos = spec.eos_token_ids.clone();
+        eos.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+        let truncates = !spec.packing || spec.packing_strategy == PackingStrategy::Bfd;
+        let limit = spec.max_length.filter(|_| truncates).unwrap_or(usize::MAX);
+        Self { report, limit, packing: spec.packing, eos, seen: HashSet::new() }
+    }
+
+    /// Counts one example, not yet truncated.
+    pub(crate) fn example(&mut self, example: &Tokenized) {
+        let Sequence { tokens, labels } = &example.sequence;
+        let kept = tokens.len().min(self.limit);
+        let report = &mut self.report;
+        report.examples += 1;
+        report.prompt_not_prefix += usize::from(example.prompt_not_prefix);
+        report.double_bos += usize::from(example.double_bos);
+        report.null_content += usize::from(example.null_content);
+        report.truncated += usize::from(kept < tokens.len());
+        report.truncated_tokens += tokens.len() - kept;
+        report.lengths.add(tokens.len());
+        if let Some(source) = &example.source {
+            file(&mut report.files, source).tokens += kept;
+        }
+        match (tokens.is_empty(), has_label(&labels[..kept]), self.packing) {
+            (true, _, _) => report.dropped_empty += 1,
+            (false, false, true) => report.kept_unlabelled += 1,
+            (false, false, false) => report.dropped_unlabelled += 1,
+            (false, true, _) => {
+                // The first token of a sequence is never predicted, so its label does not count.
+                let ends = labels[1..kept.max(1)].iter().any(|&l| l >= 0 && self.eos.contains(&(l as u32)));
+                report.eos_trained += usize::from(ends);
+            }
+        }
+        self.duplicate(&example.sequence);
+    }
+
+    /// Counts an example whose tokens and labels were all seen before.
+    fn duplicate(&mut self, sequence: &Sequence) {
+        if self.seen.len() >= REMEMBERED {
+            return;
+        }
+        // Without a random key: the same data gives the same report.
+        let mut hasher = DefaultHasher::new();
+        sequence.tokens.hash(&mut hasher);
+        sequence.labels.hash(&mut hasher);
+        self.report.compared += 1;
+        self.report.duplicates += usize::from(!self.seen.insert(hasher.finish()));
+    }
+
+    /// Counts a row that goes to the model.
+    pub(crate) fn row(&mut self, row: &PackedRow) {
+        let report = &mut self.report;
+        report.rows += 1;
+        report.sequences += row.seq_lens.len();
+        report.tokens += row.tokens.len();
+        report.labelled_tokens += row.labelled();
+        report.longest_row = report.longest_row.max(row.tokens.len());
+    }
+}
+
+/// The entry of a file; examples usually come from the last one.
+fn file<'a>(files: &'a mut Vec<FileCount>, path: &Path) -> &'a mut FileCount {
+    let at = files.iter().rposition(|file| file.path == path).unwrap_or_else(|| {
+        files.push(FileCount { path: path.to_owned(), examples: 0, tokens: 0 });
+        files.len() - 1
+    });
+    &mut files[at]
+}
+
+/// TRL looks at all labels of an example, the first one included.
+pub(crate) fn has_label(labels: &[i32]) -> bool {
+    labels.iter().any(|&label| label != IGNORED)
+}

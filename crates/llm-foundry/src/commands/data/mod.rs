@@ -1,0 +1,32 @@
+//! `llm-foundry data`: what a run would learn from, without a model.
+
+mod preview;
+mod report;
+mod text;
+
+use crate::cli::{ConfigArgs, DataCommand, MachineArgs};
+use crate::config;
+use crate::corpus::{Corpus, CorpusFiles};
+use crate::failure::Outcome;
+use crate::machine::Machine;
+use crate::subject::open_tokenizer_alone;
+use foundry_formats::Tokenizer;
+
+/// Runs a command of the group.
+pub(crate) fn run(command: &DataCommand, machine: &MachineArgs) -> Outcome {
+    match command {
+        DataCommand::Preview(args) => preview::run(args, machine),
+        DataCommand::Report(args) => report::run(args, machine),
+    }
+}
+
+/// The data of a configuration as `train` would load it, and the tokenizer that made it.
+fn load(args: &ConfigArgs, machine: &MachineArgs) -> Outcome<(Corpus, Tokenizer)> {
+    let resolved = config::load(&args.config, &args.overrides)?;
+    let config = &resolved.config;
+    let machine_used = Machine::choose(machine, config.training.threads)?;
+    let files = CorpusFiles::find(config)?;
+    let (tokenizer, eos_token_ids) = open_tokenizer_alone(config, machine.quiet)?;
+    let corpus = files.load(config, &tokenizer, eos_token_ids, machine_used.threads)?;
+    Ok((corpus, tokenizer))
+}

@@ -1,0 +1,95 @@
+//! `data preview` and `data report`.
+
+use crate::support::Room;
+use serde_json::Value;
+
+#[test]
+fn a_preview_shows_masks_special_tokens_and_boundaries() {
+    let room = Room::new();
+    room.lora_run("");
+    let args = ["data", "preview", "config.yaml", "data.packing=true", "data.max_length=80", "--rows", "1"];
+    let said = room.foundry(&args).expect_done();
+    for word in [
+        "row 0 of",
+        "── sequence 1 of 2: ",
+        "── sequence 2 of 2: ",
+        // Everything is learned but the first token of each sequence, line breaks included.
+        "<|im_start|>⟦user↵",
+        "<|im_start|>assistant↵",
+        "<|im_end|>↵",
+        "learned; the rest is only read",
+    ] {
+        assert!(said.out.contains(word), "no `{word}` in:\n{}", said.out);
+    }
+    assert!(!said.out.contains('\u{1b}'), "no colour where standard output is no terminal");
+    let coloured = room
+        .command(&args)
+        .env("CLICOLOR_FORCE", "1")
+        .output()
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        .expect("the binary starts");
+    assert!(coloured.contains("\u{1b}[32;7m<|im_end|>\u{1b}[0m"), "{coloured}");
+    let plain =
+        room.command(&args).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").output().expect("started");
+    assert!(!String::from_utf8_lossy(&plain.stdout).contains('\u{1b}'), "NO_COLOR wins");
+
+    let json = room
+        .foundry(&["data", "preview", "config.yaml", "--rows", "2", "--from", "5", "--json"])
+        .expect_done();
+    let rows: Vec<Value> = json.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((rows.len(), &rows[1]["row"]), (2, &6.into()));
+    let count = |key: &str| rows[0][key].as_array().expect("a list").len();
+    assert_eq!(count("tokens"), count("labels"));
+    assert!(rows[0]["text"].as_str().expect("text").contains("number 5."));
+}
+
+#[test]
+fn a_report_counts_lengths_masks_and_duplicates() {
+    let room = Room::new();
+    room.lora_run("");
+    let twice = room.read("train.jsonl").repeat(2);
+    room.write("train.jsonl", twice);
+    let said = room.foundry(&["data", "report", "config.yaml", "data.eval_fraction=0.25"]).expect_done();
+    for word in [
+        "training data\n",
+        "36 example(s)",
+        "evaluation data\n",
+        "12 example(s)",
+        "half at most",
+        "double BOS 0",
+    ] {
+        assert!(said.out.contains(word), "no `{word}` in:\n{}", said.out);
+    }
+    let json = room.foundry(&["data", "report", "config.yaml", "--json"]).expect_done();
+    let report: Value = serde_json::from_str(&json.out).expect("JSON");
+    let train = &report["train"];
+    assert_eq!(
+        (&train["examples"], &train["duplicates"], &train["compared"]),
+        (&48.into(), &24.into(), &48.into())
+    );
+    assert_eq!(train["eos_trained_percent"], 100.0);
+    let counted: u64 =
+        train["lengths"].as_array().expect("classes").iter().filter_map(|c| c["examples"].as_u64()).sum();
+    assert_eq!(counted, 48);
+    assert_eq!(train["files"][0]["tokens"], train["tokens"]);
+    assert!(train["warnings"][0].as_str().expect("a warning").contains("24 of 48 example(s) repeat"));
+    assert_eq!(report["eval"], Value::Null);
+}
+
+#[test]
+fn looking_at_data_needs_no_model_weights_and_says_what_is_missing() {
+    let room = Room::new();
+    room.lora_run("");
+    let model = room.model("model");
+    std::fs::remove_file(model.join("model.safetensors")).expect("removed");
+    room.foundry(&["data", "report", "config.yaml", "model.name_or_path=model"]).expect_done();
+    std::fs::remove_file(model.join("tokenizer.json")).expect("removed");
+    room.foundry(&["data", "report", "config.yaml", "model.name_or_path=model"])
+        .expect_refusal(&["tokenizer.json"]);
+    room.foundry(&["data", "preview", "config.yaml", "--eval"])
+        .expect_refusal(&["no evaluation data", "data.eval"]);
+    room.foundry(&["data", "preview", "config.yaml", "--from", "24"])
+        .expect_refusal(&["--from 24", "24 row(s), numbered from 0"]);
+    room.foundry(&["data", "preview", "config.yaml", "data.train=nowhere.jsonl"])
+        .expect_refusal(&["no file nowhere"]);
+}
