@@ -214,6 +214,15 @@ pub enum DataError {
         /// What the tokenizer said.
         source: FormatError,
     },
+    /// A place in the data that a checkpoint keeps and that this data does not have.
+    #[error(
+        "the place in the data that the checkpoint keeps does not fit: {problem}; resume with the data and the \
+         settings under `data` of the run that wrote it, or start anew"
+    )]
+    BadState {
+        /// What does not fit.
+        problem: String,
+    },
     /// A held-out split that leaves one side empty.
     #[error(
         "a held-out split of {wanted} leaves no example on one side of the {examples} there are; choose a smaller or larger part, or name a separate file"

@@ -4,6 +4,7 @@
 //! ([`chat`]) → tokens and labels (`tokenize`, `mask`) → packed rows ([`pack`]) → batches ([`Loader`]). Rows, labels
 //! and order are those of TRL 1.16 and accelerate 1.15 for the same file and seed.
 
+mod batches;
 pub mod chat;
 mod counter;
 mod dataset;
@@ -21,6 +22,7 @@ mod source;
 mod spec;
 mod tokenize;
 
+pub use batches::{Batches, MicroBatch, Rows};
 pub use dataset::{Dataset, PackedRow, Sequence};
 pub use error::{DataError, Place};
 pub use example::{ChatExtras, Example, Message};

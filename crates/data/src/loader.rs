@@ -8,26 +8,30 @@ use std::sync::Arc;
 
 use foundry_formats::torch_rng::Mt19937;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::batches::{Batches, MicroBatch, Rows};
 use crate::dataset::PackedRow;
+use crate::error::DataError;
 
-/// A place in the stream of batches: the next batch is number `batch` (of this rank) of epoch `epoch`.
+/// A place in the stream of batches: the next rows to be dealt are those from `row` on of epoch `epoch`'s order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cursor {
     /// Epoch, from 0.
     pub epoch: u64,
-    /// Batch within the epoch, from 0.
-    pub batch: u64,
+    /// Rows of the epoch that all ranks together have been dealt.
+    pub row: u64,
 }
 
-/// An endless stream of micro-batches over packed rows.
+/// An endless stream of micro-batches over rows that can be had in any order.
 ///
 /// With one rank an epoch ends with a short batch when `batch_size` does not divide the rows. With several ranks all
 /// batches are full and all ranks have equally many, so up to `world_size · batch_size − 1` rows of the start of the
 /// epoch's order are seen twice (`even_batches`).
 #[derive(Clone, Debug)]
 pub struct Loader {
-    rows: Arc<Vec<PackedRow>>,
+    rows: Arc<dyn Rows>,
     batch_size: usize,
     seed: u64,
     shuffle: bool,
@@ -48,7 +52,7 @@ impl Loader {
     /// When there are no rows, `batch_size` is 0 or `rank` ≥ `world_size`: the callers have checked their settings, and
     /// [`crate::load`] never returns an empty data set.
     pub fn new(
-        rows: Arc<Vec<PackedRow>>,
+        rows: Arc<dyn Rows>,
         batch_size: usize,
         seed: u64,
         shuffle: bool,
@@ -71,44 +75,35 @@ impl Loader {
         }
     }
 
-    /// Micro-batches of one epoch on this rank; the same number on every rank.
-    pub fn batches_per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.batch_size).div_ceil(self.world_size)
-    }
-
     /// The place of the next batch.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Goes to a place that [`Loader::cursor`] of an equally made loader returned. A batch beyond the epoch's last one
-    /// (a checkpoint of other data or another batch size) counts on into the following epochs.
-    pub fn seek(&mut self, cursor: &Cursor) {
-        let per_epoch = self.batches_per_epoch() as u64;
-        self.cursor =
-            Cursor { epoch: cursor.epoch + cursor.batch / per_epoch, batch: cursor.batch % per_epoch };
-    }
-
-    /// The rows of the next micro-batch as one packed row; after the last batch of an epoch the next epoch begins.
-    pub fn next_batch(&mut self) -> PackedRow {
-        let indices = self.next_indices();
-        let mut batch = PackedRow::default();
-        for index in indices {
-            batch.append(&self.rows[index]);
+    /// Goes to a place that [`Loader::cursor`] of a loader over the same rows returned, whatever the number of ranks
+    /// there. `false`: the rows have no such place.
+    pub fn seek(&mut self, cursor: &Cursor) -> bool {
+        let fits = cursor.row < self.rows.len() as u64;
+        if fits {
+            self.cursor = *cursor;
+            self.order_epoch = None;
         }
-        batch
+        fits
     }
 
     /// The indices of the rows of the next micro-batch, and a step forward.
     pub fn next_indices(&mut self) -> Vec<usize> {
         self.enter_epoch();
-        let start = (self.cursor.batch as usize * self.world_size + self.rank) * self.batch_size;
+        let dealt = self.cursor.row as usize;
+        let start = dealt + self.rank * self.batch_size;
         let end = self.order.len().min(start + self.batch_size);
-        self.cursor.batch += 1;
         let indices = self.order[start..end].to_vec();
-        if self.cursor.batch as usize == self.batches_per_epoch() {
-            self.cursor = Cursor { epoch: self.cursor.epoch + 1, batch: 0 };
-        }
+        let next = dealt + self.world_size * self.batch_size;
+        self.cursor = if next < self.rows.len() {
+            Cursor { row: next as u64, ..self.cursor }
+        } else {
+            Cursor { epoch: self.cursor.epoch + 1, row: 0 }
+        };
         indices
     }
 
@@ -125,17 +120,49 @@ impl Loader {
             (0..n).collect()
         };
         if self.world_size > 1 {
-            self.fill_batches(n);
+            self.fill_batches(n - self.cursor.row as usize);
         }
         self.order_epoch = Some(epoch);
     }
 
-    /// `even_batches`: the order goes on with the rows of the first `world_size` batches until all batches are full.
-    fn fill_batches(&mut self, n: usize) {
-        let start: Vec<usize> = self.order[..n.min(self.world_size * self.batch_size)].to_vec();
-        let full = self.batches_per_epoch() * self.world_size * self.batch_size;
-        let missing = full - n;
+    /// `even_batches`: the order goes on with the rows of the first `world_size` batches until those batches that are
+    /// made of the `left` rows of the epoch are full.
+    fn fill_batches(&mut self, left: usize) {
+        let all = self.world_size * self.batch_size;
+        let start: Vec<usize> = self.order[..self.order.len().min(all)].to_vec();
+        let missing = left.next_multiple_of(all) - left;
         self.order.extend(start.iter().cycle().take(missing));
+    }
+}
+
+impl Batches for Loader {
+    fn batches_per_epoch(&self) -> Option<usize> {
+        Some(self.rows.len().div_ceil(self.batch_size).div_ceil(self.world_size))
+    }
+
+    fn next_batch(&mut self) -> Result<MicroBatch, DataError> {
+        let indices = self.next_indices();
+        let mut row = PackedRow::default();
+        for &index in &indices {
+            self.rows.append(index, &mut row)?;
+        }
+        Ok(MicroBatch { row, numbers: indices.into_iter().map(|index| index as u64).collect() })
+    }
+
+    fn state(&self) -> Value {
+        serde_json::to_value(self.cursor).expect("two numbers are plain data")
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<(), DataError> {
+        let cursor: Cursor = serde_json::from_value(state.clone())
+            .map_err(|error| DataError::BadState { problem: error.to_string() })?;
+        if self.seek(&cursor) {
+            return Ok(());
+        }
+        let (row, rows) = (cursor.row, self.rows.len());
+        Err(DataError::BadState {
+            problem: format!("it is at row {row} of an epoch, but the data has {rows} row(s)"),
+        })
     }
 }
 

@@ -10,8 +10,8 @@ fn rows(n: u32) -> Arc<Vec<PackedRow>> {
 /// Batches of epoch `epoch` on one rank.
 fn epoch(n: u32, batch: usize, seed: u64, epoch: u64, rank: usize, world: usize) -> Vec<Vec<usize>> {
     let mut loader = Loader::new(rows(n), batch, seed, true, rank, world);
-    loader.seek(&Cursor { epoch, batch: 0 });
-    (0..loader.batches_per_epoch()).map(|_| loader.next_indices()).collect()
+    assert!(loader.seek(&Cursor { epoch, row: 0 }));
+    (0..loader.batches_per_epoch().unwrap()).map(|_| loader.next_indices()).collect()
 }
 
 #[test]
@@ -48,29 +48,70 @@ fn a_sought_cursor_continues_the_stream() {
     let stream: Vec<_> = (0..9).map(|_| (whole.cursor(), whole.next_indices())).collect();
     for (cursor, expected) in stream {
         let mut resumed = Loader::new(rows(10), 3, 11, true, 1, 2);
-        resumed.seek(&cursor);
+        assert!(resumed.seek(&cursor));
         assert_eq!(resumed.next_indices(), expected, "from {cursor:?}");
     }
+}
+
+/// The numbers of the rows that `ranks` ranks see in batches of two from `cursor` to the end of its epoch.
+fn rest_of_epoch(cursor: Cursor, ranks: usize) -> Vec<usize> {
+    let mut seen = Vec::new();
+    for rank in 0..ranks {
+        let mut loader = Loader::new(rows(24), 2, 3, true, rank, ranks);
+        assert!(loader.seek(&cursor));
+        while loader.cursor().epoch == cursor.epoch {
+            seen.extend(loader.next_indices());
+        }
+    }
+    seen
+}
+
+#[test]
+fn another_number_of_ranks_sees_the_rest_of_the_epoch_once() {
+    let mut first: Vec<Vec<usize>> = Vec::new();
+    let mut cursor = Cursor::default();
+    for rank in 0..2 {
+        let mut loader = Loader::new(rows(24), 2, 3, true, rank, 2);
+        first.extend([loader.next_indices(), loader.next_indices(), loader.next_indices()]);
+        cursor = loader.cursor();
+    }
+    assert_eq!(cursor, Cursor { epoch: 0, row: 12 });
+    for ranks in [1, 2, 3, 6] {
+        let mut all = [first.concat(), rest_of_epoch(cursor, ranks)].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..24).collect::<Vec<_>>(), "{ranks} ranks go on where two stopped");
+    }
+    // Where it does not divide, the start of the order fills up the last batches, as at the end of any epoch.
+    assert_eq!(rest_of_epoch(Cursor { epoch: 0, row: 14 }, 4).len(), 16);
 }
 
 #[test]
 fn cursors_roll_over_and_survive_json() {
     let mut loader = Loader::new(rows(4), 2, 0, false, 0, 1);
-    assert_eq!(loader.next_batch().tokens, [0, 1]);
-    assert_eq!(loader.next_batch().tokens, [2, 3]);
-    assert_eq!(loader.cursor(), Cursor { epoch: 1, batch: 0 });
-    let text = serde_json::to_string(&loader.cursor()).unwrap();
-    assert_eq!(text, r#"{"epoch":1,"batch":0}"#);
-    assert_eq!(serde_json::from_str::<Cursor>(&text).unwrap(), loader.cursor());
-    loader.seek(&Cursor { epoch: 0, batch: 5 });
-    assert_eq!(loader.cursor(), Cursor { epoch: 2, batch: 1 });
+    assert_eq!(
+        loader.next_batch().unwrap(),
+        MicroBatch {
+            row: PackedRow { tokens: vec![0, 1], seq_lens: vec![1, 1], labels: vec![-100; 2] },
+            numbers: vec![0, 1],
+        }
+    );
+    let half = loader.state();
+    assert_eq!(half.to_string(), r#"{"epoch":0,"row":2}"#);
+    assert_eq!(loader.next_batch().unwrap().row.tokens, [2, 3]);
+    assert_eq!(loader.cursor(), Cursor { epoch: 1, row: 0 });
+    loader.restore(&half).unwrap();
+    assert_eq!(loader.next_batch().unwrap().row.tokens, [2, 3]);
+    let error = loader.restore(&serde_json::json!({"epoch": 0, "row": 4})).unwrap_err().to_string();
+    assert!(error.contains("it is at row 4 of an epoch, but the data has 4 row(s)"), "{error}");
+    let error = loader.restore(&serde_json::json!({"epoch": 0, "batch": 4})).unwrap_err().to_string();
+    assert!(error.contains("unknown field `batch`"), "{error}");
 }
 
 #[test]
 fn a_batch_is_one_flattened_row() {
     let row = |t: u32| PackedRow { tokens: vec![t, t], seq_lens: vec![1, 1], labels: vec![-100, -100] };
     let mut loader = Loader::new(Arc::new(vec![row(1), row(2)]), 2, 0, false, 0, 1);
-    let batch = loader.next_batch();
+    let batch = loader.next_batch().unwrap().row;
     assert_eq!(batch.tokens, [1, 1, 2, 2]);
     assert_eq!(batch.seq_lens, [1, 1, 1, 1]);
     assert_eq!(batch.labels.len(), 4);

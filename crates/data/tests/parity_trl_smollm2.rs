@@ -11,7 +11,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foundry_data::{DataSpec, Loader, PackingStrategy, load};
+use foundry_data::{Batches as _, DataSpec, Loader, PackingStrategy, load};
 use foundry_formats::{Tokenizer, safetensors};
 
 fn directory(variable: &str) -> PathBuf {
@@ -42,7 +42,7 @@ fn the_first_ten_batches_are_trls() {
     };
     let mut loader = Loader::new(Arc::new(dataset.rows), 1, 0, true, 0, 1);
     for i in 0..10 {
-        let batch = loader.next_batch();
+        let batch = loader.next_batch().expect("rows in memory").row;
         let tokens: Vec<i64> = batch.tokens.iter().map(|&t| i64::from(t)).collect();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
         let positions: Vec<i64> = batch.position_ids().into_iter().map(i64::from).collect();

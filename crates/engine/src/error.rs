@@ -38,9 +38,9 @@ pub enum EngineError {
         /// NaN or an infinity.
         value: f64,
         /// Rows of the data set that this rank saw in the step.
-        rows: Vec<usize>,
+        rows: Vec<u64>,
         /// Those whose micro-batch had a loss that was not finite.
-        suspects: Vec<usize>,
+        suspects: Vec<u64>,
     },
 
     /// The model failed.
@@ -50,6 +50,15 @@ pub enum EngineError {
         step: u64,
         /// Its error.
         source: BoxedError,
+    },
+
+    /// The data could not be read on.
+    #[error("step {step}: {source}")]
+    Data {
+        /// The step, from 1.
+        step: u64,
+        /// What is wrong, and where.
+        source: Box<foundry_data::DataError>,
     },
 
     /// Ranks lost each other.
@@ -86,13 +95,13 @@ pub enum EngineError {
 }
 
 /// At most twelve numbers, then how many more.
-fn list(rows: &[usize]) -> String {
-    let shown: Vec<String> = rows.iter().take(12).map(usize::to_string).collect();
+fn list(rows: &[u64]) -> String {
+    let shown: Vec<String> = rows.iter().take(12).map(u64::to_string).collect();
     let more = rows.len().saturating_sub(12);
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{tail}", shown.join(", "))
 }
 
-fn already_in(rows: &[usize]) -> String {
+fn already_in(rows: &[u64]) -> String {
     if rows.is_empty() { String::new() } else { format!(" (not finite already in row {})", list(rows)) }
 }

@@ -78,6 +78,7 @@ impl Progress {
         self.window.entropy += taken.sums.entropy;
         self.window.correct += taken.sums.correct;
         self.window.labelled += taken.sums.count;
+        self.window.data_seconds += taken.data_seconds;
         StepReport {
             step: self.step,
             total_steps: self.timetable.total_steps,
@@ -88,6 +89,7 @@ impl Progress {
             tokens: taken.tokens,
             labelled_tokens: taken.sums.count,
             seconds,
+            data_seconds: taken.data_seconds,
         }
     }
 
@@ -107,6 +109,7 @@ impl Progress {
             entropy: window.entropy / labelled,
             peak_rss_bytes: None,
             seconds: self.seconds,
+            data_seconds: window.data_seconds,
         }
     }
 
@@ -130,7 +133,7 @@ impl Progress {
             step: self.step,
             total_steps: self.timetable.total_steps,
             epoch: self.epoch(),
-            cursor: run.loader.cursor(),
+            data: run.loader.state(),
             batches_per_epoch: self.timetable.batches_per_epoch,
             world_size: run.comm.world_size(),
             optimizer: run.optimizer.name().to_owned(),

@@ -46,6 +46,8 @@ pub struct StepReport {
     pub labelled_tokens: u64,
     /// Wall time of the step.
     pub seconds: f64,
+    /// The part of it that this rank waited for its data.
+    pub data_seconds: f64,
 }
 
 /// A line of the log: means since the last line.
@@ -73,6 +75,9 @@ pub struct LogRecord {
     pub peak_rss_bytes: Option<u64>,
     /// Seconds of training since the start of the run, without evaluation and checkpoints.
     pub seconds: f64,
+    /// Seconds since the last line in which training waited for data.
+    #[serde(default)]
+    pub data_seconds: f64,
 }
 
 /// A held-out split was evaluated. All means are over labelled tokens, whatever the batches.

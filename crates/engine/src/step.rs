@@ -7,9 +7,10 @@ use crate::error::EngineError;
 use crate::optim::Update;
 use crate::seeds::micro_batch_seed;
 use crate::trainer::Run;
-use foundry_data::{Cursor, IGNORED, PackedRow};
+use foundry_data::{IGNORED, MicroBatch, PackedRow};
 use foundry_kernels::LossSums;
 use foundry_models::{Batch, Objective};
+use std::time::Instant;
 
 /// What a step is.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Taken {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     pub(crate) tokens: u64,
+    /// Seconds that this rank waited for its micro-batches.
+    pub(crate) data_seconds: f64,
 }
 
 /// Labelled tokens of a row; the first token of a sequence is never predicted, whatever its label says.
@@ -48,11 +51,12 @@ pub(crate) fn labelled_tokens(row: &PackedRow) -> u64 {
 
 /// Takes one step. On an error nothing has been updated.
 pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) -> Result<Taken, EngineError> {
-    let cursor = run.loader.cursor();
-    let rows: Vec<PackedRow> = (0..plan.micro_batches).map(|_| run.loader.next_batch()).collect();
+    let began = Instant::now();
+    let batches = micro_batches(run, plan)?;
+    let data_seconds = began.elapsed().as_secs_f64();
 
     let mut counts = [0.0, 0.0];
-    for row in &rows {
+    for MicroBatch { row, .. } in &batches {
         counts[0] += labelled_tokens(row) as f64;
         counts[1] += row.tokens.len() as f64;
     }
@@ -63,7 +67,7 @@ pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) ->
     run.model.zero_grad(run.backend);
     let mut sums = LossSums::default();
     let mut not_finite = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
+    for (index, MicroBatch { row, .. }) in batches.iter().enumerate() {
         let batch = Batch { tokens: &row.tokens, seq_lens: &row.seq_lens, labels: &row.labels };
         let seed = micro_batch_seed(run.args.seed, plan.step, index as u64, run.comm.rank() as u64);
         let found = run
@@ -81,7 +85,7 @@ pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) ->
     let grad_norm = reduce_gradients(run)?;
     for (quantity, value) in [("loss", loss), ("gradient norm", grad_norm)] {
         if !value.is_finite() {
-            return Err(non_finite(run, plan, cursor, quantity, value, &not_finite));
+            return Err(non_finite(plan, &batches, quantity, value, &not_finite));
         }
     }
 
@@ -89,7 +93,7 @@ pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) ->
     let update = Update { step: plan.step, learning_rate: plan.learning_rate, grad_scale };
     run.optimizer.update(run.backend, &update, run.model.parameters_mut());
     run.model.after_update(run.backend);
-    Ok(Taken { sums, loss, grad_norm, tokens: counts[1] as u64 })
+    Ok(Taken { sums, loss, grad_norm, tokens: counts[1] as u64, data_seconds })
 }
 
 /// `min(1, max_norm/(norm + 1e-6))` (torch 2.15 `clip_grad_norm_`); a `max_norm` of 0 turns clipping off.
@@ -116,20 +120,23 @@ fn reduce_gradients(run: &mut Run<'_>) -> Result<f64, EngineError> {
     Ok(squares.sqrt())
 }
 
-/// The error that names the rows of the step: the loader deals them out a second time from where the step began.
+/// The micro-batches of the step.
+fn micro_batches(run: &mut Run<'_>, plan: &StepPlan) -> Result<Vec<MicroBatch>, EngineError> {
+    let failed = |source| EngineError::Data { step: plan.step, source: Box::new(source) };
+    (0..plan.micro_batches).map(|_| run.loader.next_batch().map_err(failed)).collect()
+}
+
+/// The error that names the rows of the step.
 fn non_finite(
-    run: &Run<'_>,
     plan: &StepPlan,
-    cursor: Cursor,
+    batches: &[MicroBatch],
     quantity: &'static str,
     value: f64,
     micro_batches: &[usize],
 ) -> EngineError {
-    let mut again = run.loader.clone();
-    again.seek(&cursor);
-    let rows: Vec<Vec<usize>> = (0..plan.micro_batches).map(|_| again.next_indices()).collect();
-    let suspects = micro_batches.iter().flat_map(|&index| rows[index].clone()).collect();
-    let (step, epoch, rows) = (plan.step, plan.epoch, rows.concat());
+    let rows = batches.iter().flat_map(|batch| batch.numbers.clone()).collect();
+    let suspects = micro_batches.iter().flat_map(|&index| batches[index].numbers.clone()).collect();
+    let (step, epoch) = (plan.step, plan.epoch);
     EngineError::NonFinite { step, epoch, quantity, value, rows, suspects }
 }
 

@@ -1,6 +1,6 @@
 //! When a run steps, logs, evaluates, saves and ends, all known before it starts.
 
-use crate::arguments::{IntervalStrategy, TrainingArgs};
+use crate::arguments::{ArgumentError, IntervalStrategy, TrainingArgs};
 
 /// The steps of a run. Steps are counted from 1; "step 0" is the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +53,23 @@ impl Timetable {
             logging_first_step: args.logging_first_step,
             eval: interval(args.eval_strategy, eval_steps),
             save: interval(args.save_strategy, args.save_steps.resolve(total_steps)),
+        }
+    }
+
+    /// The timetable of a run over data whose length may be unknown. Without a length `max_steps` must say when to end,
+    /// and counts as one epoch, as in transformers.
+    pub fn of(args: &TrainingArgs, batches_per_epoch: Option<usize>) -> Result<Self, ArgumentError> {
+        match (batches_per_epoch, u64::try_from(args.max_steps)) {
+            (Some(batches), _) => Ok(Self::new(args, batches)),
+            (None, Ok(steps)) if steps > 0 => {
+                let batches = steps.saturating_mul(args.gradient_accumulation_steps.max(1) as u64);
+                Ok(Self::new(args, usize::try_from(batches).unwrap_or(usize::MAX)))
+            }
+            (None, _) => Err(ArgumentError {
+                key: "max_steps",
+                value: args.max_steps.to_string(),
+                expected: "1 or more: how long a pass over streamed data is, is not known",
+            }),
         }
     }
 
@@ -126,6 +143,18 @@ mod tests {
         // An accumulation longer than the epoch: one short step an epoch.
         let long = table(3, |a| a.gradient_accumulation_steps = 8);
         assert_eq!((long.steps_per_epoch, long.total_steps, long.micro_batches(2)), (1, 3, 3));
+    }
+
+    #[test]
+    fn data_of_unknown_length_needs_max_steps_and_is_one_epoch() {
+        let mut args = TrainingArgs { gradient_accumulation_steps: 4, ..TrainingArgs::default() };
+        let error = Timetable::of(&args, None).unwrap_err().to_string();
+        assert!(error.starts_with("training.max_steps is -1, expected 1 or more"), "{error}");
+        args.max_steps = 10;
+        let table = Timetable::of(&args, None).unwrap();
+        assert_eq!((table.total_steps, table.steps_per_epoch, table.micro_batches(10)), (10, 10, 4));
+        assert_eq!((table.epoch(5), table.epoch(10)), (0.5, 1.0));
+        assert_eq!(Timetable::of(&args, Some(7)).unwrap(), Timetable::new(&args, 7));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::schedule::Schedule;
 use crate::step::{self, StepPlan};
 use crate::timetable::Timetable;
 use foundry_comm::Communicator;
-use foundry_data::Loader;
+use foundry_data::Batches;
 use foundry_kernels::Backend;
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub struct Run<'a> {
     /// How it is updated; made for the model's parameters.
     pub optimizer: &'a mut dyn Optimizer,
     /// This rank's micro-batches, at the start of the first epoch.
-    pub loader: &'a mut Loader,
+    pub loader: &'a mut dyn Batches,
     /// The held-out split, if there is one.
     pub evaluation: Option<Evaluation<'a>>,
     /// Who is told what happens, in order.
@@ -46,7 +46,7 @@ pub struct Run<'a> {
 pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
     run.args.validate()?;
     run.args.validate_evaluation(run.evaluation.is_some())?;
-    let timetable = Timetable::new(run.args, run.loader.batches_per_epoch());
+    let timetable = Timetable::of(run.args, run.loader.batches_per_epoch())?;
     let schedule = schedule(run.args, timetable.total_steps)?;
     let objective = objective(run.args);
     let mut progress = start(run, timetable)?;
@@ -106,7 +106,10 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
     if let Some(checkpoint) = run.resume {
         changed = check(run, checkpoint, &timetable)?;
         checkpoint::restore(&checkpoint.path, run.backend, run.model, run.optimizer)?;
-        run.loader.seek(&checkpoint.state.cursor);
+        let (path, state) = (&checkpoint.path, &checkpoint.state.data);
+        run.loader
+            .restore(state)
+            .map_err(|source| ResumeError::Data { path: path.clone(), source: Box::new(source) })?;
         progress = Progress::resumed(timetable, &checkpoint.state);
     }
     let report = StartReport {

@@ -154,6 +154,7 @@ pub(crate) mod tests {
             entropy: 1.5,
             peak_rss_bytes: None,
             seconds: 1.0,
+            data_seconds: 0.0,
         }
     }
 
@@ -169,6 +170,7 @@ pub(crate) mod tests {
             tokens: 100,
             labelled_tokens: 50,
             seconds: 1.0,
+            data_seconds: 0.0,
         }
     }
 
@@ -211,6 +213,7 @@ pub(crate) mod tests {
             "entropy",
             "peak_rss_bytes",
             "seconds",
+            "data_seconds",
         ];
         assert_eq!(keys, promised, "and no event key");
     }

@@ -129,6 +129,15 @@ pub enum ResumeError {
         differences: Vec<Difference>,
     },
 
+    /// The data has no such place as the checkpoint keeps.
+    #[error("{}: {source}", path.display())]
+    Data {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What does not fit.
+        source: Box<foundry_data::DataError>,
+    },
+
     /// The run ends before it.
     #[error(
         "{}: the checkpoint is at step {step}, beyond the run's {total_steps} steps; raise max_steps (or \

@@ -2,12 +2,11 @@
 
 use super::Facts;
 use crate::arguments::TrainingArgs;
-use foundry_data::Cursor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Where a run stands. Seeds of dropout and noise are functions of `arguments.seed` and the step, the learning rate one
-/// of `arguments` and the step, and the data's order one of `arguments` and `cursor`, so nothing more is needed.
+/// of `arguments` and the step, and the data's order one of `arguments` and `data`, so nothing more is needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerState {
@@ -17,8 +16,8 @@ pub struct TrainerState {
     pub total_steps: u64,
     /// Epochs seen, the present one in part.
     pub epoch: f64,
-    /// Place of the next micro-batch on each rank.
-    pub cursor: Cursor,
+    /// Place of the next micro-batch, as [`foundry_data::Batches::state`] gave it; a value of the data crate.
+    pub data: Value,
     /// Micro-batches of an epoch on each rank.
     pub batches_per_epoch: u64,
     /// Ranks.
@@ -62,6 +61,9 @@ pub struct LogWindow {
     pub correct: u64,
     /// Labelled tokens.
     pub labelled: u64,
+    /// Seconds waited for data.
+    #[serde(default)]
+    pub data_seconds: f64,
 }
 
 /// The evaluation with the lowest loss.
@@ -98,7 +100,8 @@ mod tests {
 
     #[test]
     fn sums_that_are_no_numbers_stay_readable() {
-        let window = LogWindow { steps: 2, loss: 3.5, entropy: f64::NAN, correct: 1, labelled: 4 };
+        let window =
+            LogWindow { steps: 2, loss: 3.5, entropy: f64::NAN, correct: 1, labelled: 4, data_seconds: 0.25 };
         let text = serde_json::to_string(&window).unwrap();
         assert!(text.contains("\"entropy\":null"), "{text}");
         let read: LogWindow = serde_json::from_str(&text).unwrap();

@@ -39,7 +39,7 @@ fn curve(dir: &Path) -> Vec<Value> {
     lines
         .filter(|line| line["event"].is_null() || line["event"] == "eval")
         .map(|mut line| {
-            for key in ["seconds", "tokens_per_second", "eval_seconds"] {
+            for key in ["seconds", "data_seconds", "tokens_per_second", "eval_seconds"] {
                 line.as_object_mut().unwrap().remove(key);
             }
             line

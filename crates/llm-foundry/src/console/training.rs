@@ -19,6 +19,8 @@ pub(crate) struct TrainingConsole {
     seconds: Option<f64>,
     tokens_per_second: Option<f64>,
     peak_rss: Option<u64>,
+    /// Seconds of training at the last line of the log.
+    logged_seconds: f64,
 }
 
 impl TrainingConsole {
@@ -31,6 +33,7 @@ impl TrainingConsole {
             seconds: None,
             tokens_per_second: None,
             peak_rss: None,
+            logged_seconds: 0.0,
         }
     }
 
@@ -40,6 +43,13 @@ impl TrainingConsole {
             None => anstream::eprintln!("{text}"),
         }
         self.last_line = Instant::now();
+    }
+
+    /// How much of the time since the last line went into waiting for data, where it is worth a word.
+    fn waiting(&mut self, record: &LogRecord) -> String {
+        let passed = record.seconds - std::mem::replace(&mut self.logged_seconds, record.seconds);
+        let share = 100.0 * record.data_seconds / passed.max(1e-9);
+        if share > 1.0 { format!("  {share:.0} % waiting for data") } else { String::new() }
     }
 
     fn status(&self) -> String {
@@ -99,12 +109,13 @@ impl Callback for TrainingConsole {
 
     fn on_log(&mut self, record: &mut LogRecord) -> Result<(), EngineError> {
         let speed = record.tokens_per_second.map_or_else(String::new, |s| format!("  {s:.0} tokens/s"));
+        let waiting = self.waiting(record);
         let memory = match self.bar {
             Some(_) => String::new(),
             None => record.peak_rss_bytes.map_or_else(String::new, |rss| format!("  {}", bytes(rss))),
         };
         self.line(&format!(
-            "step {:<5} epoch {:<6.2} loss {:<8.4} accuracy {:<6.3} grad norm {:<8.3} lr {:.2e}{speed}{memory}",
+            "step {:<5} epoch {:<6.2} loss {:<8.4} accuracy {:<6.3} grad norm {:<8.3} lr {:.2e}{speed}{memory}{waiting}",
             record.step,
             record.epoch,
             record.loss,
