@@ -26,6 +26,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     report.step("check without default features", || {
         cargo(&["check", "--quiet", "--package", "llm-foundry", "--no-default-features"])
     });
+    report.step("fuzz targets compile", || fuzz_targets(&cargo));
     report.step("tests", || cargo(&test_command(model.is_some())));
     report.step("doc tests", || cargo(&["test", "--quiet", "--workspace", "--doc"]));
     report.close()
@@ -49,6 +50,18 @@ fn real_model(report: &mut Report) -> Result<Option<PathBuf>> {
         }
     });
     Ok(found)
+}
+
+/// libFuzzer's entries are a workspace of their own, because libFuzzer is C++. What they do is tested with all else.
+fn fuzz_targets(cargo: &impl Fn(&[&str]) -> Result<()>) -> Result<()> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    if !shell::answers(&compiler, &["--version"]) {
+        println!("      SKIPPED: there is no C++ compiler (`{compiler}`), so libFuzzer cannot be built");
+        println!("      the corpus and its mutations run among the tests all the same");
+        return Ok(());
+    }
+    let target = shell::target_dir().display().to_string();
+    cargo(&["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", &target])
 }
 
 /// A cargo command that knows where the model is and never reaches for the hub.
