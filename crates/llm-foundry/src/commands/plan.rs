@@ -12,6 +12,9 @@ use std::io::Write;
 pub(crate) fn run(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
     let quiet = machine.quiet || args.json;
     let resolved = config::load(&args.config.config, &args.config.overrides)?;
+    if args.config.print_config {
+        return Ok(anstream::stdout().write_all(resolved.to_yaml_with_origins().as_bytes())?);
+    }
     let machine = Machine::choose(machine, resolved.config.training.threads)?;
     let plan = Plan::make(&resolved, machine, Need::Description, quiet)?;
     let text = match args.json {

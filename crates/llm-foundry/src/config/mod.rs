@@ -1,6 +1,8 @@
 //! Reading a configuration: file and command line in, a typed [`Config`] or all that is wrong with it out. No model or
 //! data file is touched here.
 
+mod compose;
+mod interpolation;
 mod overrides;
 mod problem;
 mod read;
@@ -15,7 +17,7 @@ pub(crate) use problem::Problems;
 pub(crate) use sections::*;
 pub(crate) use values::Modules;
 
-use problem::{Problem, Sources};
+use problem::{Problem, SourceText, Sources};
 use std::path::Path;
 use tree::{Node, Place, Value};
 
@@ -25,6 +27,7 @@ pub(crate) struct Resolved {
     /// The typed sections.
     pub(crate) config: Config,
     written: Node,
+    sources: Sources,
 }
 
 /// Why there is no configuration.
@@ -36,36 +39,45 @@ pub(crate) enum ConfigError {
     Wrong(Box<Problems>),
 }
 
-/// Reads the file at `path` and applies the overrides.
+/// Reads the file at `path` with all that it builds on, and applies the overrides.
 pub(crate) fn load(path: &Path, overrides: &[String]) -> Result<Resolved, ConfigError> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable(name.clone(), error))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-        let what = format!("line {line} is not UTF-8 text");
-        ConfigError::Unreadable(name.clone(), std::io::Error::new(std::io::ErrorKind::InvalidData, what))
-    })?;
+    let text = read_text(path).map_err(|error| ConfigError::Unreadable(name.clone(), error))?;
     from_text(&name, text, overrides)
+}
+
+/// The text of a file; an error where it is not UTF-8.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    String::from_utf8(std::fs::read(path)?).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
+        let what = format!("line {line} is not UTF-8 text");
+        std::io::Error::new(std::io::ErrorKind::InvalidData, what)
+    })
+}
+
+fn not_yaml(file: usize, error: &yaml::SyntaxError) -> Problem {
+    let help = error.message.contains("alias").then(|| "put a text that begins with * in quotes".to_owned());
+    let message = format!("this is not YAML: {}", error.message);
+    Problem { place: Some(Place::File(file, error.at..error.at)), message, help }
 }
 
 /// Reads a configuration from its text.
 pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Result<Resolved, ConfigError> {
-    let sources = Sources { file: name.to_owned(), text, arguments: overrides.to_vec() };
+    let main = SourceText { name: name.to_owned(), text };
+    let mut sources = Sources { files: vec![main], arguments: overrides.to_vec() };
     let wrong = |list, sources| Err(ConfigError::Wrong(Box::new(Problems { list, sources })));
-    let mut tree = match yaml::parse(&sources.text, &Place::File) {
-        Ok(tree) => tree,
-        Err(error) => {
-            let place = Some(Place::File(error.at..error.at));
-            let help =
-                error.message.contains("alias").then(|| "put a text that begins with * in quotes".to_owned());
-            let message = format!("this is not YAML: {}", error.message);
-            return wrong(vec![Problem { place, message, help }], sources);
-        }
+    let mut own = match yaml::parse(&sources.files[0].text, &|r| Place::File(0, r)) {
+        Ok(own) => own,
+        Err(error) => return wrong(vec![not_yaml(0, &error)], sources),
     };
     let known = known_paths();
-    let mut problems = overrides::apply(&mut tree, overrides, &known);
-    problems.extend(empty_sections(&tree));
+    // What the file is made of can be overridden too (`preset=trl`), but only before it is put together.
+    let mut problems = overrides::apply(&mut own, overrides, &known, overrides::Which::Composition);
+    let (mut tree, more) = compose::compose(Path::new(name), own, &mut sources);
+    problems.extend(more);
+    problems.extend(overrides::apply(&mut tree, overrides, &known, overrides::Which::Values));
+    problems.extend(interpolation::resolve(&mut tree, &defaults(), &|name| std::env::var(name).ok()));
     let (config, more) = read::read_all::<Config>(tree.clone(), &known);
     problems.extend(more);
     if let Some(config) = &config {
@@ -78,7 +90,7 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
     problems.sort_by_key(|p| p.place.as_ref().map_or((usize::MAX, 0), Place::order));
     problems.dedup();
     match config {
-        Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree }),
+        Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree, sources }),
         _ => wrong(problems, sources),
     }
 }
@@ -102,15 +114,27 @@ fn empty_sections(tree: &Node) -> Vec<Problem> {
     }]
 }
 
+/// A configuration with every section, and each key at its default.
+fn complete() -> serde_json::Map<String, serde_json::Value> {
+    let complete = Config { lora: Some(LoraSection::default()), ..Config::default() };
+    match serde_json::to_value(complete).expect("a configuration is plain data") {
+        serde_json::Value::Object(sections) => sections,
+        _ => unreachable!("a struct is an object"),
+    }
+}
+
+/// Every key at its default, for references to keys that were not written.
+fn defaults() -> Node {
+    // JSON is YAML.
+    let text = serde_json::Value::Object(complete()).to_string();
+    yaml::parse(&text, &|r| Place::File(0, r)).expect("JSON is YAML")
+}
+
 /// Every path of a configuration, sections first: what overrides and suggestions may name.
 fn known_paths() -> Vec<String> {
-    let complete = Config { lora: Some(LoraSection::default()), ..Config::default() };
-    let serde_json::Value::Object(sections) =
-        serde_json::to_value(complete).expect("a configuration is plain data")
-    else {
-        unreachable!("a struct is an object")
-    };
+    let sections = complete();
     let mut paths: Vec<String> = sections.keys().cloned().collect();
+    paths.extend(compose::KEYS.map(str::to_owned));
     for (section, value) in sections {
         if let serde_json::Value::Object(keys) = &value {
             paths.extend(keys.keys().map(|key| format!("{section}.{key}")));

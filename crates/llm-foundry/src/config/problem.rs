@@ -8,12 +8,38 @@ use std::ops::Range;
 /// The texts that places point into.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
-    /// Name of the configuration file as the user wrote it.
-    pub(crate) file: String,
-    /// Its text.
-    pub(crate) text: String,
+    /// The configuration file, then what it is composed from.
+    pub(crate) files: Vec<SourceText>,
     /// The overrides on the command line.
     pub(crate) arguments: Vec<String>,
+}
+
+/// A configuration file, or a built-in preset.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceText {
+    /// Its name as the user wrote it.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+impl Sources {
+    /// Name of the configuration file.
+    fn main(&self) -> &str {
+        self.files.first().map_or("", |file| &file.name)
+    }
+
+    /// For people: `my.yaml:7`, or the argument that set a value.
+    pub(crate) fn describe(&self, place: &Place) -> String {
+        match place {
+            Place::Argument(i, _) => format!("command line: {}", self.arguments[*i]),
+            Place::File(i, range) => {
+                let SourceText { name, text } = &self.files[*i];
+                let before = &text.as_bytes()[..range.start.min(text.len())];
+                format!("{name}:{}", before.iter().filter(|&&b| b == b'\n').count() + 1)
+            }
+        }
+    }
 }
 
 /// One thing that is wrong.
@@ -41,18 +67,21 @@ impl Problems {
     pub(crate) fn render(&self, colour: bool) -> String {
         let mut text: Vec<String> = self.list.iter().map(|p| self.render_one(p, colour)).collect();
         if self.list.len() > 1 {
-            text.push(format!("{} problems in {}", self.list.len(), self.sources.file));
+            text.push(format!("{} problems in {}", self.list.len(), self.sources.main()));
         }
         text.join("\n\n")
     }
 
     fn render_one(&self, problem: &Problem, colour: bool) -> String {
         let (path, source, span) = match &problem.place {
-            Some(Place::File(span)) => (self.sources.file.as_str(), self.sources.text.as_str(), span.clone()),
+            Some(Place::File(i, span)) => {
+                let SourceText { name, text } = &self.sources.files[*i];
+                (name.as_str(), text.as_str(), span.clone())
+            }
             Some(Place::Argument(i, span)) => {
                 ("command line", self.sources.arguments[*i].as_str(), span.clone())
             }
-            None => (self.sources.file.as_str(), "", 0..0),
+            None => (self.sources.main(), "", 0..0),
         };
         let help = problem.help.as_deref().map(|help| Level::HELP.message(help));
         let title = Level::ERROR.primary_title(problem.message.as_str());

@@ -9,19 +9,24 @@ impl Resolved {
     pub(crate) fn defaults(&self) -> Vec<(String, String)> {
         self.lines()
             .into_iter()
-            .filter(|line| !line.written)
+            .filter(|line| line.origin.is_none())
             .map(|line| (line.path.join("."), line.value))
             .collect()
     }
 
     /// The configuration as YAML; filled-in values carry the comment `# default`.
     pub(crate) fn to_yaml(&self) -> String {
-        let mut text = String::from(
-            "# Written by llm-foundry. Values marked `default` were not in the configuration.\n",
-        );
+        let head = "# Written by llm-foundry. Values marked `default` were not in the configuration.\n";
+        let mark = |line: &Line| if line.origin.is_some() { String::new() } else { "  # default".into() };
+        format!("{head}{}", self.yaml(mark))
+    }
+
+    /// Every value on a line of its own, followed by its mark.
+    fn yaml(&self, mark: impl Fn(&Line) -> String) -> String {
+        let mut text = String::new();
         let mut section = String::new();
         for line in self.lines() {
-            let mark = if line.written { "" } else { "  # default" };
+            let mark = mark(&line);
             let key = line.path.last().map_or("", String::as_str);
             let indent = if line.path.len() > 1 {
                 if section != line.path[0] {
@@ -35,6 +40,14 @@ impl Resolved {
             let _ = writeln!(text, "{indent}{key}: {}{mark}", line.value);
         }
         text
+    }
+
+    /// The configuration as YAML, each value with the place that it comes from.
+    pub(crate) fn to_yaml_with_origins(&self) -> String {
+        self.yaml(|line| match &line.origin {
+            Some(origin) => format!("  # {origin}"),
+            None => "  # default".into(),
+        })
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -56,15 +69,16 @@ impl Resolved {
 
     fn line(&self, path: Vec<String>, value: &Value) -> Line {
         let keys: Vec<&str> = path.iter().map(String::as_str).collect();
-        let written = self.written.at(&keys).is_some();
-        Line { path, value: flow(value), written }
+        let origin = self.written.entry(&keys).map(|entry| self.sources.describe(&entry.key_place));
+        Line { path, value: flow(value), origin }
     }
 }
 
 struct Line {
     path: Vec<String>,
     value: String,
-    written: bool,
+    /// Where it was written; `None`: nowhere, it is the default.
+    origin: Option<String>,
 }
 
 /// A value on one line. JSON is YAML, except that plain texts read better without quotes.

@@ -5,18 +5,20 @@ use std::ops::Range;
 /// Where something was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Bytes of the configuration file.
-    File(Range<usize>),
+    /// Bytes of the n-th text of [`Sources`](super::problem::Sources): the configuration file is number 0, those that
+    /// it extends and presets follow.
+    File(usize, Range<usize>),
     /// Bytes of the n-th override on the command line.
     Argument(usize, Range<usize>),
 }
 
 impl Place {
-    /// Reading order: the file before the command line, then by position.
+    /// Reading order: files before the command line, then by position.
     pub(crate) fn order(&self) -> (usize, usize) {
+        const COMMAND_LINE: usize = usize::MAX / 2;
         match self {
-            Place::File(range) => (0, range.start),
-            Place::Argument(index, range) => (index + 1, range.start),
+            Place::File(file, range) => (*file, range.start),
+            Place::Argument(index, range) => (COMMAND_LINE + index, range.start),
         }
     }
 }
@@ -94,6 +96,24 @@ impl Node {
         let Value::Map(entries) = &mut self.value else { return None };
         let at = entries.iter().position(|e| e.key == *first)?;
         if rest.is_empty() { Some(entries.remove(at)) } else { entries[at].node.remove(rest) }
+    }
+
+    /// Lays `over` over this tree: mappings are merged key by key, everything else replaces what is here.
+    pub(crate) fn merge(&mut self, over: Node) {
+        match (&mut self.value, over.value) {
+            (Value::Map(here), Value::Map(entries)) => {
+                for entry in entries {
+                    match here.iter_mut().find(|e| e.key == entry.key) {
+                        Some(old) => {
+                            old.key_place = entry.key_place;
+                            old.node.merge(entry.node);
+                        }
+                        None => here.push(entry),
+                    }
+                }
+            }
+            (_, value) => *self = Node { value, place: over.place },
+        }
     }
 
     /// Sets the value at a path of keys, making mappings on the way. A value that is in the way (a scalar where a

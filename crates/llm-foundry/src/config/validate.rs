@@ -37,7 +37,8 @@ impl Rules<'_> {
     fn place(&self, path: &str) -> Option<Place> {
         let keys: Vec<&str> = path.split('.').collect();
         if let Some(entry) = self.tree.entry(&keys) {
-            let empty = matches!(&entry.node.place, Place::File(r) | Place::Argument(_, r) if r.is_empty());
+            let empty =
+                matches!(&entry.node.place, Place::File(_, r) | Place::Argument(_, r) if r.is_empty());
             return Some(if empty { entry.key_place.clone() } else { entry.node.place.clone() });
         }
         self.tree.entry(&keys[..1]).map(|section| section.key_place.clone())

@@ -165,7 +165,7 @@ pub(crate) fn scalar(text: &str) -> String {
         && !text.starts_with('-')
         && !text.ends_with('.')
         && matches!(
-            parse(text, &|r| Place::File(r)),
+            parse(text, &|r| Place::File(0, r)),
             Ok(Node { value: Value::Text(back), .. }) if back == text
         );
     // JSON strings are YAML's double-quoted scalars.
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Node {
-        parse(text, &Place::File).expect("valid YAML")
+        parse(text, &|r| Place::File(0, r)).expect("valid YAML")
     }
 
     #[test]
@@ -185,13 +185,13 @@ mod tests {
         let text = "# Überschrift\nlora:\n  r: 16\n  target: [a, \"b\"]\n";
         let tree = read(text);
         let entry = tree.entry(&["lora", "r"]).expect("there");
-        let Place::File(key) = entry.key_place.clone() else { panic!("a file place") };
-        let Place::File(value) = entry.node.place.clone() else { panic!("a file place") };
+        let Place::File(_, key) = entry.key_place.clone() else { panic!("a file place") };
+        let Place::File(_, value) = entry.node.place.clone() else { panic!("a file place") };
         assert_eq!((&text[key], &text[value]), ("r", "16"));
         let Value::List(items) = &tree.at(&["lora", "target"]).expect("there").value else {
             panic!("a list")
         };
-        let Place::File(second) = items[1].place.clone() else { panic!("a file place") };
+        let Place::File(_, second) = items[1].place.clone() else { panic!("a file place") };
         assert_eq!(&text[second], "\"b\"");
     }
 
@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn broken_yaml_has_a_byte() {
-        let error = parse("a: 1\nb: [1, 2\nc: 3\n", &Place::File).expect_err("unclosed list");
+        let error = parse("a: 1\nb: [1, 2\nc: 3\n", &|r| Place::File(0, r)).expect_err("unclosed list");
         assert!(error.at >= 5, "{error:?}");
-        let error = parse("a: 1\na: 2\n", &Place::File).expect_err("duplicate key");
+        let error = parse("a: 1\na: 2\n", &|r| Place::File(0, r)).expect_err("duplicate key");
         assert_eq!(error.message, "duplicate key `a`: it is written twice; keep one of them");
     }
 
@@ -234,7 +234,7 @@ mod tests {
             ("a: &x [*x]\n", "alias"),
             (deep.as_str(), "nested too deeply"),
         ] {
-            let error = parse(text, &Place::File).expect_err(words);
+            let error = parse(text, &|r| Place::File(0, r)).expect_err(words);
             assert!(error.message.contains(words), "{error:?}");
         }
     }

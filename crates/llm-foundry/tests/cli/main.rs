@@ -1,6 +1,7 @@
 //! The real binary, as a user meets it: exit codes, messages, files.
 
 mod answers;
+mod composition;
 mod data;
 mod output;
 mod plans;

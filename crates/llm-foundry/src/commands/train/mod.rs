@@ -24,6 +24,7 @@ use foundry_engine::optim::AdamW;
 use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, StepReport, Summary, fit};
 use foundry_kernels::CpuBackend;
 use foundry_models::{Decoder, Tuning};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +32,9 @@ use std::sync::Arc;
 pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     let quiet = machine_args.quiet;
     let resolved = config::load(&args.config.config, &args.config.overrides)?;
+    if args.config.print_config {
+        return Ok(anstream::stdout().write_all(resolved.to_yaml_with_origins().as_bytes())?);
+    }
     let config = &resolved.config;
     let output_dir = expand_home(config.output_dir.as_deref().ok_or_else(|| no_output_dir(&args))?);
     let existing = match (&args.resume, args.overwrite_output_dir) {
