@@ -76,6 +76,39 @@ pub enum LossType {
     Dft,
 }
 
+/// The optimiser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Optim {
+    /// AdamW.
+    #[default]
+    #[serde(rename = "adamw_torch_fused")]
+    AdamW,
+    /// AdamW with moments of eight bits.
+    #[serde(rename = "adamw_bnb_8bit")]
+    AdamW8Bit,
+    /// Lion.
+    #[serde(rename = "lion_32bit")]
+    Lion,
+    /// Stochastic gradient descent.
+    #[serde(rename = "sgd")]
+    Sgd,
+    /// Adafactor with a given learning rate.
+    #[serde(rename = "adafactor")]
+    Adafactor,
+}
+
+/// What SGD is told besides, torch's names and defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SgdArgs {
+    /// Decay of the momentum buffer; 0: none.
+    pub momentum: f64,
+    /// The gradient enters the momentum buffer with the factor `1 - dampening`.
+    pub dampening: f64,
+    /// Nesterov's correction.
+    pub nesterov: bool,
+}
+
 /// What a run is told. Names and meanings are those of transformers 5.23 `TrainingArguments` and TRL 1.16 `SFTConfig`;
 /// the defaults are TRL's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,11 +132,15 @@ pub struct TrainingArgs {
     pub lr_scheduler_kwargs: Map<String, Value>,
     /// Warm-up, in steps or as a share of all steps.
     pub warmup_steps: StepCount,
+    /// The optimiser.
+    pub optim: Optim,
+    /// Momentum of SGD.
+    pub sgd: SgdArgs,
     /// Decoupled weight decay; norms and biases are excluded.
     pub weight_decay: f64,
-    /// AdamW's β₁.
+    /// β₁ of AdamW and Lion.
     pub adam_beta1: f64,
-    /// AdamW's β₂.
+    /// β₂ of AdamW and Lion.
     pub adam_beta2: f64,
     /// AdamW's ε.
     pub adam_epsilon: f64,
@@ -149,6 +186,8 @@ impl Default for TrainingArgs {
             lr_scheduler_type: SchedulerType::Linear,
             lr_scheduler_kwargs: Map::new(),
             warmup_steps: StepCount::steps(0),
+            optim: Optim::AdamW,
+            sgd: SgdArgs::default(),
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -222,8 +261,24 @@ impl TrainingArgs {
             norm,
             "a number of 0 (no clipping) or more",
         )?;
+        self.validate_sgd()?;
         self.validate_objective()?;
         self.validate_intervals()
+    }
+
+    fn validate_sgd(&self) -> Result<(), ArgumentError> {
+        let SgdArgs { momentum, dampening, nesterov } = self.sgd;
+        require((0.0..1.0).contains(&momentum), "optim_args", momentum, "a momentum from 0 to below 1")?;
+        require((0.0..=1.0).contains(&dampening), "optim_args", dampening, "a dampening from 0 to 1")?;
+        let possible = !nesterov || (momentum > 0.0 && dampening == 0.0);
+        require(
+            possible,
+            "optim_args",
+            "nesterov=true",
+            "a momentum above 0 and no dampening with nesterov",
+        )?;
+        let alone = self.optim == Optim::Sgd || self.sgd == SgdArgs::default();
+        require(alone, "optim_args", "momentum", "none where optim is not sgd")
     }
 
     fn validate_objective(&self) -> Result<(), ArgumentError> {
@@ -315,6 +370,19 @@ mod tests {
             with(|a| a.adam_epsilon = 0.0),
             with(|a| a.adam_epsilon = 1e-50),
             with(|a| a.max_grad_norm = -1.0),
+            with(|a| a.sgd.momentum = 0.9),
+            with(|a| {
+                a.optim = Optim::Sgd;
+                a.sgd.momentum = 1.0;
+            }),
+            with(|a| {
+                a.optim = Optim::Sgd;
+                a.sgd.dampening = -0.5;
+            }),
+            with(|a| {
+                a.optim = Optim::Sgd;
+                a.sgd.nesterov = true;
+            }),
             with(|a| a.label_smoothing_factor = 1.0),
             with(|a| {
                 a.label_smoothing_factor = 0.1;
@@ -340,6 +408,10 @@ mod tests {
             "adam_epsilon",
             "adam_epsilon",
             "max_grad_norm",
+            "optim_args",
+            "optim_args",
+            "optim_args",
+            "optim_args",
             "label_smoothing_factor",
             "label_smoothing_factor",
             "neftune_noise_alpha",

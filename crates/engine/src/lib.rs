@@ -21,7 +21,7 @@ mod step;
 mod timetable;
 mod trainer;
 
-pub use arguments::{ArgumentError, IntervalStrategy, LossType, StepCount, TrainingArgs};
+pub use arguments::{ArgumentError, IntervalStrategy, LossType, Optim, SgdArgs, StepCount, TrainingArgs};
 pub use error::{BoxedError, EngineError};
 pub use evaluation::Evaluation;
 pub use language_model::DecoderLanguageModel;

@@ -5,6 +5,12 @@ pub(crate) fn micro_batch_seed(seed: u64, step: u64, micro_batch: u64, rank: u64
     [step, micro_batch, rank].into_iter().fold(mix(seed), |state, part| mix(state.wrapping_add(part)))
 }
 
+/// Seed of the rounding of one parameter in one step.
+pub(crate) fn rounding_seed(seed: u64, step: u64, parameter: u64) -> u64 {
+    // Apart from the seeds of dropout and noise, which mix two more numbers.
+    mix(mix(mix(seed ^ 0x524f_554e_4449_4e47).wrapping_add(step)).wrapping_add(parameter))
+}
+
 /// SplitMix64's output function (Steele, Lea & Flood 2014).
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);

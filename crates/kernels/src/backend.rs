@@ -11,7 +11,7 @@
 //! - Results have the same bits for any number of threads and on every run.
 //! - A shape or dtype that does not fit is a bug of the caller: the operation panics and names both.
 
-use crate::{Allocator, Buffer};
+use crate::{Allocator, Buffer, Rounding};
 
 /// `C = alpha · op(A) · op(B)` (or `+=`), `op(A)` is `m × k`, `op(B)` is `k × n`, `C` is `m × n`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,6 +180,88 @@ pub struct AdamW {
     pub step: u64,
     /// The gradient is multiplied by this first (clipping).
     pub grad_scale: f32,
+    /// How a bf16 parameter is rounded.
+    pub rounding: Rounding,
+}
+
+/// One Lion update (see the folder `lion`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lion {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Share of the momentum in the direction.
+    pub beta1: f64,
+    /// Decay of the momentum.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The gradient is multiplied by this first (clipping).
+    pub grad_scale: f32,
+    /// How a bf16 parameter is rounded.
+    pub rounding: Rounding,
+}
+
+/// One update of stochastic gradient descent (see the folder `sgd`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the momentum buffer; 0: none.
+    pub momentum: f64,
+    /// The gradient enters the momentum buffer with the factor `1 - dampening`, except in the first step.
+    pub dampening: f64,
+    /// Nesterov's correction.
+    pub nesterov: bool,
+    /// L2 penalty, added to the gradient as in torch.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// The gradient is multiplied by this first (clipping).
+    pub grad_scale: f32,
+    /// How a bf16 parameter is rounded.
+    pub rounding: Rounding,
+}
+
+/// One Adafactor update (see the folder `adafactor`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adafactor {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Added to squared gradients.
+    pub eps: f64,
+    /// The update's root mean square is brought down to this.
+    pub clip_threshold: f64,
+    /// The means decay by `1 - step^decay_rate`.
+    pub decay_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// The gradient is multiplied by this first (clipping).
+    pub grad_scale: f32,
+    /// How a bf16 parameter is rounded.
+    pub rounding: Rounding,
+}
+
+/// Adafactor's means of squared gradients, f32.
+pub enum SquaredMeans<'a> {
+    /// Of a matrix: over its rows and over its columns.
+    Matrix {
+        /// One for each row.
+        row: &'a mut Buffer,
+        /// One for each column.
+        column: &'a mut Buffer,
+    },
+    /// Element by element.
+    Vector(&'a mut Buffer),
+}
+
+/// A moment in eight bits: codes (U8) and the greatest magnitude of each block of 256 (f32).
+pub struct BlockwiseState<'a> {
+    /// One for each element.
+    pub codes: &'a mut Buffer,
+    /// One for each block.
+    pub absmax: &'a mut Buffer,
 }
 
 /// Operations on buffers. One implementation per kind of device, chosen once when a run is planned.
@@ -194,6 +276,10 @@ pub trait Backend: Allocator + Send + Sync {
     fn upload_u32(&self, src: &[u32], dst: &mut Buffer);
     /// Reads `src[offset..offset+dst.len()]` (f32 or bf16) as f32.
     fn download(&self, src: &Buffer, offset: usize, dst: &mut [f32]);
+    /// Writes `src` to `dst[offset..]` (U8).
+    fn upload_u8(&self, src: &[u8], dst: &mut Buffer, offset: usize);
+    /// Reads `src[offset..offset+dst.len()]` (U8).
+    fn download_u8(&self, src: &Buffer, offset: usize, dst: &mut [u8]);
     /// `dst[dst_at..dst_at+n] = src[src_at..src_at+n]`; the dtypes may differ (f32 ⇄ bf16).
     fn copy(&self, n: usize, src: &Buffer, src_at: usize, dst: &mut Buffer, dst_at: usize);
     /// `x[0..n] = value` (f32 or bf16).
@@ -330,6 +416,30 @@ pub trait Backend: Allocator + Send + Sync {
     fn add_uniform_noise(&self, n: usize, magnitude: f32, seed: u64, x: &mut Buffer);
 
     // ---- updates ---------------------------------------------------------------------------------------------
-    /// One AdamW update; all buffers f32.
+    // Parameters are f32, or bf16 and rounded as the operation says; gradients and states are f32.
+    /// One AdamW update.
     fn adamw(&self, n: usize, op: &AdamW, grad: &Buffer, param: &mut Buffer, m: &mut Buffer, v: &mut Buffer);
+    /// One AdamW update with moments of eight bits.
+    fn adamw_8bit(
+        &self,
+        n: usize,
+        op: &AdamW,
+        grad: &Buffer,
+        param: &mut Buffer,
+        m: BlockwiseState<'_>,
+        v: BlockwiseState<'_>,
+    );
+    /// One Lion update.
+    fn lion(&self, n: usize, op: &Lion, grad: &Buffer, param: &mut Buffer, m: &mut Buffer);
+    /// One SGD update; `momentum`: exactly where `op.momentum` is not 0.
+    fn sgd(&self, n: usize, op: &Sgd, grad: &Buffer, param: &mut Buffer, momentum: Option<&mut Buffer>);
+    /// One Adafactor update of a parameter `[rows, columns]`.
+    fn adafactor(
+        &self,
+        shape: [usize; 2],
+        op: &Adafactor,
+        grad: &Buffer,
+        param: &mut Buffer,
+        means: SquaredMeans<'_>,
+    );
 }

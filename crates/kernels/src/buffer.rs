@@ -124,6 +124,18 @@ impl Buffer {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 
+    /// The elements of a U8 buffer.
+    pub(crate) fn u8(&self) -> &[u8] {
+        self.expect(Dtype::U8);
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The elements of a U8 buffer, to be written.
+    pub(crate) fn u8_mut(&mut self) -> &mut [u8] {
+        self.expect(Dtype::U8);
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+
     /// The elements of a U32 buffer.
     pub(crate) fn u32(&self) -> &[u32] {
         self.expect(Dtype::U32);

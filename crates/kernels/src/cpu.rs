@@ -4,9 +4,10 @@ use crate::buffer::Ledger;
 use crate::pool::Pool;
 use crate::rope::Direction;
 use crate::{
-    AdamW, Allocator, Attention, Backend, Buffer, Dtype, Isa, LinearCrossEntropy, LossSums, Matmul,
-    MemoryClass, RowLoss, Span, adamw, attention, bias, copy, dropout, embedding, linear_cross_entropy,
-    matmul, noise, residual, rmsnorm, rope, sum_of_squares, swiglu,
+    Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, Isa, LinearCrossEntropy,
+    Lion, LossSums, Matmul, MemoryClass, RowLoss, Sgd, Span, SquaredMeans, adafactor, adamw, adamw_8bit,
+    attention, bias, copy, dropout, embedding, linear_cross_entropy, lion, matmul, noise, residual, rmsnorm,
+    rope, sgd, sum_of_squares, swiglu,
 };
 
 /// Kernels for this machine's processor.
@@ -51,6 +52,12 @@ impl Backend for CpuBackend {
     }
     fn download(&self, src: &Buffer, offset: usize, dst: &mut [f32]) {
         copy::download(&self.pool, self.isa, src, offset, dst);
+    }
+    fn upload_u8(&self, src: &[u8], dst: &mut Buffer, offset: usize) {
+        dst.u8_mut()[offset..offset + src.len()].copy_from_slice(src);
+    }
+    fn download_u8(&self, src: &Buffer, offset: usize, dst: &mut [u8]) {
+        dst.copy_from_slice(&src.u8()[offset..offset + dst.len()]);
     }
     fn copy(&self, n: usize, src: &Buffer, src_at: usize, dst: &mut Buffer, dst_at: usize) {
         copy::copy(&self.pool, self.isa, n, src, src_at, dst, dst_at);
@@ -214,5 +221,32 @@ impl Backend for CpuBackend {
     }
     fn adamw(&self, n: usize, op: &AdamW, grad: &Buffer, param: &mut Buffer, m: &mut Buffer, v: &mut Buffer) {
         adamw::step(&self.pool, self.isa, n, op, grad, param, m, v);
+    }
+    fn adamw_8bit(
+        &self,
+        n: usize,
+        op: &AdamW,
+        grad: &Buffer,
+        param: &mut Buffer,
+        m: BlockwiseState<'_>,
+        v: BlockwiseState<'_>,
+    ) {
+        adamw_8bit::step(&self.pool, self.isa, n, op, grad, param, m, v);
+    }
+    fn lion(&self, n: usize, op: &Lion, grad: &Buffer, param: &mut Buffer, m: &mut Buffer) {
+        lion::step(&self.pool, self.isa, n, op, grad, param, m);
+    }
+    fn sgd(&self, n: usize, op: &Sgd, grad: &Buffer, param: &mut Buffer, momentum: Option<&mut Buffer>) {
+        sgd::step(&self.pool, self.isa, n, op, grad, param, momentum);
+    }
+    fn adafactor(
+        &self,
+        shape: [usize; 2],
+        op: &Adafactor,
+        grad: &Buffer,
+        param: &mut Buffer,
+        means: SquaredMeans<'_>,
+    ) {
+        adafactor::step(&self.pool, self.isa, shape, op, grad, param, means);
     }
 }

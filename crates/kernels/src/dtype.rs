@@ -9,6 +9,8 @@ pub enum Dtype {
     Bf16,
     /// Unsigned 32-bit integers: token ids and positions.
     U32,
+    /// Bytes: codes of quantised numbers.
+    U8,
 }
 
 impl Dtype {
@@ -17,6 +19,7 @@ impl Dtype {
         match self {
             Dtype::F32 | Dtype::U32 => 4,
             Dtype::Bf16 => 2,
+            Dtype::U8 => 1,
         }
     }
 }

@@ -7,7 +7,9 @@
 //! `H` head width, `F` feed-forward width, `V` vocabulary, `R` LoRA rank, `O` output width. A buffer named `x_td`
 //! holds `T × D` numbers; `dx` is the gradient of the loss with respect to `x`.
 
+mod adafactor;
 mod adamw;
+mod adamw_8bit;
 mod attention;
 mod backend;
 mod bias;
@@ -16,9 +18,11 @@ mod copy;
 mod cpu;
 mod dropout;
 mod dtype;
+mod dynamic_map;
 mod embedding;
 mod lanes;
 mod linear_cross_entropy;
+mod lion;
 mod math;
 mod matmul;
 mod noise;
@@ -29,6 +33,8 @@ mod reference;
 mod residual;
 mod rmsnorm;
 mod rope;
+mod rounding;
+mod sgd;
 pub mod simd;
 mod sum_of_squares;
 mod swiglu;
@@ -36,10 +42,13 @@ mod swiglu;
 mod testing;
 
 pub use backend::{
-    AdamW, Attention, Backend, LinearCrossEntropy, LossSums, Matmul, RowLoss, Span, TokenLoss,
+    Adafactor, AdamW, Attention, Backend, BlockwiseState, LinearCrossEntropy, Lion, LossSums, Matmul,
+    RowLoss, Sgd, Span, SquaredMeans, TokenLoss,
 };
 pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
 pub use cpu::CpuBackend;
 pub use dtype::Dtype;
+pub use matmul::scratch::scratch_bound;
 pub use reference::ReferenceBackend;
+pub use rounding::Rounding;
 pub use simd::Isa;

@@ -14,6 +14,8 @@ pub(crate) enum Stream {
     Dropout,
     /// Noise on embeddings.
     Noise,
+    /// Rounding of updated parameters.
+    Rounding,
 }
 
 /// Words per call of [`words`]: sixteen blocks, one per lane of a wide register.

@@ -5,9 +5,10 @@
 use crate::buffer::Ledger;
 use crate::operand::{Operand, with_operand};
 use crate::{
-    AdamW, Allocator, Attention, Backend, Buffer, Dtype, LinearCrossEntropy, LossSums, Matmul, MemoryClass,
-    RowLoss, Span, adamw, attention, bias, dropout, embedding, linear_cross_entropy, matmul, noise, rmsnorm,
-    rope, swiglu,
+    Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, LinearCrossEntropy, Lion,
+    LossSums, Matmul, MemoryClass, Rounding, RowLoss, Sgd, Span, SquaredMeans, adafactor, adamw, adamw_8bit,
+    attention, bias, dropout, embedding, linear_cross_entropy, lion, matmul, noise, rmsnorm, rope, rounding,
+    sgd, swiglu,
 };
 
 /// Every operation by its definition: operands are widened to f64, results rounded once when stored.
@@ -33,6 +34,18 @@ fn update(n: usize, x: &mut Buffer, f: impl FnOnce(&mut [f64])) {
     let mut wide = values(n, x);
     f(&mut wide);
     store(&wide, x);
+}
+
+/// Lets `f` change the first `n` elements of a parameter, which is rounded as an update says.
+fn update_param(n: usize, rounding: Rounding, x: &mut Buffer, f: impl FnOnce(&mut [f64])) {
+    if x.dtype() == Dtype::F32 {
+        return update(n, x, f);
+    }
+    let mut wide = values(n, x);
+    f(&mut wide);
+    let rounded: Vec<f64> =
+        wide.iter().enumerate().map(|(i, x)| f64::from(rounding::reference(rounding, i, *x))).collect();
+    store(&rounded, x);
 }
 
 /// The same, if there is a buffer.
@@ -73,6 +86,12 @@ impl Backend for ReferenceBackend {
             let src = &src.typed::<T>()[offset..offset + dst.len()];
             dst.iter_mut().zip(src).for_each(|(y, x)| *y = x.widen());
         });
+    }
+    fn upload_u8(&self, src: &[u8], dst: &mut Buffer, offset: usize) {
+        dst.u8_mut()[offset..offset + src.len()].copy_from_slice(src);
+    }
+    fn download_u8(&self, src: &Buffer, offset: usize, dst: &mut [u8]) {
+        dst.copy_from_slice(&src.u8()[offset..offset + dst.len()]);
     }
     fn copy(&self, n: usize, src: &Buffer, src_at: usize, dst: &mut Buffer, dst_at: usize) {
         let mut wide = vec![0.0; n];
@@ -281,8 +300,53 @@ impl Backend for ReferenceBackend {
 
     fn adamw(&self, n: usize, op: &AdamW, grad: &Buffer, param: &mut Buffer, m: &mut Buffer, v: &mut Buffer) {
         let grad = values(n, grad);
-        update(n, param, |param| {
+        update_param(n, op.rounding, param, |param| {
             update(n, m, |m| update(n, v, |v| adamw::reference::step(op, &grad, param, m, v)));
+        });
+    }
+    fn adamw_8bit(
+        &self,
+        n: usize,
+        op: &AdamW,
+        grad: &Buffer,
+        param: &mut Buffer,
+        m: BlockwiseState<'_>,
+        v: BlockwiseState<'_>,
+    ) {
+        let grad = values(n, grad);
+        let [m, v] = [m, v].map(|state| (&mut state.codes.u8_mut()[..n], state.absmax.f32_mut()));
+        update_param(n, op.rounding, param, |param| adamw_8bit::reference::step(op, &grad, param, m, v));
+    }
+    fn lion(&self, n: usize, op: &Lion, grad: &Buffer, param: &mut Buffer, m: &mut Buffer) {
+        let grad = values(n, grad);
+        update_param(n, op.rounding, param, |param| {
+            update(n, m, |m| lion::reference::step(op, &grad, param, m));
+        });
+    }
+    fn sgd(&self, n: usize, op: &Sgd, grad: &Buffer, param: &mut Buffer, momentum: Option<&mut Buffer>) {
+        let grad = values(n, grad);
+        update_param(n, op.rounding, param, |param| {
+            update_some(n, momentum, |momentum| sgd::reference::step(op, &grad, param, momentum));
+        });
+    }
+    fn adafactor(
+        &self,
+        [rows, columns]: [usize; 2],
+        op: &Adafactor,
+        grad: &Buffer,
+        param: &mut Buffer,
+        means: SquaredMeans<'_>,
+    ) {
+        use adafactor::reference::{Means, step};
+        let n = rows * columns;
+        let grad = values(n, grad);
+        update_param(n, op.rounding, param, |param| match means {
+            SquaredMeans::Matrix { row, column } => update(rows, row, |row| {
+                update(columns, column, |column| {
+                    step(op, columns, &grad, param, Means::Matrix { row, column });
+                });
+            }),
+            SquaredMeans::Vector(v) => update(n, v, |v| step(op, columns, &grad, param, Means::Vector(v))),
         });
     }
 }

@@ -39,6 +39,22 @@ pub(crate) fn buffer(dtype: Dtype, x: &[f32]) -> Buffer {
     buffer
 }
 
+/// Starting values of the optimisers' golden numbers (`crates/kernels/golden/`): short binary fractions.
+pub(crate) fn golden_start(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 5 % 32) as f32 - 15.5) / 16.0).collect()
+}
+
+/// Gradients of the optimisers' golden numbers.
+pub(crate) fn golden_gradient(n: usize, step: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 37 + step * 101) % 64) as f32 / 64.0 - 0.492_187_5).collect()
+}
+
+/// Compares with golden bits: within `tolerance` of the greatest magnitude.
+pub(crate) fn assert_near(name: &str, tolerance: f32, got: &[f32], golden: &[u32]) {
+    let golden: Vec<f32> = golden.iter().map(|bits| f32::from_bits(*bits)).collect();
+    compare(name, tolerance, std::slice::from_ref(&golden), &[got.to_vec()]);
+}
+
 /// A buffer of ids.
 pub(crate) fn ids(x: &[u32]) -> Buffer {
     let mut buffer = Buffer::host(Dtype::U32, x.len());

@@ -6,7 +6,7 @@ use crate::model::Trainable;
 use crate::optim::Optimizer;
 use foundry_formats::safetensors::{self, Entry, Writer};
 use foundry_formats::{StoredDtype, TensorSource};
-use foundry_kernels::{Backend, Buffer};
+use foundry_kernels::{Backend, Buffer, Dtype};
 use std::path::Path;
 
 /// Numbers moved between device and disk at a time.
@@ -14,6 +14,14 @@ const PIECE: usize = 1 << 20;
 
 /// Kind of a parameter's value, beside the optimiser's kinds.
 const VALUE: &str = "param";
+
+/// Name, shape and stored type of a tensor that a file must hold.
+type Wanted = (String, Vec<usize>, StoredDtype);
+
+/// How a buffer is stored: codes as bytes, everything else as f32, in which bfloat16 is exact.
+fn stored(buffer: &Buffer) -> StoredDtype {
+    if buffer.dtype() == Dtype::U8 { StoredDtype::U8 } else { StoredDtype::F32 }
+}
 
 /// Writes the file into `dir`. Flushed to disk when this returns.
 pub(crate) fn write(
@@ -23,20 +31,25 @@ pub(crate) fn write(
     optimizer: &dyn Optimizer,
 ) -> Result<(), CheckpointError> {
     let parameters = model.parameters();
-    let values = parameters.iter().enumerate().map(|(index, p)| (VALUE, index, &p.value));
-    let state = optimizer.state().into_iter().map(|t| (t.kind, t.parameter, t.buffer));
-    let tensors: Vec<(String, &[usize], &Buffer)> = values
-        .chain(state)
-        .map(|(kind, index, buffer)| {
-            (format!("{kind}.{}", parameters[index].name), parameters[index].shape.as_slice(), buffer)
-        })
-        .collect();
+    let values = parameters.iter().map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), &p.value));
+    let named = |kind: &str, index: usize| format!("{kind}.{}", parameters[index].name);
+    let state = optimizer.state().into_iter().map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
+    let tensors: Vec<(String, Vec<usize>, &Buffer)> = values.chain(state).collect();
     let entries: Vec<Entry> =
-        tensors.iter().map(|(name, shape, _)| Entry::new(name.clone(), StoredDtype::F32, shape)).collect();
+        tensors.iter().map(|(name, shape, buffer)| Entry::new(name.clone(), stored(buffer), shape)).collect();
     let metadata = [("format".to_owned(), "pt".to_owned())];
     let mut writer = Writer::create(&dir.join(OPTIMIZER), &entries, &metadata)?;
     for (name, shape, buffer) in &tensors {
         let elements: usize = shape.iter().product();
+        if buffer.dtype() == Dtype::U8 {
+            let mut codes = vec![0; elements.min(PIECE)];
+            for start in (0..elements).step_by(PIECE) {
+                let codes = &mut codes[..PIECE.min(elements - start)];
+                backend.download_u8(buffer, start, codes);
+                writer.write_bytes(name, codes)?;
+            }
+            continue;
+        }
         let mut piece = vec![0.0; elements.min(PIECE)];
         for start in (0..elements).step_by(PIECE) {
             let piece = &mut piece[..PIECE.min(elements - start)];
@@ -56,39 +69,44 @@ pub(crate) fn restore(
 ) -> Result<(), EngineError> {
     let path = dir.join(OPTIMIZER);
     let source = safetensors::open(&path).map_err(CheckpointError::from)?;
-    let shapes: Vec<(String, Vec<usize>)> =
-        model.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-    let expected = |kind: &str, index: usize| (format!("{kind}.{}", shapes[index].0), &shapes[index].1);
-    let mut wanted: Vec<_> = (0..shapes.len()).map(|index| expected(VALUE, index)).collect();
-    wanted.extend(optimizer.state().iter().map(|tensor| expected(tensor.kind, tensor.parameter)));
+    let names: Vec<String> = model.parameters().iter().map(|p| p.name.clone()).collect();
+    let named = |kind: &str, index: usize| format!("{kind}.{}", names[index]);
+    let values = model
+        .parameters()
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (named(VALUE, i), p.shape.clone(), stored(&p.value)));
+    let state = optimizer.state();
+    let state = state.into_iter().map(|t| (named(t.kind, t.parameter), t.shape, stored(t.buffer)));
+    let wanted: Vec<Wanted> = values.chain(state).collect();
     compare(source.as_ref(), &wanted)
         .map_err(|problem| ResumeError::OtherTensors { path: path.clone(), problem })?;
 
     for (index, parameter) in model.parameters_mut().iter_mut().enumerate() {
-        read(source.as_ref(), &expected(VALUE, index).0, backend, &mut parameter.value)?;
+        read(source.as_ref(), &named(VALUE, index), backend, &mut parameter.value)?;
     }
     for tensor in optimizer.state_mut() {
-        read(source.as_ref(), &expected(tensor.kind, tensor.parameter).0, backend, tensor.buffer)?;
+        read(source.as_ref(), &named(tensor.kind, tensor.parameter), backend, tensor.buffer)?;
     }
     model.after_update(backend);
     Ok(())
 }
 
 /// The file must hold exactly these tensors.
-fn compare(source: &dyn TensorSource, wanted: &[(String, &Vec<usize>)]) -> Result<(), String> {
-    for (name, shape) in wanted {
+fn compare(source: &dyn TensorSource, wanted: &[Wanted]) -> Result<(), String> {
+    for (name, shape, dtype) in wanted {
         match source.find(name) {
             None => return Err(format!("it has no tensor '{name}'")),
-            Some(found) if found.shape != **shape => {
+            Some(found) if found.shape != *shape => {
                 return Err(format!("tensor '{name}' has shape {:?}, this run's has {shape:?}", found.shape));
             }
-            Some(found) if found.dtype != StoredDtype::F32 => {
-                return Err(format!("tensor '{name}' is {:?}, checkpoints hold F32", found.dtype));
+            Some(found) if found.dtype != *dtype => {
+                return Err(format!("tensor '{name}' is {:?}, this run's is {dtype:?}", found.dtype));
             }
             Some(_) => {}
         }
     }
-    let known = |name: &str| wanted.iter().any(|(wanted, _)| wanted == name);
+    let known = |name: &str| wanted.iter().any(|(wanted, ..)| wanted == name);
     if source.tensors().len() == wanted.len() {
         return Ok(());
     }
@@ -105,6 +123,17 @@ fn read(
     buffer: &mut Buffer,
 ) -> Result<(), CheckpointError> {
     let elements = buffer.len();
+    if buffer.dtype() == Dtype::U8 {
+        let mut codes = vec![0; elements.min(PIECE)];
+        for start in (0..elements).step_by(PIECE) {
+            let codes = &mut codes[..PIECE.min(elements - start)];
+            let mut numbers = vec![0; codes.len()];
+            source.read_i64(name, start, &mut numbers)?;
+            codes.iter_mut().zip(numbers).for_each(|(code, number)| *code = number as u8);
+            backend.upload_u8(codes, buffer, start);
+        }
+        return Ok(());
+    }
     let mut piece = vec![0.0; elements.min(PIECE)];
     for start in (0..elements).step_by(PIECE) {
         let piece = &mut piece[..PIECE.min(elements - start)];

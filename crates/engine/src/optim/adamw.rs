@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019) in torch 2.15's order of operations; the arithmetic is the kernel's
 //! ([`foundry_kernels::AdamW`]). 8 bytes of state per trained number.
 
-use super::{Optimizer, StateTensor, Update};
+use super::{Optimizer, StateTensor, Update, alike, check_count, shapes};
 use crate::arguments::TrainingArgs;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
 use foundry_models::Parameter;
@@ -14,6 +14,7 @@ pub struct AdamW {
     weight_decay: f64,
     /// First and second moment of each parameter.
     moments: Vec<[Buffer; 2]>,
+    shapes: Vec<Vec<usize>>,
 }
 
 impl AdamW {
@@ -28,6 +29,7 @@ impl AdamW {
             eps: args.adam_epsilon,
             weight_decay: args.weight_decay,
             moments: parameters.iter().map(zeros).collect(),
+            shapes: shapes(parameters),
         }
     }
 }
@@ -41,12 +43,8 @@ impl Optimizer for AdamW {
     }
 
     fn update(&mut self, backend: &dyn Backend, update: &Update, parameters: &mut [Parameter]) {
-        assert_eq!(
-            parameters.len(),
-            self.moments.len(),
-            "the optimiser was made for another list of parameters"
-        );
-        for (parameter, [m, v]) in parameters.iter_mut().zip(&mut self.moments) {
+        check_count(parameters, self.moments.len());
+        for (index, (parameter, [m, v])) in parameters.iter_mut().zip(&mut self.moments).enumerate() {
             let op = foundry_kernels::AdamW {
                 lr: update.learning_rate,
                 beta1: self.beta1,
@@ -55,23 +53,22 @@ impl Optimizer for AdamW {
                 weight_decay: if parameter.decay { self.weight_decay } else { 0.0 },
                 step: update.step,
                 grad_scale: update.grad_scale,
+                rounding: update.rounding(index, parameter),
             };
             backend.adamw(parameter.elements(), &op, &parameter.grad, &mut parameter.value, m, v);
         }
     }
 
     fn state(&self) -> Vec<StateTensor<&Buffer>> {
-        let tensors = self.moments.iter().enumerate().flat_map(|(parameter, moments)| {
-            KINDS.iter().zip(moments).map(move |(kind, buffer)| StateTensor { kind, parameter, buffer })
-        });
-        tensors.collect()
+        let of =
+            |which: usize| alike(KINDS[which], &self.shapes, self.moments.iter().map(move |m| &m[which]));
+        of(0).chain(of(1)).collect()
     }
 
     fn state_mut(&mut self) -> Vec<StateTensor<&mut Buffer>> {
-        let tensors = self.moments.iter_mut().enumerate().flat_map(|(parameter, moments)| {
-            KINDS.iter().zip(moments).map(move |(kind, buffer)| StateTensor { kind, parameter, buffer })
-        });
-        tensors.collect()
+        let (m, v): (Vec<_>, Vec<_>) = self.moments.iter_mut().map(|[m, v]| (m, v)).unzip();
+        let first = alike(KINDS[0], &self.shapes, m.into_iter());
+        first.chain(alike(KINDS[1], &self.shapes, v.into_iter())).collect()
     }
 }
 
@@ -96,7 +93,7 @@ mod tests {
             backend.upload(&[2.0], &mut parameter.value, 0);
         }
         let mut adamw = AdamW::allocate(&backend, &parameters, &args);
-        let update = Update { step: 1, learning_rate: 0.1, grad_scale: 1.0 };
+        let update = Update { step: 1, learning_rate: 0.1, grad_scale: 1.0, seed: 0 };
         adamw.update(&backend, &update, &mut parameters);
         let value = |i: usize| {
             let mut value = [0.0];
@@ -124,7 +121,7 @@ mod tests {
         for (index, (gradient, expected)) in torch.into_iter().enumerate() {
             // Clipping enters as a factor: halving a doubled gradient changes nothing.
             backend.upload(&gradient.map(|g| 2.0 * g), &mut parameters[0].grad, 0);
-            let update = Update { step: index as u64 + 1, learning_rate: 0.1, grad_scale: 0.5 };
+            let update = Update { step: index as u64 + 1, learning_rate: 0.1, grad_scale: 0.5, seed: 0 };
             adamw.update(&backend, &update, &mut parameters);
             let mut value = [0.0f32; 2];
             backend.download(&parameters[0].value, 0, &mut value);
@@ -143,6 +140,6 @@ mod tests {
         let optimizer = meter.allocated().into_iter().find(|(class, _)| *class == MemoryClass::Optimizer);
         assert_eq!(optimizer, Some((MemoryClass::Optimizer, 8 * (1024 + 64))));
         let names: Vec<(&str, usize)> = adamw.state().iter().map(|t| (t.kind, t.parameter)).collect();
-        assert_eq!(names, [("exp_avg", 0), ("exp_avg_sq", 0), ("exp_avg", 1), ("exp_avg_sq", 1)]);
+        assert_eq!(names, [("exp_avg", 0), ("exp_avg", 1), ("exp_avg_sq", 0), ("exp_avg_sq", 1)]);
     }
 }

@@ -4,7 +4,7 @@ use foundry_comm::{Communicator, Solo, Threads};
 use foundry_data::{Loader, PackedRow};
 use foundry_engine::callbacks::{Callback, Checkpoint as CheckpointCallback};
 use foundry_engine::checkpoint::{Checkpoint, Facts, open};
-use foundry_engine::optim::AdamW;
+use foundry_engine::optim;
 use foundry_engine::schedule::SchedulerType;
 use foundry_engine::{DecoderModel, EngineError, LogRecord, Run, StepCount, Summary, TrainingArgs, fit};
 use foundry_formats::{HfConfig, ModelFiles, safetensors};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-fn config() -> HfConfig {
+pub(crate) fn config() -> HfConfig {
     HfConfig::from_json(json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 40, "hidden_size": 32,
         "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -26,7 +26,7 @@ fn config() -> HfConfig {
 }
 
 /// Rows of counting sequences, with uneven numbers of labels.
-fn rows(count: usize) -> Arc<Vec<PackedRow>> {
+pub(crate) fn rows(count: usize) -> Arc<Vec<PackedRow>> {
     let row = |i: usize| {
         let mut row = PackedRow::default();
         for s in 0..2 {
@@ -64,29 +64,29 @@ impl Callback for Log {
     }
 }
 
-struct Trained {
-    summary: Summary,
-    values: Vec<f32>,
-    log: Vec<LogRecord>,
+pub(crate) struct Trained {
+    pub(crate) summary: Summary,
+    pub(crate) values: Vec<f32>,
+    pub(crate) log: Vec<LogRecord>,
 }
 
 impl Trained {
-    fn bits(&self) -> Vec<u32> {
+    pub(crate) fn bits(&self) -> Vec<u32> {
         self.values.iter().map(|x| x.to_bits()).collect()
     }
     fn distance(&self, other: &Trained) -> f32 {
         self.values.iter().zip(&other.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     }
-    fn losses(&self) -> Vec<f64> {
+    pub(crate) fn losses(&self) -> Vec<f64> {
         self.log.iter().map(|record| record.loss).collect()
     }
 }
 
 /// Where a run writes and what it goes on from.
 #[derive(Default, Clone, Copy)]
-struct Disk<'a> {
-    output_dir: Option<&'a Path>,
-    resume: Option<&'a Checkpoint>,
+pub(crate) struct Disk<'a> {
+    pub(crate) output_dir: Option<&'a Path>,
+    pub(crate) resume: Option<&'a Checkpoint>,
 }
 
 fn train(
@@ -104,7 +104,7 @@ fn train(
     train_decoder(args, &backend, &mut decoder, rows(12), comm, disk)
 }
 
-fn train_decoder(
+pub(crate) fn train_decoder(
     args: &TrainingArgs,
     backend: &dyn Backend,
     decoder: &mut Decoder,
@@ -112,7 +112,7 @@ fn train_decoder(
     comm: &dyn Communicator,
     disk: Disk<'_>,
 ) -> Trained {
-    let mut optimizer = AdamW::allocate(backend, decoder.parameters(), args);
+    let mut optimizer = optim::make(backend, decoder.parameters(), args);
     let batch = args.per_device_train_batch_size;
     let mut loader = Loader::new(rows, batch, args.data_seed(), true, comm.rank(), comm.world_size());
     let log = Rc::new(RefCell::new(Vec::new()));
@@ -135,7 +135,7 @@ fn train_decoder(
         backend,
         comm,
         model: &mut model,
-        optimizer: &mut optimizer,
+        optimizer: optimizer.as_mut(),
         loader: &mut loader,
         evaluation: None,
         callbacks,
@@ -153,7 +153,7 @@ fn train_decoder(
     Trained { summary, values, log }
 }
 
-fn args(steps: i64, batch: usize, accumulation: usize) -> TrainingArgs {
+pub(crate) fn args(steps: i64, batch: usize, accumulation: usize) -> TrainingArgs {
     TrainingArgs {
         max_steps: steps,
         per_device_train_batch_size: batch,

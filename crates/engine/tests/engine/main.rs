@@ -4,5 +4,6 @@ mod bigram;
 mod checkpoints;
 mod decoder;
 mod evaluation;
+mod optimizers;
 mod schedules;
 mod training;

@@ -1,12 +1,13 @@
 //! One pass over memory.
 
 use crate::lanes::{MulAdd, PIECE, vectorize};
+use crate::operand::Operand;
 use crate::pool::Pool;
-use crate::{AdamW, Isa};
+use crate::{AdamW, Isa, rounding};
 
 /// The factors of one step, rounded to f32.
 #[derive(Clone, Copy)]
-struct Factors {
+pub(crate) struct Factors {
     grad: f32,
     decay: f32,
     /// `1 - β₁`
@@ -22,7 +23,7 @@ struct Factors {
 }
 
 impl Factors {
-    fn new(op: &AdamW) -> Self {
+    pub(crate) fn new(op: &AdamW) -> Self {
         let t = op.step as f64;
         Self {
             grad: op.grad_scale,
@@ -35,14 +36,25 @@ impl Factors {
             step: -(op.lr / (1.0 - op.beta1.powf(t))) as f32,
         }
     }
+
+    /// The update of a piece.
+    #[inline(always)]
+    pub(crate) fn update<F: MulAdd>(self, grad: &[f32], param: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+        for (((p, m), v), g) in param.iter_mut().zip(m).zip(v).zip(grad) {
+            let g = g * self.grad;
+            *m = F::mul_add(self.new1, g - *m, *m);
+            *v = F::mul_add(self.new2 * g, g, *v * self.beta2);
+            *p = *p * self.decay + self.step * *m / (v.sqrt() / self.root2 + self.eps);
+        }
+    }
 }
 
-pub(super) fn step(
+pub(super) fn step<P: Operand>(
     pool: &Pool,
     isa: Isa,
     op: &AdamW,
     grad: &[f32],
-    param: &mut [f32],
+    param: &mut [P],
     m: &mut [f32],
     v: &mut [f32],
 ) {
@@ -51,16 +63,8 @@ pub(super) fn step(
     pool.pieces2(param, PIECE, &mut moments, 1, |i, param, moments| {
         let grad = &grad[i * PIECE..][..param.len()];
         let (m, v) = &mut moments[0];
-        vectorize!(isa, F => piece::<F>(factors, grad, param, m, v));
+        rounding::in_f32(isa, op.rounding, i * PIECE, param, |param| {
+            vectorize!(isa, F => factors.update::<F>(grad, param, m, v));
+        });
     });
-}
-
-#[inline(always)]
-fn piece<F: MulAdd>(f: Factors, grad: &[f32], param: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    for (((p, m), v), g) in param.iter_mut().zip(m).zip(v).zip(grad) {
-        let g = g * f.grad;
-        *m = F::mul_add(f.new1, g - *m, *m);
-        *v = F::mul_add(f.new2 * g, g, *v * f.beta2);
-        *p = *p * f.decay + f.step * *m / (v.sqrt() / f.root2 + f.eps);
-    }
 }

@@ -7,10 +7,12 @@
 //! f64 and rounded to f32 once, as torch does; the arithmetic on elements is f32.
 
 mod cpu;
+pub(crate) use cpu::Factors;
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::operand::with_operand;
 use crate::pool::Pool;
 use crate::{AdamW, Buffer, Isa};
 
@@ -26,6 +28,8 @@ pub(crate) fn step(
     v: &mut Buffer,
 ) {
     assert!(op.step > 0, "AdamW steps are counted from 1");
-    let (param, m, v) = (&mut param.f32_mut()[..n], &mut m.f32_mut()[..n], &mut v.f32_mut()[..n]);
-    cpu::step(pool, isa, op, &grad.f32()[..n], param, m, v);
+    let (m, v) = (&mut m.f32_mut()[..n], &mut v.f32_mut()[..n]);
+    with_operand!(param.dtype(), P => {
+        cpu::step::<P>(pool, isa, op, &grad.f32()[..n], &mut param.typed_mut()[..n], m, v);
+    });
 }

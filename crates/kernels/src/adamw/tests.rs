@@ -1,10 +1,18 @@
 //! `adamw` against the reference and against torch: every fast path, equal bits for any number of threads.
 
 use crate::testing::{Numbers, buffer, check, read};
-use crate::{AdamW, Backend, CpuBackend, Dtype, Isa};
+use crate::{AdamW, Backend, CpuBackend, Dtype, Isa, Rounding};
 
-const OP: AdamW =
-    AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 1, grad_scale: 1.0 };
+const OP: AdamW = AdamW {
+    lr: 1e-2,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weight_decay: 0.01,
+    step: 1,
+    grad_scale: 1.0,
+    rounding: Rounding::Nearest,
+};
 
 #[test]
 fn every_path_agrees_with_the_reference() {
@@ -66,6 +74,7 @@ fn equals_torch() {
                 weight_decay: 0.1,
                 step: step as u64 + 1,
                 grad_scale: 1.0,
+                rounding: Rounding::Nearest,
             };
             backend.adamw(n, &op, &buffer(Dtype::F32, &grad), &mut param, &mut m, &mut v);
         }
