@@ -3,11 +3,17 @@
 /// The most resident memory of this process so far, in bytes: `VmHWM` of Linux. `None` where the system does not say.
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    parse_high_water_mark(&status)
+    parse(&status, "VmHWM:")
 }
 
-fn parse_high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// The resident memory of this process now, in bytes: `VmRSS` of Linux. `None` where the system does not say.
+pub fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    parse(&status, "VmRSS:")
+}
+
+fn parse(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -18,9 +24,10 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_format() {
-        assert_eq!(parse_high_water_mark("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 5 kB\n"), Some(2 << 20));
-        assert_eq!(parse_high_water_mark("Name:\tx\n"), None);
-        assert_eq!(parse_high_water_mark("VmHWM:\tmany kB\n"), None);
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 5 kB\n";
+        assert_eq!((parse(status, "VmHWM:"), parse(status, "VmRSS:")), (Some(2 << 20), Some(5 << 10)));
+        assert_eq!(parse("Name:\tx\n", "VmHWM:"), None);
+        assert_eq!(parse("VmHWM:\tmany kB\n", "VmHWM:"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::DecoderConfig;
 use crate::block::Block;
 use crate::linear::Linear;
+use crate::storage::Kept;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
 
 /// Activations of one block.
@@ -15,8 +16,8 @@ pub(crate) struct BlockActs {
 pub(crate) struct AttentionActs {
     /// `rstd_t` of the norm, f32.
     pub(crate) rstd: Buffer,
-    /// Normed input `h_td`, op.
-    pub(crate) h: Buffer,
+    /// Normed input `h_td`, op; `None`: made again in [`Remade`].
+    pub(crate) h: Option<Buffer>,
     /// Rotated queries `q_tnh`, op.
     pub(crate) q: Buffer,
     /// Rotated keys `k_tkh`, op.
@@ -37,28 +38,31 @@ pub(crate) struct MlpActs {
     pub(crate) x: Option<Buffer>,
     /// `rstd_t` of the norm, f32.
     pub(crate) rstd: Buffer,
-    /// Normed input `h_td`, op.
-    pub(crate) h: Buffer,
+    /// Normed input `h_td`, op; `None`: made again in [`Remade`].
+    pub(crate) h: Option<Buffer>,
     /// `gate_tf`, op.
     pub(crate) gate: Buffer,
     /// `up_tf`, op.
     pub(crate) up: Buffer,
-    /// `silu(gate)·up`, op.
-    pub(crate) act: Buffer,
+    /// `silu(gate)·up`, op; `None`: made again in [`Remade`].
+    pub(crate) act: Option<Buffer>,
     /// `z_tr` of the branches of gate, up, down.
     pub(crate) z: [Option<Buffer>; 3],
 }
 
 impl BlockActs {
-    /// Buffers for rows of up to `max_tokens`, shared by `blocks`; `for_backward`: also what only a backward reads.
+    /// Buffers for rows of up to `max_tokens`, shared by `blocks`; `for_backward`: also what only a backward reads;
+    /// `kept`: what they hold between a forward and its backward.
     pub(crate) fn allocate(
         alloc: &dyn Allocator,
         config: &DecoderConfig,
-        blocks: &[Block],
+        blocks: &[&Block],
         op: Dtype,
         max_tokens: usize,
         for_backward: bool,
+        kept: Kept,
     ) -> Self {
+        let is_whole = kept != Kept::Products;
         let kept =
             |dtype: Dtype, width: usize| alloc.alloc(MemoryClass::Activations, dtype, max_tokens * width);
         let z = |of: fn(&Block) -> &Linear| {
@@ -68,7 +72,7 @@ impl BlockActs {
         Self {
             attention: AttentionActs {
                 rstd: kept(Dtype::F32, 1),
-                h: kept(op, width),
+                h: is_whole.then(|| kept(op, width)),
                 q: kept(op, config.query_width()),
                 k: kept(op, config.key_value_width()),
                 v: kept(op, config.key_value_width()),
@@ -84,10 +88,10 @@ impl BlockActs {
             mlp: MlpActs {
                 x: for_backward.then(|| kept(Dtype::F32, width)),
                 rstd: kept(Dtype::F32, 1),
-                h: kept(op, width),
+                h: is_whole.then(|| kept(op, width)),
                 gate: kept(op, ffn),
                 up: kept(op, ffn),
-                act: kept(op, ffn),
+                act: is_whole.then(|| kept(op, ffn)),
                 z: [
                     z(|block| &block.mlp.gate_proj),
                     z(|block| &block.mlp.up_proj),
@@ -95,6 +99,42 @@ impl BlockActs {
                 ],
             },
         }
+    }
+}
+
+/// What blocks that keep only the results of products make again, shared by all of them.
+pub(crate) struct Remade(Option<[Buffer; 3]>);
+
+impl Remade {
+    /// `is_used`: some block needs it.
+    pub(crate) fn allocate(
+        alloc: &dyn Allocator,
+        config: &DecoderConfig,
+        op: Dtype,
+        max_tokens: usize,
+        is_used: bool,
+    ) -> Self {
+        let scratch =
+            |dtype: Dtype, width: usize| alloc.alloc(MemoryClass::Workspace, dtype, max_tokens * width);
+        Self(is_used.then(|| {
+            [scratch(op, config.hidden_size), scratch(Dtype::F32, 1), scratch(op, config.intermediate_size)]
+        }))
+    }
+
+    fn buffers(&mut self) -> &mut [Buffer; 3] {
+        self.0.as_mut().expect("a block that keeps no norms has room to make them again")
+    }
+
+    /// Normed input `h_td`, op, and `rstd_t` of its norm, f32.
+    pub(crate) fn norm(&mut self) -> (&mut Buffer, &mut Buffer) {
+        let [h, rstd, _] = self.buffers();
+        (h, rstd)
+    }
+
+    /// `silu(gate)·up`, op.
+    pub(crate) fn act(&mut self) -> &mut Buffer {
+        let [.., act] = self.buffers();
+        act
     }
 }
 

@@ -1,6 +1,6 @@
 //! The attention half of a block: forward and backward, facing each other.
 
-use crate::acts::{AttentionActs, Gradients, Scratch};
+use crate::acts::{AttentionActs, Gradients, Remade, Scratch};
 use crate::kv_cache::LayerCache;
 use crate::linear::{BranchScratch, Linear};
 use crate::norm::Norm;
@@ -41,10 +41,12 @@ impl AttentionBlock {
         x: &mut Buffer,
         acts: &mut AttentionActs,
         scratch: &mut BranchScratch,
+        remade: &mut Remade,
         cache: Option<LayerCache<'_>>,
     ) {
         let AttentionActs { rstd, h, q, k, v, out, lse, z: [zq, zk, zv, zo] } = acts;
         let (backend, op, tokens) = (pass.backend, pass.attention(), pass.tokens);
+        let h = h.as_mut().unwrap_or_else(|| remade.norm().0);
         self.input_layernorm.forward(pass, parameters, x, h, rstd);
         self.q_proj.forward(pass, parameters, h, zq, scratch, q, false);
         self.k_proj.forward(pass, parameters, h, zk, scratch, k, false);
@@ -72,6 +74,7 @@ impl AttentionBlock {
         acts: &AttentionActs,
         grads: &mut Gradients,
         scratch: &mut BranchScratch,
+        remade: &mut Remade,
         below: bool,
     ) {
         let AttentionActs { rstd, h, q, k, v, out, lse, z: [zq, zk, zv, zo] } = acts;
@@ -88,6 +91,16 @@ impl AttentionBlock {
         backend.attention_backward(&op, pass.spans, q, k, v, out, lse, dout, dq, dk, dv);
         backend.rope_backward(tokens, op.kv_heads, op.head_dim, pass.positions, pass.rope_table, dk);
         backend.rope_backward(tokens, op.heads, op.head_dim, pass.positions, pass.rope_table, dq);
+        let h = match h {
+            Some(h) => h,
+            None => {
+                let (h, rstd) = remade.norm();
+                if self.trains_qkv() {
+                    self.input_layernorm.forward(pass, parameters, x_in, h, rstd);
+                }
+                h
+            }
+        };
         let mut parts = [(&self.v_proj, zv, dv), (&self.k_proj, zk, dk), (&self.q_proj, zq, dq)];
         for (i, (linear, z, dy)) in parts.iter_mut().enumerate() {
             let dx = wants_input.then_some((&mut *dh, i > 0));

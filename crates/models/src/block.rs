@@ -1,7 +1,7 @@
 //! One block: attention, then feed-forward, each added to the residual stream.
 
 use crate::DecoderConfig;
-use crate::acts::{BlockActs, Gradients};
+use crate::acts::{BlockActs, Gradients, MlpActs, Remade};
 use crate::attention_block::AttentionBlock;
 use crate::families::Slot;
 use crate::kv_cache::LayerCache;
@@ -105,10 +105,11 @@ impl Block {
         x: &mut Buffer,
         acts: &mut BlockActs,
         scratch: &mut BranchScratch,
+        remade: &mut Remade,
         cache: Option<LayerCache<'_>>,
     ) {
-        self.attention.forward(pass, parameters, x, &mut acts.attention, scratch, cache);
-        self.mlp.forward(pass, parameters, x, &mut acts.mlp, scratch);
+        self.attention.forward(pass, parameters, x, &mut acts.attention, scratch, remade, cache);
+        self.mlp.forward(pass, parameters, x, &mut acts.mlp, scratch, remade);
     }
 
     /// Makes the activations again from the block's input in `x`, as far as the backward reads them.
@@ -119,12 +120,14 @@ impl Block {
         x: &mut Buffer,
         acts: &mut BlockActs,
         scratch: &mut BranchScratch,
+        remade: &mut Remade,
     ) {
-        self.attention.forward(pass, parameters, x, &mut acts.attention, scratch, None);
-        self.mlp.activate(pass, parameters, x, &mut acts.mlp, scratch);
-        let [.., z] = &mut acts.mlp.z;
+        self.attention.forward(pass, parameters, x, &mut acts.attention, scratch, remade, None);
+        self.mlp.activate(pass, parameters, x, &mut acts.mlp, scratch, remade);
+        let MlpActs { act, z: [.., z], .. } = &mut acts.mlp;
         if let Some(z) = z {
-            self.mlp.down_proj.project_down(pass, parameters, &acts.mlp.act, z, scratch);
+            let act = act.as_ref().unwrap_or_else(|| &*remade.act());
+            self.mlp.down_proj.project_down(pass, parameters, act, z, scratch);
         }
     }
 
@@ -137,12 +140,14 @@ impl Block {
         acts: &BlockActs,
         grads: &mut Gradients,
         scratch: &mut BranchScratch,
+        remade: &mut Remade,
         below: bool,
     ) {
         let attention = below || self.attention.is_trained();
-        self.mlp.backward(pass, parameters, &acts.mlp, grads, scratch, attention);
+        self.mlp.backward(pass, parameters, &acts.mlp, grads, scratch, remade, attention);
         if attention {
-            self.attention.backward(pass, parameters, x_in, &acts.attention, grads, scratch, below);
+            let acts = &acts.attention;
+            self.attention.backward(pass, parameters, x_in, acts, grads, scratch, remade, below);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The backward is the forward read upwards, derived by hand; nothing is computed for frozen weights: no weight
 //! gradient, and no activation gradient below the lowest trained module.
 
-use crate::acts::{BlockActs, Gradients};
+use crate::acts::{BlockActs, Gradients, Remade};
 use crate::block::Block;
 use crate::families::Slot;
 use crate::head::Head;
@@ -12,6 +12,7 @@ use crate::linear::BranchScratch;
 use crate::norm::Norm;
 use crate::parameter::{Parameter, Weight, WeightMaker};
 use crate::pass::{Pass, RowPlan};
+use crate::storage::{Kept, Storage};
 use crate::tuning::{Plan, Tuning};
 use crate::{Batch, DecoderConfig, ModelError, Objective};
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, LossSums, MemoryClass, RowLoss, Span, TokenLoss};
@@ -33,7 +34,8 @@ pub struct Decoder {
     pub(crate) lm_head: Option<Weight>,
     /// The lowest block with anything trained at or below it; the number of blocks if there is none.
     lowest: usize,
-    is_checkpointing: bool,
+    /// What each block keeps of a forward.
+    kept: Vec<Kept>,
     buffers: Buffers,
     row: RowPlan,
 }
@@ -50,7 +52,10 @@ struct Buffers {
     /// Input of each block from `lowest` on, f32.
     inputs: Vec<Buffer>,
     acts: Vec<BlockActs>,
+    /// Which of `acts` each block uses.
+    slots: Vec<usize>,
     scratch: BranchScratch,
+    remade: Remade,
     /// `None`: inference.
     grads: Option<Gradients>,
     head: Head,
@@ -61,22 +66,25 @@ impl Decoder {
     /// [`Meter`](foundry_kernels::Meter) that is how a plan counts bytes. Afterwards nothing is allocated per row.
     ///
     /// `compute`: [`Dtype::F32`] or [`Dtype::Bf16`], the format of the operands of products. `max_tokens`: the longest
-    /// packed row. `gradient_checkpointing`: keep only each block's input and compute the rest again in the backward.
+    /// packed row. `storage`: what is kept and in which form; `true` and `false` are transformers'
+    /// `gradient_checkpointing`.
     ///
     /// # Errors
     /// LoRA settings that do not fit the model ([`ModelError::Lora`]).
     ///
     /// # Panics
-    /// If `compute` is neither f32 nor bf16.
+    /// If `compute` is neither f32 nor bf16, or f32 where parameters are to be kept in bf16.
     pub fn allocate(
         alloc: &dyn Allocator,
         config: &DecoderConfig,
         tuning: &Tuning,
         compute: Dtype,
         max_tokens: usize,
-        gradient_checkpointing: bool,
+        storage: impl Into<Storage>,
     ) -> Result<Self, ModelError> {
         assert!(matches!(compute, Dtype::F32 | Dtype::Bf16), "operands are f32 or bf16, not {compute:?}");
+        let Storage { checkpointing, bf16_parameters } = storage.into();
+        assert!(!bf16_parameters || compute == Dtype::Bf16, "parameters in bf16 need operands in bf16");
         if max_tokens > LONGEST_ROW {
             return Err(ModelError::ConfigValue {
                 key: "max_length times the rows of a batch".into(),
@@ -86,7 +94,7 @@ impl Decoder {
         }
         let family = config.family;
         let mut plan = Plan::new(tuning, config)?;
-        let mut maker = WeightMaker { alloc, compute, parameters: Vec::new() };
+        let mut maker = WeightMaker { alloc, compute, bf16_parameters, parameters: Vec::new() };
         let embed_tokens = embedding(&mut maker, &plan, &family.module(Slot::EmbedTokens, 0), config);
         let layers = 0..config.num_hidden_layers;
         let blocks: Vec<Block> =
@@ -102,9 +110,13 @@ impl Decoder {
             false => blocks.iter().position(Block::is_trained).unwrap_or(blocks.len()),
         };
         let trains = !parameters.is_empty();
-        let buffers = Buffers::allocate(alloc, config, &plan, &blocks, compute, max_tokens, |layer| {
-            (trains && layer >= lowest).then_some(gradient_checkpointing)
-        });
+        let kept: Vec<Kept> = (0..blocks.len())
+            .map(|layer| match layer.checked_sub(lowest).filter(|_| trains) {
+                Some(index) => checkpointing.of(index),
+                None => Kept::Nothing,
+            })
+            .collect();
+        let buffers = Buffers::allocate(alloc, config, &plan, &blocks, compute, max_tokens, &kept);
         Ok(Self {
             config: config.clone(),
             tuning: tuning.clone(),
@@ -116,7 +128,7 @@ impl Decoder {
             norm,
             lm_head,
             lowest,
-            is_checkpointing: gradient_checkpointing,
+            kept,
             buffers,
             row: RowPlan::default(),
         })
@@ -179,7 +191,7 @@ impl Decoder {
     /// From the token ids in `ids` to the residual stream in `x`. `keep`: what the backward reads is kept.
     fn forward(&mut self, backend: &dyn Backend, seed: Option<u64>, noise: Option<f32>, keep: bool) {
         let Self { config, parameters, embed_tokens, blocks, lowest, buffers, row, .. } = self;
-        let Buffers { ids, positions, rope_table, x, inputs, acts, scratch, .. } = buffers;
+        let Buffers { ids, positions, rope_table, x, inputs, acts, slots, scratch, remade, .. } = buffers;
         let pass = pass_over(backend, config, row, positions, rope_table, seed);
         let (tokens, width) = (pass.tokens, config.hidden_size);
 
@@ -191,15 +203,18 @@ impl Decoder {
             if keep && layer >= *lowest {
                 backend.copy(tokens * width, x, 0, &mut inputs[layer - *lowest], 0);
             }
-            let slot = acts_slot(layer, *lowest, acts.len());
-            block.forward(&pass, parameters, x, &mut acts[slot], scratch, None);
+            block.forward(&pass, parameters, x, &mut acts[slots[layer]], scratch, remade, None);
         }
     }
 
     /// From the residual stream in `x` to gradients: the forward read upwards, down to the lowest trained module.
     fn backward(&mut self, backend: &dyn Backend, loss: TokenLoss, grad_scale: f32, seed: u64) -> LossSums {
-        let Self { config, parameters, embed_tokens, blocks, norm, lm_head, lowest, buffers, row, .. } = self;
-        let Buffers { ids, positions, rope_table, x, inputs, acts, scratch, grads, head, .. } = buffers;
+        let Self {
+            config, parameters, embed_tokens, blocks, norm, lm_head, lowest, kept, buffers, row, ..
+        } = self;
+        let Buffers {
+            ids, positions, rope_table, x, inputs, acts, slots, scratch, remade, grads, head, ..
+        } = buffers;
         let grads = grads.as_mut().expect("a decoder with parameters has gradient buffers");
         let pass = pass_over(backend, config, row, positions, rope_table, Some(seed));
         let (tokens, width) = (pass.tokens, config.hidden_size);
@@ -214,17 +229,16 @@ impl Decoder {
             backend.fill(tokens * width, 0.0, &mut grads.dx);
             norm.backward(&pass, parameters, &grads.dh, x, head.rstd(), &mut grads.dx);
         }
-        // With checkpointing all blocks share one set of activations, which now holds those of the last block.
-        let is_shared = blocks.len() - *lowest > 1 && acts.len() == 1;
+        // Blocks that keep their input only share one set of activations, which now holds those of the highest one.
+        let mut is_shared_set_theirs = true;
         for (layer, block) in blocks.iter().enumerate().skip(*lowest).rev() {
-            let slot = acts_slot(layer, *lowest, acts.len());
-            let input = &inputs[layer - *lowest];
-            if is_shared && layer + 1 < blocks.len() {
+            let (input, acts) = (&inputs[layer - *lowest], &mut acts[slots[layer]]);
+            if kept[layer] == Kept::Input && !std::mem::take(&mut is_shared_set_theirs) {
                 backend.copy(tokens * width, input, 0, x, 0);
-                block.recompute(&pass, parameters, x, &mut acts[slot], scratch);
+                block.recompute(&pass, parameters, x, acts, scratch, remade);
             }
             let below = is_embedding_trained || layer > *lowest;
-            block.backward(&pass, parameters, input, &acts[slot], grads, scratch, below);
+            block.backward(&pass, parameters, input, acts, grads, scratch, remade, below);
         }
         if let Some(dtable) = embed_tokens.grad(parameters) {
             backend.embedding_backward(tokens, width, ids, &grads.dx, dtable);
@@ -325,8 +339,8 @@ impl Decoder {
         self.row.fill(&batch, self.config.vocab_size, self.max_tokens)?;
         self.row.positions.iter_mut().for_each(|position| *position += len as u32);
         self.row.spans[0] = Span { q_start: 0, q_len: count, kv_start: 0, kv_len: len + count };
-        let Self { config, parameters, embed_tokens, blocks, lowest, buffers, row, .. } = self;
-        let Buffers { ids, positions, x, acts, scratch, .. } = buffers;
+        let Self { config, parameters, embed_tokens, blocks, buffers, row, .. } = self;
+        let Buffers { ids, positions, x, acts, slots, scratch, remade, .. } = buffers;
         backend.upload_u32(tokens, ids);
         backend.upload_u32(&row.positions, positions);
         backend.embedding_forward(count, config.hidden_size, ids, embed_tokens.operand(parameters), x);
@@ -334,8 +348,7 @@ impl Decoder {
             // Laid out by hand: the rotation's table and one layer's part of the cache are borrowed side by side.
             let (rope_table, part) = cache.table_and_layer(layer);
             let pass = pass_over(backend, config, row, positions, rope_table, None);
-            let slot = acts_slot(layer, *lowest, acts.len());
-            block.forward(&pass, parameters, x, &mut acts[slot], scratch, Some(part));
+            block.forward(&pass, parameters, x, &mut acts[slots[layer]], scratch, remade, Some(part));
         }
         cache.advance(tokens);
         Ok(())
@@ -346,9 +359,11 @@ impl Decoder {
         self.lowest
     }
 
-    /// Activations are computed again in the backward.
-    pub(crate) fn is_checkpointing(&self) -> bool {
-        self.is_checkpointing
+    /// The activations of block `layer` are computed again in the backward; those of the highest such block are still
+    /// there.
+    pub(crate) fn recomputes(&self, layer: usize) -> bool {
+        let is_input = |kept: &Kept| *kept == Kept::Input;
+        is_input(&self.kept[layer]) && self.kept[layer + 1..].iter().any(is_input)
     }
 
     /// Checks a row and brings it to the device.
@@ -370,11 +385,6 @@ fn embedding(maker: &mut WeightMaker<'_>, plan: &Plan<'_>, module: &str, config:
     maker.matrix(plan.own(module, "weight"), [config.vocab_size, config.hidden_size])
 }
 
-/// Which activations a block uses: one set for all, or its own from `lowest` on and the last one for those below.
-fn acts_slot(layer: usize, lowest: usize, sets: usize) -> usize {
-    if sets == 1 || layer < lowest { sets - 1 } else { layer - lowest }
-}
-
 fn pass_over<'a>(
     backend: &'a dyn Backend,
     config: &'a DecoderConfig,
@@ -388,7 +398,7 @@ fn pass_over<'a>(
 }
 
 impl Buffers {
-    /// `kept`: whether a block's activations outlive its forward, and if so whether by checkpointing.
+    /// `kept`: what each block keeps. Those that keep no activations share one set.
     fn allocate(
         alloc: &dyn Allocator,
         config: &DecoderConfig,
@@ -396,33 +406,41 @@ impl Buffers {
         blocks: &[Block],
         compute: Dtype,
         max_tokens: usize,
-        kept: impl Fn(usize) -> Option<bool>,
+        kept: &[Kept],
     ) -> Self {
         let buffer =
             |class: MemoryClass, dtype: Dtype, width: usize| alloc.alloc(class, dtype, max_tokens * width);
         let width = config.hidden_size;
-        let keeping: Vec<bool> = (0..blocks.len()).filter_map(&kept).collect();
         let trains = plan.trains();
-        let acts_of =
-            |users: &[Block]| BlockActs::allocate(alloc, config, users, compute, max_tokens, trains);
-        let (below, from_lowest) = blocks.split_at(blocks.len() - keeping.len());
+        let acts_of = |users: &[&Block], kept: Kept| {
+            BlockActs::allocate(alloc, config, users, compute, max_tokens, trains, kept)
+        };
         let mut acts = Vec::new();
-        match keeping.first() {
-            // Checkpointing, or nothing kept: one set for all.
-            Some(true) | None => acts.push(acts_of(blocks)),
-            Some(false) => {
-                acts.extend(from_lowest.iter().map(|block| acts_of(std::slice::from_ref(block))));
-                acts.extend((!below.is_empty()).then(|| acts_of(below)));
+        let (mut slots, mut sharing) = (vec![usize::MAX; blocks.len()], Vec::new());
+        for (layer, (block, kept)) in blocks.iter().zip(kept).enumerate() {
+            if matches!(kept, Kept::All | Kept::Products) {
+                slots[layer] = acts.len();
+                acts.push(acts_of(&[block], *kept));
+            } else {
+                sharing.push(block);
             }
         }
+        slots.iter_mut().filter(|slot| **slot == usize::MAX).for_each(|slot| *slot = acts.len());
+        let remakes = kept.contains(&Kept::Products);
+        if !sharing.is_empty() {
+            acts.push(acts_of(&sharing, if remakes { Kept::Products } else { Kept::Input }));
+        }
+        let inputs = kept.iter().filter(|kept| **kept != Kept::Nothing);
         Self {
             ids: buffer(MemoryClass::Workspace, Dtype::U32, 1),
             positions: buffer(MemoryClass::Workspace, Dtype::U32, 1),
             rope_table: buffer(MemoryClass::Workspace, Dtype::F32, config.head_dim),
             is_rope_ready: false,
             x: buffer(MemoryClass::Activations, Dtype::F32, width),
-            inputs: keeping.iter().map(|_| buffer(MemoryClass::Activations, Dtype::F32, width)).collect(),
+            inputs: inputs.map(|_| buffer(MemoryClass::Activations, Dtype::F32, width)).collect(),
             acts,
+            slots,
+            remade: Remade::allocate(alloc, config, compute, max_tokens, remakes),
             scratch: BranchScratch::allocate(
                 alloc,
                 plan,

@@ -33,13 +33,12 @@ impl Decoder {
         let lowest = self.lowest();
         let is_embedding_trained = self.embed_tokens.is_trained();
         for (layer, block) in self.blocks.iter().enumerate() {
-            let recomputes = self.is_checkpointing() && layer >= lowest && layer + 1 < self.blocks.len();
             let before = sum.forward;
             for linear in block.linears() {
                 sum.forward += forward(linear);
             }
             sum.forward += attention;
-            if recomputes {
+            if self.recomputes(layer) {
                 // `down_proj` is not needed again, but for its branch.
                 sum.backward += sum.forward - before - 2.0 * elements(&block.mlp.down_proj);
             }

@@ -30,6 +30,7 @@ mod rope;
 pub mod sampling;
 mod save;
 mod seeds;
+mod storage;
 mod tuning;
 mod update;
 
@@ -45,6 +46,7 @@ pub use parameter::{Parameter, decays};
 pub use rope::{Rope, RopeScaling};
 pub use sampling::Sampling;
 pub use save::SaveOptions;
+pub use storage::{Checkpointing, Storage};
 pub use tuning::Tuning;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub struct Parameter {
     pub name: String,
     /// Dimensions, row-major.
     pub shape: Vec<usize>,
-    /// The value, f32.
+    /// The value, f32; bf16 where the decoder keeps no master ([`Storage`](crate::Storage)).
     pub value: Buffer,
     /// Sum of gradients since [`zero_grad`](crate::Decoder::zero_grad), f32.
     pub grad: Buffer,
@@ -63,6 +63,8 @@ pub(crate) struct Naming {
 pub(crate) struct WeightMaker<'a> {
     pub(crate) alloc: &'a dyn Allocator,
     pub(crate) compute: Dtype,
+    /// Trained matrices have no f32 master.
+    pub(crate) bf16_parameters: bool,
     pub(crate) parameters: Vec<Parameter>,
 }
 
@@ -85,13 +87,14 @@ impl WeightMaker<'_> {
             return Weight { base, adapter, shape, place };
         }
         let name = adapter.clone().or_else(|| base.clone()).expect("every weight is saved somewhere");
-        let compute = (dtype != Dtype::F32).then(|| self.alloc.alloc(MemoryClass::Weights, dtype, len));
+        let master = if self.bf16_parameters { dtype } else { Dtype::F32 };
+        let compute = (dtype != master).then(|| self.alloc.alloc(MemoryClass::Weights, dtype, len));
         let place = Place::Trained { index: self.parameters.len(), compute };
         self.parameters.push(Parameter {
             decay: decays(&name),
             name,
             shape: shape.clone(),
-            value: self.alloc.alloc(MemoryClass::Trainable, Dtype::F32, len),
+            value: self.alloc.alloc(MemoryClass::Trainable, master, len),
             grad: self.alloc.alloc(MemoryClass::Gradients, Dtype::F32, len),
         });
         Weight { base, adapter, shape, place }

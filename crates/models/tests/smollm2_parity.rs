@@ -3,7 +3,7 @@
 //! Runs where the environment variable `FOUNDRY_SMOLLM2_GGUF` names the GGUF file (`cargo xtask test` sets it).
 
 use foundry_formats::{FormatError, ModelFiles, TensorInfo, TensorSource};
-use foundry_kernels::{AdamW, Allocator, Backend, Buffer, CpuBackend, Dtype, MemoryClass};
+use foundry_kernels::{AdamW, Allocator, Backend, Buffer, CpuBackend, Dtype, MemoryClass, Rounding};
 use foundry_models::generate::{Finish, generate};
 use foundry_models::{
     Batch, Decoder, KvCache, LoraSpec, Objective, Sampling, TargetModules, Tuning, decoder_config,
@@ -148,6 +148,7 @@ fn training(compute: Dtype) -> Vec<(f64, f64)> {
             weight_decay: number("weight_decay"),
             step,
             grad_scale: (number("max_grad_norm") / (norm + 1e-6)).min(1.0) as f32,
+            rounding: Rounding::Nearest,
         };
         for (parameter, (m, v)) in model.parameters_mut().iter_mut().zip(&mut moments) {
             backend.adamw(parameter.elements(), &op, &parameter.grad, &mut parameter.value, m, v);

@@ -1,8 +1,8 @@
 //! Tiny checkpoints with numbers from transformers and PEFT (goldens/make_goldens.py), and how to run them.
 
 use foundry_formats::{ModelFiles, TensorSource, safetensors};
-use foundry_kernels::{AdamW, Backend, Buffer, CpuBackend, Dtype, Isa, LossSums, MemoryClass};
-use foundry_models::{Batch, Decoder, LoraSpec, Objective, Tuning, decoder_config};
+use foundry_kernels::{AdamW, Backend, Buffer, CpuBackend, Dtype, Isa, LossSums, MemoryClass, Rounding};
+use foundry_models::{Batch, Decoder, LoraSpec, Objective, Storage, Tuning, decoder_config};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -76,9 +76,9 @@ impl Golden {
         backend: &dyn Backend,
         tuning: &Tuning,
         compute: Dtype,
-        gradient_checkpointing: bool,
+        storage: impl Into<Storage>,
     ) -> Decoder {
-        let mut decoder = self.base(backend, tuning, compute, gradient_checkpointing);
+        let mut decoder = self.base(backend, tuning, compute, storage);
         if matches!(tuning, Tuning::Lora(_) | Tuning::Adapted(_)) {
             decoder.load_adapter(backend, &self.dir.join("adapter")).unwrap();
         }
@@ -91,12 +91,11 @@ impl Golden {
         backend: &dyn Backend,
         tuning: &Tuning,
         compute: Dtype,
-        gradient_checkpointing: bool,
+        storage: impl Into<Storage>,
     ) -> Decoder {
         let (_, config) = decoder_config(&self.files.config).unwrap();
         let max_tokens = self.tokens.len();
-        let mut decoder =
-            Decoder::allocate(backend, &config, tuning, compute, max_tokens, gradient_checkpointing).unwrap();
+        let mut decoder = Decoder::allocate(backend, &config, tuning, compute, max_tokens, storage).unwrap();
         decoder.load(backend, self.files.weights().unwrap().as_ref()).unwrap();
         decoder
     }
@@ -166,7 +165,16 @@ impl Optimizer {
     pub(crate) fn new(backend: &dyn Backend, decoder: &Decoder, lr: f64, weight_decay: f64) -> Self {
         let moment = |n: usize| backend.alloc(MemoryClass::Optimizer, Dtype::F32, n);
         Self {
-            op: AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, step: 0, grad_scale: 1.0 },
+            op: AdamW {
+                lr,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay,
+                step: 0,
+                grad_scale: 1.0,
+                rounding: Rounding::Nearest,
+            },
             moments: decoder
                 .parameters()
                 .iter()

@@ -2,7 +2,9 @@
 
 use crate::fixture::{FAMILIES, Golden, backend, gradients, relative_error};
 use foundry_kernels::{Allocator, Dtype, MemoryClass, Meter, TokenLoss};
-use foundry_models::{Batch, Decoder, LoraSpec, Objective, TargetModules, Tuning, decoder_config};
+use foundry_models::{
+    Batch, Checkpointing, Decoder, LoraSpec, Objective, Storage, TargetModules, Tuning, decoder_config,
+};
 
 fn tunings(golden: &Golden) -> [Tuning; 2] {
     [Tuning::Full, Tuning::Lora(golden.adapter())]
@@ -57,6 +59,56 @@ fn packed_rows_equal_single_sequences_and_any_split_into_micro_batches() {
     }
 }
 
+/// Every way to keep less than everything; the families here have three blocks.
+const EVERY_CHECKPOINTING: [Checkpointing; 4] = [
+    Checkpointing::Selective,
+    Checkpointing::Mixed { full: 1 },
+    Checkpointing::Mixed { full: 2 },
+    Checkpointing::Full,
+];
+
+#[test]
+fn each_checkpointing_keeps_less_than_the_one_before() {
+    let golden = Golden::open("llama");
+    let (_, config) = decoder_config(&golden.files.config).unwrap();
+    let activations = |checkpointing: Checkpointing| {
+        let meter = Meter::default();
+        let tuning = Tuning::Lora(golden.adapter());
+        Decoder::allocate(&meter, &config, &tuning, Dtype::Bf16, 128, checkpointing).unwrap();
+        let classes = [MemoryClass::Activations, MemoryClass::Workspace];
+        meter.allocated().iter().filter(|(class, _)| classes.contains(class)).map(|(_, b)| b).sum::<u64>()
+    };
+    let bytes: Vec<u64> =
+        [Checkpointing::None].into_iter().chain(EVERY_CHECKPOINTING).map(activations).collect();
+    // One block alone that keeps its input only saves nothing: it needs a set of activations like the others.
+    assert!(
+        bytes[1] < bytes[0] && bytes[2] == bytes[1] && bytes[3] < bytes[2] && bytes[4] < bytes[3],
+        "{bytes:?}"
+    );
+}
+
+#[test]
+fn parameters_without_a_master_need_half_the_bytes() {
+    let (backend, golden) = (backend(), Golden::open("llama"));
+    let (_, config) = decoder_config(&golden.files.config).unwrap();
+    let bytes = |bf16_parameters: bool| {
+        let (meter, storage) = (Meter::default(), Storage { bf16_parameters, ..Storage::default() });
+        Decoder::allocate(&meter, &config, &Tuning::Full, Dtype::Bf16, 8, storage).unwrap();
+        let classes = [MemoryClass::Weights, MemoryClass::Trainable];
+        meter.allocated().iter().filter(|(class, _)| classes.contains(class)).map(|(_, b)| b).sum::<u64>()
+    };
+    // Six bytes a number become two, but for the norms, which are float32 in any case.
+    let (with, without) = (bytes(false), bytes(true));
+    assert!(without * 100 < with * 35, "{without} of {with}");
+    // The same operands: the same loss and gradients.
+    let run = |bf16_parameters: bool| {
+        let storage = Storage { bf16_parameters, ..Storage::default() };
+        let mut decoder = golden.decoder_with(&backend, &Tuning::Full, Dtype::Bf16, storage);
+        (golden.step(&backend, &mut decoder), gradients(&backend, &decoder))
+    };
+    assert!(run(false) == run(true));
+}
+
 #[test]
 fn gradient_checkpointing_changes_no_bit() {
     let backend = backend();
@@ -65,12 +117,15 @@ fn gradient_checkpointing_changes_no_bit() {
         let [full, _] = tunings(&golden);
         let lora = Tuning::Lora(LoraSpec { lora_dropout: 0.2, ..golden.adapter() });
         for tuning in [full, lora] {
-            let run = |gradient_checkpointing: bool| {
-                let mut decoder = golden.decoder_with(&backend, &tuning, compute, gradient_checkpointing);
+            let run = |checkpointing: Checkpointing| {
+                let mut decoder = golden.decoder_with(&backend, &tuning, compute, checkpointing);
                 let loss = golden.step(&backend, &mut decoder);
                 (loss, gradients(&backend, &decoder))
             };
-            assert!(run(false) == run(true), "{family} {compute:?}");
+            let everything_kept = run(Checkpointing::None);
+            for checkpointing in EVERY_CHECKPOINTING {
+                assert!(run(checkpointing) == everything_kept, "{family} {compute:?} {checkpointing:?}");
+            }
         }
     }
 }
@@ -102,16 +157,15 @@ fn a_plan_counts_what_a_run_allocates() {
     ];
     for tuning in tunings {
         for compute in [Dtype::F32, Dtype::Bf16] {
-            for gradient_checkpointing in [false, true] {
+            for checkpointing in [Checkpointing::None].into_iter().chain(EVERY_CHECKPOINTING) {
                 let backend = backend();
                 let meter = Meter::default();
                 for alloc in [&meter as &dyn Allocator, &backend] {
-                    Decoder::allocate(alloc, &config, &tuning, compute, 100, gradient_checkpointing).unwrap();
+                    Decoder::allocate(alloc, &config, &tuning, compute, 100, checkpointing).unwrap();
                 }
                 assert_eq!(meter.allocated(), backend.allocated(), "{tuning:?}");
                 let mut decoder =
-                    Decoder::allocate(&meter, &config, &tuning, compute, 100, gradient_checkpointing)
-                        .unwrap();
+                    Decoder::allocate(&meter, &config, &tuning, compute, 100, checkpointing).unwrap();
                 assert_eq!(
                     decoder.parameters_mut().is_empty(),
                     matches!(tuning, Tuning::Frozen | Tuning::Adapted(_))
@@ -125,12 +179,15 @@ fn a_plan_counts_what_a_run_allocates() {
 fn training_allocates_nothing_after_the_start() {
     let backend = backend();
     let golden = Golden::open("llama");
-    let mut decoder = golden.decoder(&backend, &Tuning::Lora(golden.adapter()), Dtype::F32);
-    let before = backend.allocated();
-    golden.step(&backend, &mut decoder);
-    decoder.forward_loss(&backend, &golden.batch(), None).unwrap();
-    decoder.after_update(&backend);
-    assert_eq!(backend.allocated(), before);
+    for checkpointing in [Checkpointing::None].into_iter().chain(EVERY_CHECKPOINTING) {
+        let tuning = Tuning::Lora(golden.adapter());
+        let mut decoder = golden.decoder_with(&backend, &tuning, Dtype::F32, checkpointing);
+        let before = backend.allocated();
+        golden.step(&backend, &mut decoder);
+        decoder.forward_loss(&backend, &golden.batch(), None).unwrap();
+        decoder.after_update(&backend);
+        assert_eq!(backend.allocated(), before, "{checkpointing:?}");
+    }
 }
 
 #[test]
