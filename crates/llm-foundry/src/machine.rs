@@ -70,6 +70,7 @@ pub(crate) fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::F32 => "float32",
         Dtype::Bf16 => "bfloat16",
         Dtype::U32 => "uint32",
+        Dtype::U8 => "uint8",
     }
 }
 

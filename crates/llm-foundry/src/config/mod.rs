@@ -3,6 +3,8 @@
 
 mod compose;
 mod interpolation;
+mod memory;
+mod optim_args;
 mod overrides;
 mod problem;
 mod read;
@@ -13,6 +15,7 @@ mod validate;
 mod values;
 mod yaml;
 
+pub(crate) use memory::GradientCheckpointing;
 pub(crate) use problem::Problems;
 pub(crate) use sections::*;
 pub(crate) use values::Modules;

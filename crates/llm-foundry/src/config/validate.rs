@@ -3,7 +3,8 @@
 use super::problem::Problem;
 use super::tree::{Node, Place};
 use super::{
-    Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, PackingKind, SaveWhen, WeightInit,
+    ComputeDtype, Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, OptimKind, PackingKind,
+    SaveWhen, TrainingSection, WeightInit,
 };
 use foundry_engine::StepCount;
 use foundry_engine::schedule::{Schedule, ScheduleError};
@@ -16,6 +17,7 @@ pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
     rules.lora(config);
     rules.steps(config);
     rules.optimiser(config);
+    rules.optim_kind(config);
     rules.schedule(config);
     rules.events(config);
     rules.output_dir(config);
@@ -286,6 +288,52 @@ impl Rules<'_> {
         }
         if let Some(alpha) = t.neftune_noise_alpha {
             self.single_precision("training.neftune_noise_alpha", alpha, true);
+        }
+    }
+
+    /// What an optimiser does not look at must not be given.
+    fn optim_kind(&mut self, config: &Config) {
+        let t = &config.training;
+        let default = TrainingSection::default();
+        let is_adamw = matches!(t.optim, OptimKind::AdamwTorchFused | OptimKind::AdamwBnb8bit);
+        let has_betas = is_adamw || t.optim == OptimKind::Lion32bit;
+        let unused = [
+            ("adam_beta1", has_betas || t.adam_beta1 == default.adam_beta1),
+            ("adam_beta2", has_betas || t.adam_beta2 == default.adam_beta2),
+            ("adam_epsilon", is_adamw || t.adam_epsilon == default.adam_epsilon),
+        ];
+        for (key, is_fine) in unused {
+            let path = format!("training.{key}");
+            if self.asked_for(&path, is_fine) {
+                let message = format!("`{path}` is given, but the optimiser of `training.optim` has none");
+                self.wrong(&path, message, format!("remove `{key}`, or choose another `optim`"));
+            }
+        }
+        match t.sgd() {
+            Err(problem) => self.wrong(
+                "training.optim_args",
+                format!("`training.optim_args`: {problem}"),
+                "write for example momentum=0.9,nesterov=true, or remove `optim_args`",
+            ),
+            Ok(sgd) => {
+                let holds = (0.0..1.0).contains(&sgd.momentum) && (0.0..=1.0).contains(&sgd.dampening);
+                let alone = !sgd.nesterov || (sgd.momentum > 0.0 && sgd.dampening == 0.0);
+                if !holds || !alone {
+                    self.wrong(
+                        "training.optim_args",
+                        "`training.optim_args`: momentum must be from 0 to below 1, dampening from 0 to 1, and \
+                         nesterov needs a momentum and no dampening",
+                        "change `optim_args`",
+                    );
+                }
+            }
+        }
+        if t.bf16_stochastic_round && config.model.dtype == ComputeDtype::Float32 {
+            self.wrong(
+                "training.bf16_stochastic_round",
+                "`training.bf16_stochastic_round` keeps weights in bfloat16, but `model.dtype` is float32",
+                "set model.dtype to bfloat16, or remove `bf16_stochastic_round`",
+            );
         }
     }
 

@@ -36,9 +36,12 @@ impl Plan {
             "memory": {
                 "classes": classes,
                 "data": self.memory.data,
-                "process": super::PROCESS_BYTES,
+                "process": self.memory.process,
+                "kernels": self.memory.kernels,
                 "total": self.memory.total(),
                 "available": self.memory.available,
+                "budget": self.memory.budget,
+                "checkpointing": self.checkpointing_line(),
             },
             "training": self.args,
             "defaults": self.defaults.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),

@@ -4,18 +4,20 @@
 //! Sizes come from the functions that allocate, run over a [`Meter`] that only counts.
 
 mod json;
+mod memory;
 mod text;
 
-use crate::config::{Config, Resolved};
+use crate::config::{Config, GradientCheckpointing, OptimKind, Resolved};
 use crate::console;
 use crate::corpus::{Corpus, CorpusFiles};
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::{self, Machine};
 use crate::subject::Subject;
-use foundry_engine::{Timetable, TrainingArgs, optim::AdamW};
-use foundry_kernels::{Allocator, Dtype, MemoryClass, Meter};
-use foundry_models::{Decoder, Tuning};
+use foundry_engine::{Timetable, TrainingArgs};
+use foundry_kernels::Dtype;
+use foundry_models::Storage;
+use memory::{Memory, Needs, measure};
 
 /// A planned run.
 pub(crate) struct Plan {
@@ -29,6 +31,8 @@ pub(crate) struct Plan {
     /// The most tokens of one micro-batch.
     pub(crate) max_tokens: usize,
     pub(crate) memory: Memory,
+    /// What the blocks keep, and in which form.
+    pub(crate) storage: Storage,
     /// Numbers of the model, and those that are trained.
     pub(crate) parameters: u64,
     pub(crate) trainable: u64,
@@ -51,28 +55,6 @@ pub(crate) struct Steps {
     pub(crate) tokens: Option<u64>,
 }
 
-/// What a run needs to hold.
-pub(crate) struct Memory {
-    /// Bytes for each class of buffers.
-    pub(crate) classes: Vec<(MemoryClass, u64)>,
-    /// Bytes of the tokenised data.
-    pub(crate) data: u64,
-    /// Bytes that can be had.
-    pub(crate) available: Option<u64>,
-}
-
-/// Code, stacks, tokenizer, and pieces of weights on their way from the file: measured at 60 to 150 MB.
-const PROCESS_BYTES: u64 = 150_000_000;
-
-impl Memory {
-    /// All of it.
-    pub(crate) fn total(&self) -> u64 {
-        self.classes
-            .iter()
-            .fold(self.data.saturating_add(PROCESS_BYTES), |sum, (_, bytes)| sum.saturating_add(*bytes))
-    }
-}
-
 impl Plan {
     /// Reads descriptions and data. With [`Need::Description`] (`plan`), a missing tokenizer or missing data files
     /// become notes; with [`Need::Everything`] (`train`) they are errors.
@@ -86,14 +68,25 @@ impl Plan {
         args.validate().map_err(Failure::input)?;
         let max_tokens = longest_batch(config, &subject, corpus.as_ref(), &mut notes);
         let length = mean_length(corpus.as_ref(), max_tokens, &args);
-        let measured = measure(config, &subject, &args, max_tokens, length)?;
+        if config.training.bf16_stochastic_round && subject.compute != Dtype::Bf16 {
+            return Err(Failure::Input(
+                "training.bf16_stochastic_round keeps weights in bfloat16, but this machine's default is float32\n  set \
+                 model.dtype=bfloat16, or remove it"
+                    .into(),
+            ));
+        }
+        let measured = measure(&Needs {
+            config,
+            subject: &subject,
+            args: &args,
+            max_tokens,
+            length,
+            data: corpus.as_ref().map_or(0, Corpus::bytes),
+            threads: machine.threads,
+            available: machine::available_memory(),
+        })?;
         let steps = steps(&args, corpus.as_ref());
         let defaults = filled_in(resolved, machine, &args);
-        let memory = Memory {
-            classes: measured.classes,
-            data: corpus.as_ref().map_or(0, Corpus::bytes),
-            available: machine::available_memory(),
-        };
         Ok(Self {
             machine,
             subject,
@@ -101,7 +94,8 @@ impl Plan {
             corpus,
             steps,
             max_tokens,
-            memory,
+            memory: measured.memory,
+            storage: measured.storage,
             parameters: measured.parameters,
             trainable: measured.trainable,
             flops_per_token: measured.flops_per_token,
@@ -112,10 +106,15 @@ impl Plan {
 
     /// The error of a machine that is too small, unless the configuration says not to look.
     pub(crate) fn check_memory(&self, config: &Config) -> Outcome {
-        let (needed, Some(available)) = (self.memory.total(), self.memory.available) else { return Ok(()) };
-        if needed <= available || !config.training.check_memory {
+        let Some((needed, limit)) = self.memory.excess().filter(|_| config.training.check_memory) else {
             return Ok(());
-        }
+        };
+        let limit = match self.memory.budget {
+            Some(budget) if budget == limit => {
+                format!("training.memory_budget allows {}", console::bytes(budget))
+            }
+            _ => format!("{} are available", console::bytes(limit)),
+        };
         let mut classes: Vec<_> = self.memory.classes.iter().filter(|(_, bytes)| *bytes > 0).collect();
         classes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let largest: Vec<String> = classes
@@ -124,10 +123,9 @@ impl Plan {
             .map(|(class, bytes)| format!("{} {}", text::class_name(*class), console::bytes(*bytes)))
             .collect();
         Err(Failure::Input(format!(
-            "not enough memory: this run needs {}, and {} are available (largest parts: {})\n  to need less: {}\n  to \
+            "not enough memory: this run needs {}, and {limit} (largest parts: {})\n  to need less: {}\n  to \
              try anyway: training.check_memory=false",
             console::bytes(needed),
-            console::bytes(available),
             largest.join(", "),
             self.remedies(config).join("; ")
         )))
@@ -144,14 +142,20 @@ impl Plan {
             );
         }
         remedies.push("a smaller data.max_length".into());
-        if !training.gradient_checkpointing {
-            remedies.push("training.gradient_checkpointing=true".into());
+        if !matches!(
+            training.gradient_checkpointing,
+            GradientCheckpointing::Auto | GradientCheckpointing::Full
+        ) {
+            remedies.push("training.gradient_checkpointing=auto".into());
         }
         if self.subject.compute == Dtype::F32 {
             remedies.push("model.dtype=bfloat16".into());
         }
         if config.lora.is_none() {
             remedies.push("LoRA (a section `lora`) instead of training every weight".into());
+            if training.optim == OptimKind::AdamwTorchFused {
+                remedies.push("training.optim=adamw_bnb_8bit".into());
+            }
         }
         remedies.push("a smaller model".into());
         remedies
@@ -212,46 +216,6 @@ fn longest_batch(
         ));
     }
     tokens.max(2)
-}
-
-struct Measured {
-    classes: Vec<(MemoryClass, u64)>,
-    parameters: u64,
-    trainable: u64,
-    flops_per_token: f64,
-}
-
-/// Allocates everything without allocating it.
-fn measure(
-    config: &Config,
-    subject: &Subject,
-    args: &TrainingArgs,
-    max_tokens: usize,
-    length: usize,
-) -> Outcome<Measured> {
-    let meter = Meter::default();
-    let Subject { decoder, tuning, compute, .. } = subject;
-    let checkpointing = config.training.gradient_checkpointing;
-    let model = Decoder::allocate(&meter, decoder, tuning, *compute, max_tokens, checkpointing)
-        .map_err(Failure::input)?;
-    let trainable = model.parameters().iter().map(|p| p.elements() as u64).sum();
-    AdamW::allocate(&meter, model.parameters(), args);
-    // The model alone, in f32: four bytes a number, cache lines rounded up.
-    let alone = Meter::default();
-    Decoder::allocate(&alone, decoder, &Tuning::Frozen, Dtype::F32, 1, true).map_err(Failure::input)?;
-    let weights = |classes: &[(MemoryClass, u64)]| {
-        classes
-            .iter()
-            .filter(|(class, _)| *class == MemoryClass::Weights)
-            .map(|(_, bytes)| bytes)
-            .sum::<u64>()
-    };
-    Ok(Measured {
-        classes: meter.allocated(),
-        parameters: weights(&alone.allocated()) / 4,
-        trainable,
-        flops_per_token: model.flops_per_token(length),
-    })
 }
 
 fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {

@@ -4,7 +4,7 @@ use super::Plan;
 use crate::console::{bytes, thousands};
 use crate::machine::dtype_name;
 use foundry_kernels::MemoryClass;
-use foundry_models::{TargetModules, Tuning};
+use foundry_models::{Checkpointing, TargetModules, Tuning};
 use std::fmt::Write;
 
 /// What a class of memory is called.
@@ -176,12 +176,30 @@ impl Plan {
     fn memory_line(&self) -> String {
         let available = self.memory.available.map_or_else(|| "unknown".into(), bytes);
         let rows = format!("micro-batches of up to {} tokens", thousands(self.max_tokens as u64));
-        format!("{} needed, {available} available ({rows})", bytes(self.memory.total()))
+        let budget =
+            self.memory.budget.map_or_else(String::new, |budget| format!(", {} allowed", bytes(budget)));
+        let kept = self.checkpointing_line();
+        format!("{} needed{budget}, {available} available ({rows}; {kept})", bytes(self.memory.total()))
+    }
+
+    /// What the blocks keep for the backward.
+    pub(super) fn checkpointing_line(&self) -> String {
+        let layers = self.subject.decoder.num_hidden_layers;
+        match self.storage.checkpointing {
+            Checkpointing::None => "all activations kept".into(),
+            Checkpointing::Selective => "norms and activations made again".into(),
+            Checkpointing::Mixed { full } => format!("{full} of {layers} blocks computed again"),
+            Checkpointing::Full => "all blocks computed again".into(),
+        }
     }
 
     fn memory_lines(&self, text: &mut String) {
         let classes = self.memory.classes.iter().map(|(class, bytes)| (class_name(*class), *bytes));
-        let others = [("tokenised data", self.memory.data), ("process", super::PROCESS_BYTES)];
+        let others = [
+            ("tokenised data", self.memory.data),
+            ("process", self.memory.process),
+            ("kernels", self.memory.kernels),
+        ];
         for (name, size) in classes.chain(others).filter(|(_, size)| *size > 0) {
             let _ = writeln!(text, "  {name:<16} {:>9}", bytes(size));
         }

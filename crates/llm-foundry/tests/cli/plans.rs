@@ -29,7 +29,7 @@ fn a_plan_counts_data_steps_memory_and_defaults_and_writes_nothing() {
     let total: u64 =
         plan["memory"]["classes"].as_object().expect("classes").values().filter_map(Value::as_u64).sum();
     let memory = |key: &str| plan["memory"][key].as_u64().expect("a number");
-    assert_eq!(memory("total"), total + memory("data") + memory("process"));
+    assert_eq!(memory("total"), total + memory("data") + memory("process") + memory("kernels"));
     assert_eq!(plan["defaults"]["training.learning_rate"], Value::Null, "it was given");
     assert_eq!(plan["defaults"]["training.warmup_steps"], "0");
 }

@@ -5,12 +5,12 @@ use crate::machine::dtype_name;
 use crate::subject::Subject;
 use foundry_data::PackedRow;
 use foundry_engine::checkpoint::Facts;
-use foundry_models::Tuning;
+use foundry_models::{Storage, Tuning};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Facts that must be the same when a run goes on. The model is known by its shapes, not by its path: it may be moved.
-pub(super) fn facts(subject: &Subject, corpus: &Corpus) -> Facts {
+pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: Storage) -> Facts {
     let tuning = match &subject.tuning {
         Tuning::Lora(spec) | Tuning::Adapted(spec) => {
             serde_json::to_value(spec).expect("settings are plain data")
@@ -23,6 +23,7 @@ pub(super) fn facts(subject: &Subject, corpus: &Corpus) -> Facts {
         ("model (SHA-256 of its configuration)".to_owned(), json!(hex(&Sha256::digest(config)))),
         ("lora".to_owned(), tuning),
         ("model.dtype".to_owned(), json!(dtype_name(subject.compute))),
+        ("training.bf16_stochastic_round".to_owned(), json!(storage.bf16_parameters)),
         ("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))),
     ])
 }

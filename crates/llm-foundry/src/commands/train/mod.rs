@@ -20,7 +20,7 @@ use foundry_comm::Solo;
 use foundry_data::Loader;
 use foundry_engine::callbacks::{Callback, Checkpoint, Flow, Memory, MetricsJsonl, Throughput};
 use foundry_engine::checkpoint;
-use foundry_engine::optim::AdamW;
+use foundry_engine::optim;
 use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, StepReport, Summary, fit};
 use foundry_kernels::CpuBackend;
 use foundry_models::{Decoder, Tuning};
@@ -76,8 +76,7 @@ fn load(plan: &Plan, config: &Config, backend: &CpuBackend) -> Outcome<Decoder> 
         Some(files) if !is_random => Some((files, files.weights().map_err(Failure::input)?)),
         _ => None,
     };
-    let checkpointing = config.training.gradient_checkpointing;
-    let mut decoder = Decoder::allocate(backend, shape, tuning, *compute, plan.max_tokens, checkpointing)
+    let mut decoder = Decoder::allocate(backend, shape, tuning, *compute, plan.max_tokens, plan.storage)
         .map_err(Failure::input)?;
     match weights {
         Some((files, weights)) => decoder
@@ -103,13 +102,13 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn fit(&self, plan: Plan, decoder: &mut Decoder, resume: Option<&checkpoint::Checkpoint>) -> Outcome {
-        let Plan { subject, args, corpus, max_tokens, .. } = plan;
+        let Plan { subject, args, corpus, max_tokens, storage, .. } = plan;
         let corpus = corpus.ok_or_else(|| Failure::Input("there is no data to train on".into()))?;
-        let facts = facts::facts(&subject, &corpus);
+        let facts = facts::facts(&subject, &corpus, storage);
         let rows = Arc::new(corpus.train.rows);
         let eval_rows = corpus.eval.map(|eval| eval.rows);
         let mut loader = Loader::new(rows, args.per_device_train_batch_size, args.data_seed(), true, 0, 1);
-        let mut optimizer = AdamW::allocate(self.backend, decoder.parameters(), &args);
+        let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);
         let mut model = DecoderModel { decoder, save: save::saver(&subject) };
         let stop = StopRequest::install().map_err(Failure::run)?;
         let mut run = Run {
@@ -117,7 +116,7 @@ impl Job<'_> {
             backend: self.backend,
             comm: &Solo,
             model: &mut model,
-            optimizer: &mut optimizer,
+            optimizer: optimizer.as_mut(),
             loader: &mut loader,
             evaluation: eval_rows.as_deref().map(|rows| Evaluation { rows, max_tokens }),
             callbacks: self.callbacks(&stop, args.save_total_limit),

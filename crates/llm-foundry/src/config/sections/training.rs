@@ -1,7 +1,9 @@
 //! Section `training`.
 
+use crate::config::memory::{GradientCheckpointing, MemoryBudget};
+use crate::config::optim_args;
 use foundry_engine::schedule::SchedulerType;
-use foundry_engine::{IntervalStrategy, LossType, StepCount, TrainingArgs};
+use foundry_engine::{IntervalStrategy, LossType, Optim, StepCount, TrainingArgs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -31,11 +33,22 @@ pub(crate) struct TrainingSection {
     /// Steps in which the learning rate rises from 0; a number below 1 is a share of all steps. Default 0.
     #[schemars(with = "f64")]
     pub(crate) warmup_steps: StepCount,
-    /// Decoupled weight decay of AdamW; biases and norms have none. Default 0.
+    /// Optimiser. `adamw_torch_fused` (default; also `adamw_torch`): 8 bytes of state a trained number.
+    /// `adamw_bnb_8bit` (also `adamw_8bit`): 2 bytes, as bitsandbytes. `lion_32bit` (also `lion`): 4 bytes. `adafactor`: a
+    /// few bytes a row and column. `sgd`: none, 4 bytes with momentum. The `paged_` names of bitsandbytes mean the same
+    /// here: there is no other memory to page to.
+    pub(crate) optim: OptimKind,
+    /// Arguments of `sgd`, as transformers writes them: `momentum=0.9,nesterov=true` (also `dampening`). Default: none.
+    pub(crate) optim_args: Option<String>,
+    /// Keep trained matrices in bfloat16 only, without float32 copies, and round each update up or down at random, so
+    /// that small ones are not lost (torchao: `bf16_stochastic_round`). Saves 4 bytes a trained number. Needs
+    /// `model.dtype: bfloat16`. Default false.
+    pub(crate) bf16_stochastic_round: bool,
+    /// Weight decay, decoupled except for `sgd`; biases and norms have none. Default 0.
     pub(crate) weight_decay: f64,
-    /// AdamW: decay of the first moment. Default 0.9.
+    /// AdamW: decay of the first moment; Lion: share of the momentum in the direction. Default 0.9.
     pub(crate) adam_beta1: f64,
-    /// AdamW: decay of the second moment. Default 0.999.
+    /// AdamW: decay of the second moment; Lion: decay of the momentum (its authors: 0.99). Default 0.999.
     pub(crate) adam_beta2: f64,
     /// AdamW: added to the denominator. Default 1e-8.
     pub(crate) adam_epsilon: f64,
@@ -48,9 +61,14 @@ pub(crate) struct TrainingSection {
     pub(crate) label_smoothing_factor: f64,
     /// NEFTune: magnitude α of the noise on embeddings; usual values 5 to 15. Default: none.
     pub(crate) neftune_noise_alpha: Option<f64>,
-    /// Keep only the inputs of the blocks and compute the rest again in the backward pass: less memory, about a third
-    /// more time. Default: true, as TRL.
-    pub(crate) gradient_checkpointing: bool,
+    /// What the blocks keep for the backward pass; the result is the same bit for bit. `none` (or false): everything.
+    /// `selective`: all but norms and activations, which are made again at hardly any cost. `full` (or true, as
+    /// transformers): the inputs of the blocks only, about a third more time. `auto` (default; TRL: true): the fastest
+    /// of these, or of the mixtures of the last two, that fits into `memory_budget`.
+    pub(crate) gradient_checkpointing: GradientCheckpointing,
+    /// The most memory that the whole process may need: an amount (`2GB`, `800MiB`) or a share of what is available
+    /// (`50%`). A plan that needs more is refused. Default: what is available, less a tenth for `auto` to leave free.
+    pub(crate) memory_budget: Option<MemoryBudget>,
     /// Seed of adapter initialisation, dropout and noise. Default 42.
     pub(crate) seed: u64,
     /// Seed of the order of the data. Default: `seed`.
@@ -95,6 +113,9 @@ impl Default for TrainingSection {
             lr_scheduler_type: Scheduler::Linear,
             lr_scheduler_kwargs: Map::new(),
             warmup_steps: StepCount::steps(0),
+            optim: OptimKind::AdamwTorchFused,
+            optim_args: None,
+            bf16_stochastic_round: false,
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -103,7 +124,8 @@ impl Default for TrainingSection {
             loss_type: LossKind::Nll,
             label_smoothing_factor: 0.0,
             neftune_noise_alpha: None,
-            gradient_checkpointing: true,
+            gradient_checkpointing: GradientCheckpointing::Auto,
+            memory_budget: None,
             seed: 42,
             data_seed: None,
             logging_steps: StepCount::steps(10),
@@ -140,6 +162,8 @@ impl TrainingSection {
             lr_scheduler_type: self.lr_scheduler_type.into(),
             lr_scheduler_kwargs: self.lr_scheduler_kwargs.clone(),
             warmup_steps: self.warmup_steps,
+            optim: self.optim.into(),
+            sgd: self.sgd().unwrap_or_default(),
             weight_decay: self.weight_decay,
             adam_beta1: self.adam_beta1,
             adam_beta2: self.adam_beta2,
@@ -168,9 +192,45 @@ impl TrainingSection {
         }
     }
 
+    /// `optim_args`, read; the error says what is wrong with it.
+    pub(crate) fn sgd(&self) -> Result<foundry_engine::SgdArgs, String> {
+        optim_args::parse(self.optim.into(), self.optim_args.as_deref().unwrap_or_default())
+    }
+
     /// The peak learning rate, its default filled in.
     pub(crate) fn learning_rate(&self, is_lora: bool) -> f64 {
         self.learning_rate.unwrap_or(if is_lora { 2e-4 } else { 2e-5 })
+    }
+}
+
+/// `training.optim`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OptimKind {
+    /// AdamW.
+    #[serde(alias = "adamw_torch", alias = "paged_adamw_32bit", alias = "paged_adamw")]
+    AdamwTorchFused,
+    /// AdamW with moments of eight bits.
+    #[serde(rename = "adamw_bnb_8bit", alias = "adamw_8bit", alias = "paged_adamw_8bit")]
+    AdamwBnb8bit,
+    /// Lion.
+    #[serde(rename = "lion_32bit", alias = "lion", alias = "paged_lion_32bit")]
+    Lion32bit,
+    /// Stochastic gradient descent.
+    Sgd,
+    /// Adafactor.
+    Adafactor,
+}
+
+impl From<OptimKind> for Optim {
+    fn from(kind: OptimKind) -> Self {
+        match kind {
+            OptimKind::AdamwTorchFused => Optim::AdamW,
+            OptimKind::AdamwBnb8bit => Optim::AdamW8Bit,
+            OptimKind::Lion32bit => Optim::Lion,
+            OptimKind::Sgd => Optim::Sgd,
+            OptimKind::Adafactor => Optim::Adafactor,
+        }
     }
 }
 
