@@ -5,6 +5,9 @@ use anyhow::{Result, ensure};
 
 /// Runs the matmul rate example of the kernels; arguments go to it.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if args.iter().any(|arg| arg == "--peer") {
+        return crate::peer::run(args);
+    }
     let example = shell::root().join("crates/kernels/examples/matmul_rate.rs");
     ensure!(example.exists(), "crates/kernels/examples/matmul_rate.rs is missing");
     let mut words =

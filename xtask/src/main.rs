@@ -4,6 +4,7 @@
 
 mod bench;
 mod golden;
+mod peer;
 mod quickstart;
 mod shell;
 mod smollm2;
@@ -20,6 +21,7 @@ cargo xtask <chore>
   test         everything that must pass before a commit (CI runs exactly this)
   tidy         the rules of the house that a machine can check
   bench        matmul rate of this machine's kernels, one line per shape
+               --peer PYTHON --model DIR --data FILE   TRL and llm-foundry by turns: the table of ratios
   golden       list the scripts that compute golden numbers with the Python peers
                NAME PYTHON [ARGS…]  run one of them
 ";
