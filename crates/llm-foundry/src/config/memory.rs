@@ -105,7 +105,7 @@ impl MemoryBudget {
             _ => return None,
         };
         let bytes = number * factor;
-        (bytes >= 1.0 && bytes < 1e18).then_some(Self::Bytes(bytes as u64))
+        (1.0..1e18).contains(&bytes).then_some(Self::Bytes(bytes as u64))
     }
 
     /// The limit in bytes; `None`: a share of an unknown amount.
