@@ -28,6 +28,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     });
     report.step("fuzz targets compile", || fuzz_targets(&cargo));
     report.step("tests", || cargo(&test_command(model.is_some())));
+    report.step("AVX-512 kernels, emulated", || {
+        cargo(&["test", "--quiet", "--package", "foundry-kernels", "--features", "emulate-avx512", "--lib"])
+    });
     report.step("doc tests", || cargo(&["test", "--quiet", "--workspace", "--doc"]));
     report.close()
 }

@@ -11,7 +11,7 @@
 //! - Results have the same bits for any number of threads and on every run.
 //! - A shape or dtype that does not fit is a bug of the caller: the operation panics and names both.
 
-use crate::{Allocator, Buffer, Rounding};
+use crate::{Allocator, Buffer, QuantizedMatrix, QuantizedParts, Rounding};
 
 /// `C = alpha · op(A) · op(B)` (or `+=`), `op(A)` is `m × k`, `op(B)` is `k × n`, `C` is `m × n`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -288,6 +288,18 @@ pub trait Backend: Allocator + Send + Sync {
     // ---- linear algebra --------------------------------------------------------------------------------------
     /// `C = alpha·op(A)·op(B)` or `+=`. `A`, `B` operands of one dtype; `C` f32 or bf16 (rounded once, at the end).
     fn matmul(&self, op: Matmul, a: &Buffer, b: &Buffer, c: &mut Buffer);
+    /// The same product with a quantised `B`: `op(B)` is `W` or, with `trans_b`, its transpose. The result is that of
+    /// [`matmul`](Self::matmul) with [`dequantize`](Self::dequantize)d `W` in the dtype of `A`, bit for bit, but only a
+    /// few rows of it exist at a time. `A` is not used transposed. `A` operand, `C` operand or f32.
+    fn matmul_quantized(&self, op: Matmul, a: &Buffer, w: &QuantizedMatrix, c: &mut Buffer);
+    /// Replaces the contents of `into` by `values[rows·cols]`, row by row, with the codes that bitsandbytes chooses.
+    fn quantize(&self, values: &[f32], into: &mut QuantizedMatrix);
+    /// `out[rows·cols] = W`. Operand.
+    fn dequantize(&self, w: &QuantizedMatrix, out: &mut Buffer);
+    /// Replaces the contents of `into` by parts of the same kind and size, as a file holds them.
+    fn upload_quantized(&self, parts: &QuantizedParts, into: &mut QuantizedMatrix);
+    /// Copies of all parts of `w`.
+    fn download_quantized(&self, w: &QuantizedMatrix) -> QuantizedParts;
     /// `y[0..n] += x[0..n]`; f32 or bf16 each.
     fn add(&self, n: usize, x: &Buffer, y: &mut Buffer);
     /// `y_to[t,o] += bias_o[o]`; both f32 or bf16.

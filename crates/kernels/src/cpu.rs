@@ -5,9 +5,9 @@ use crate::pool::Pool;
 use crate::rope::Direction;
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, Isa, LinearCrossEntropy,
-    Lion, LossSums, Matmul, MemoryClass, RowLoss, Sgd, Span, SquaredMeans, adafactor, adamw, adamw_8bit,
-    attention, bias, copy, dropout, embedding, linear_cross_entropy, lion, matmul, noise, residual, rmsnorm,
-    rope, sgd, sum_of_squares, swiglu,
+    Lion, LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, RowLoss, Sgd, Span, SquaredMeans,
+    adafactor, adamw, adamw_8bit, attention, bias, copy, dropout, embedding, linear_cross_entropy, lion,
+    matmul, noise, quantized, residual, rmsnorm, rope, sgd, sum_of_squares, swiglu,
 };
 
 /// Kernels for this machine's processor.
@@ -67,6 +67,21 @@ impl Backend for CpuBackend {
     }
     fn matmul(&self, op: Matmul, a: &Buffer, b: &Buffer, c: &mut Buffer) {
         matmul::matmul(&self.pool, self.isa, &op, a, b, c);
+    }
+    fn matmul_quantized(&self, op: Matmul, a: &Buffer, w: &QuantizedMatrix, c: &mut Buffer) {
+        matmul::matmul_quantized(&self.pool, self.isa, &op, a, w, c);
+    }
+    fn quantize(&self, values: &[f32], into: &mut QuantizedMatrix) {
+        quantized::quantize(&self.pool, self.isa, values, into);
+    }
+    fn dequantize(&self, w: &QuantizedMatrix, out: &mut Buffer) {
+        quantized::dequantize(&self.pool, self.isa, w, out);
+    }
+    fn upload_quantized(&self, parts: &QuantizedParts, into: &mut QuantizedMatrix) {
+        into.fill(parts);
+    }
+    fn download_quantized(&self, w: &QuantizedMatrix) -> QuantizedParts {
+        w.parts()
     }
     fn add(&self, n: usize, x: &Buffer, y: &mut Buffer) {
         residual::add(&self.pool, self.isa, n, x, y);

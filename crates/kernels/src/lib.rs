@@ -29,6 +29,7 @@ mod noise;
 mod operand;
 mod philox;
 pub mod pool;
+mod quantized;
 mod reference;
 mod residual;
 mod rmsnorm;
@@ -49,6 +50,10 @@ pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
 pub use cpu::CpuBackend;
 pub use dtype::Dtype;
 pub use matmul::scratch::scratch_bound;
+pub use quantized::{
+    ABSMAX_BLOCK, Absmax, NF4_BLOCK, NF4_LEVELS, Quantization, QuantizedMatrix, QuantizedParts,
+    dynamic_levels,
+};
 pub use reference::ReferenceBackend;
 pub use rounding::Rounding;
 pub use simd::Isa;

@@ -6,9 +6,9 @@ use crate::buffer::Ledger;
 use crate::operand::{Operand, with_operand};
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, LinearCrossEntropy, Lion,
-    LossSums, Matmul, MemoryClass, Rounding, RowLoss, Sgd, Span, SquaredMeans, adafactor, adamw, adamw_8bit,
-    attention, bias, dropout, embedding, linear_cross_entropy, lion, matmul, noise, rmsnorm, rope, rounding,
-    sgd, swiglu,
+    LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rounding, RowLoss, Sgd, Span,
+    SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, dropout, embedding, linear_cross_entropy,
+    lion, matmul, noise, quantized, rmsnorm, rope, rounding, sgd, swiglu,
 };
 
 /// Every operation by its definition: operands are widened to f64, results rounded once when stored.
@@ -106,6 +106,24 @@ impl Backend for ReferenceBackend {
         let Matmul { m, n, k, .. } = op;
         let (a, b) = (values(m * k, a), values(k * n, b));
         update(m * n, c, |c| matmul::reference::matmul(&op, &a, &b, c));
+    }
+    fn matmul_quantized(&self, op: Matmul, a: &Buffer, w: &QuantizedMatrix, c: &mut Buffer) {
+        let mut dense = Buffer::host(a.dtype(), w.rows() * w.cols());
+        self.dequantize(w, &mut dense);
+        self.matmul(op, a, &dense, c);
+    }
+    fn quantize(&self, values: &[f32], into: &mut QuantizedMatrix) {
+        into.fill(&quantized::reference::quantize(into.kind(), into.rows(), into.cols(), values));
+    }
+    fn dequantize(&self, w: &QuantizedMatrix, out: &mut Buffer) {
+        let values = quantized::reference::dequantize(&w.parts(), w.rows(), w.cols());
+        self.upload(&values, out, 0);
+    }
+    fn upload_quantized(&self, parts: &QuantizedParts, into: &mut QuantizedMatrix) {
+        into.fill(parts);
+    }
+    fn download_quantized(&self, w: &QuantizedMatrix) -> QuantizedParts {
+        w.parts()
     }
     fn add(&self, n: usize, x: &Buffer, y: &mut Buffer) {
         let x = values(n, x);

@@ -3,17 +3,15 @@
 //! The order of summation of an element is fixed by `k` alone: blocks of `k` in ascending order, ascending `k` inside a
 //! block. Neither the partition into tasks nor the position inside a tile changes it.
 
+use super::cpu_factor::Factor;
 use super::cpu_kernel::MicroKernel;
 use super::cpu_partition::{Cut, Grid};
 use super::scratch;
 use crate::Matmul;
 use crate::pool::Pool;
+use crate::simd::cache::second_level_bytes;
 use crate::simd::matrix::{BlockMut, Epilogue, Matrix, Out};
 
-/// Bytes of packed panels per task: half of a second-level cache of 1 MiB (Zen 4; Sapphire Rapids has 2 MiB).
-const PACKED_BYTES: usize = 512 << 10;
-/// Longest run of `k` in bytes of a row of `A`: a panel of 32 columns then fills [`PACKED_BYTES`].
-const K_BYTES: usize = 16 << 10;
 /// Most bytes of `A` laid out anew at a time, and of f32 sums that wait for their rounding.
 const STAGED_BYTES: usize = 8 << 20;
 /// Rows this many bytes apart (or a multiple) fall into the same few sets of a first-level cache.
@@ -49,7 +47,7 @@ pub(super) struct Driver<'a, K: MicroKernel> {
     pub(super) pool: Option<&'a Pool>,
     pub(super) op: Matmul,
     pub(super) a: Matrix<'a, K::Operand>,
-    pub(super) b: Matrix<'a, K::Operand>,
+    pub(super) b: Factor<'a, K::Operand>,
 }
 
 impl<K: MicroKernel> Driver<'_, K> {
@@ -57,7 +55,7 @@ impl<K: MicroKernel> Driver<'_, K> {
     pub(super) fn run(&self, c: Out<'_>) {
         let Matmul { m, n, k, .. } = self.op;
         let operand = size_of::<K::Staged>();
-        let k_parts = Cut::new(k, (k * operand).div_ceil(K_BYTES));
+        let k_parts = Cut::new(k, (k * operand).div_ceil(K::K_BYTES));
         // bf16 results of several blocks of `k` are summed in f32 elsewhere and rounded once.
         let sums_aside = k_parts.parts() > 1 && matches!(c, Out::Bf16(_));
         let staged = if self.as_stored().is_none() { k.div_ceil(k_parts.parts()) * operand } else { 0 };
@@ -159,7 +157,8 @@ impl<K: MicroKernel> Driver<'_, K> {
         let (m, n) = (c.rows(), c.cols());
         let row_tiles = Cut::new(m, m.div_ceil(K::ROWS));
         let panel = k.div_ceil(K::GROUP) * K::COLS;
-        let most_panels = PACKED_BYTES / (panel * size_of::<K::Packed>()).max(1);
+        // Packed panels of a task take half of the second-level cache.
+        let most_panels = second_level_bytes() / 2 / (panel * size_of::<K::Packed>()).max(1);
         let tiles = (row_tiles.parts(), K::ROWS);
         let grid = Grid::new(tiles, (n.div_ceil(K::COLS), most_panels), k, self.threads());
         let mut tasks = Vec::with_capacity(grid.rows.parts() * grid.cols.parts());
@@ -194,11 +193,7 @@ impl<K: MicroKernel> Driver<'_, K> {
         let width = |panel: usize| K::COLS.min(cols - panel * K::COLS);
         let tile_len = if matches!(a, Rows::Stored(_)) { K::ROWS * stride } else { 0 };
         scratch::with(panels * panel_len, |packed: &mut [K::Packed]| {
-            for (j, panel) in packed.chunks_exact_mut(panel_len.max(1)).enumerate() {
-                let at = col + j * K::COLS;
-                let from = if self.op.trans_b { self.b.at(at, start) } else { self.b.at(start, at) };
-                self.kernel.pack(from, self.op.trans_b, width(j), k, panel);
-            }
+            self.b.pack(self.kernel, self.op.trans_b, [start, k], [col, cols], packed);
             scratch::with(tile_len, |tile: &mut [K::Staged]| {
                 for (row, tile_rows) in Cut::new(rows, rows.div_ceil(K::ROWS)).runs() {
                     let a = match a.at(row) {

@@ -1,6 +1,7 @@
 //! `C = A·Bᵀ` with few rows of `A` (decoding): every row of `B` is read once, as it is stored, and nothing is
 //! packed, so that the speed is that of reading the weights.
 
+use super::cpu_factor::Factor;
 use super::cpu_partition::Cut;
 use crate::lanes::{LANES, MulAdd, sum_lanes, vectorize};
 use crate::operand::Operand;
@@ -27,7 +28,7 @@ pub(super) fn run<T: Operand>(
     isa: Isa,
     op: &Matmul,
     a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
+    b: Factor<'_, T>,
     c: Out<'_>,
 ) {
     let threads = pool.map_or(1, Pool::threads);
@@ -37,21 +38,28 @@ pub(super) fn run<T: Operand>(
     for (row, rows) in Cut::new(op.n, parts).runs() {
         let (block, right) = rest.split_columns(rows);
         rest = right;
-        tasks.push((b.at(row, 0), block));
+        tasks.push((row, block));
     }
-    let work = |(b, block): (Matrix<'_, T>, Out<'_>)| columns(isa, op, a, b, block);
+    let work = |(row, block): (usize, Out<'_>)| columns(isa, op, a, b, row, block);
     match pool {
         Some(pool) => pool.each(tasks, work),
         None => tasks.into_iter().for_each(work),
     }
 }
 
-/// The columns of one task: `b` starts at the row that belongs to the first column of `c`.
-fn columns<T: Operand>(isa: Isa, op: &Matmul, a: Matrix<'_, T>, b: Matrix<'_, T>, mut c: Out<'_>) {
+/// The columns of one task: row `first` of `b` belongs to the first column of `c`.
+fn columns<T: Operand>(
+    isa: Isa,
+    op: &Matmul,
+    a: Matrix<'_, T>,
+    b: Factor<'_, T>,
+    first: usize,
+    mut c: Out<'_>,
+) {
     let epilogue = Epilogue { alpha: op.alpha, accumulate: op.accumulate };
     let (rows, cols) = (c.rows(), c.cols());
     for j in 0..cols {
-        let sums = dots(isa, a, rows, b.row(j, 0, op.k));
+        let sums = b.with_row(first + j, op.k, |b| dots(isa, a, rows, b));
         let mut column = c.part(0, rows, j, 1);
         for (i, sum) in sums[..rows].iter().enumerate() {
             column.put(i, std::slice::from_ref(sum), epilogue);

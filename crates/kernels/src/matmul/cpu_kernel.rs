@@ -23,6 +23,9 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
     const COLS: usize;
     /// Numbers of neighbouring `k` in one packed element; rows of `A` are padded with zeros to a multiple.
     const GROUP: usize;
+    /// Longest run of `k`, in bytes of a row of `A`. It decides the order of the sums, so it is the same on every
+    /// machine: a panel of 32 columns then fills half of a second-level cache of 1 MiB.
+    const K_BYTES: usize = 16 << 10;
 
     /// `A` as it is stored, if the kernel can read it so.
     fn direct<'a>(self, a: Matrix<'a, Self::Operand>) -> Option<Matrix<'a, Self::Staged>>;

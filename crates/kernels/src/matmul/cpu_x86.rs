@@ -3,7 +3,7 @@
 use super::cpu_kernel::{MicroKernel, plain, same_as_f32};
 use crate::operand::Operand;
 use crate::simd::matrix::{Epilogue, Matrix, Out};
-use crate::simd::{Avx2, Avx512, Isa, gemm_bf16, gemm_f32, pack};
+use crate::simd::{Avx2, Avx512, Isa, gemm_bf16, gemm_f32, gemm_f32_avx2, pack, pack_avx2};
 use half::bf16;
 use std::marker::PhantomData;
 
@@ -127,9 +127,10 @@ impl<T: Operand> MicroKernel for F32Avx2<T> {
     type Operand = T;
     type Staged = f32;
     type Packed = f32;
-    const ROWS: usize = gemm_f32::ROWS_256;
-    const COLS: usize = gemm_f32::COLS_256;
+    const ROWS: usize = gemm_f32_avx2::ROWS_256;
+    const COLS: usize = gemm_f32_avx2::COLS_256;
     const GROUP: usize = 1;
+    const K_BYTES: usize = 8 << 10;
 
     fn direct<'a>(self, a: Matrix<'a, T>) -> Option<Matrix<'a, f32>> {
         same_as_f32(a)
@@ -143,13 +144,16 @@ impl<T: Operand> MicroKernel for F32Avx2<T> {
     }
 
     fn pack(self, b: Matrix<'_, T>, trans: bool, cols: usize, k: usize, dst: &mut [f32]) {
+        if trans {
+            return pack_avx2::pack_rows(self.0, b, cols, k, dst);
+        }
         Isa::Avx2(self.0).vectorize(
             #[inline(always)]
-            || plain::pack::<T, { gemm_f32::COLS_256 }>(b, trans, cols, k, dst),
+            || plain::pack::<T, { gemm_f32_avx2::COLS_256 }>(b, false, cols, k, dst),
         );
     }
 
     fn tile(self, a: Matrix<'_, f32>, k: usize, panel: &[f32], out: Out<'_>, epilogue: Epilogue) {
-        gemm_f32::tile_256(self.0, a, k, panel, out, epilogue);
+        gemm_f32_avx2::tile_256(self.0, a, k, panel, out, epilogue);
     }
 }

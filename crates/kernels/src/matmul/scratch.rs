@@ -15,10 +15,11 @@ thread_local! {
 
 /// About the most bytes that all threads together keep between calls, for products of up to `tokens` rows and `widest`
 /// columns: rows laid out anew (on the calling thread, at most 8 MiB at a time), and on each thread packed panels
-/// (512 KiB), tiles and attention's blocks.
+/// (half of a second-level cache), tiles, strips of quantised factors and attention's blocks.
 pub fn scratch_bound(threads: usize, tokens: usize, widest: usize) -> u64 {
     let staged = (tokens as u64).saturating_mul(4 * widest as u64).min(8 << 20);
-    staged + (threads as u64).saturating_mul(1280 << 10)
+    staged
+        + (threads as u64).saturating_mul((crate::simd::cache::second_level_bytes() / 2 + (768 << 10)) as u64)
 }
 
 /// Runs `f` on `len` elements of this thread's scratch memory. What they hold is what the last user left there.

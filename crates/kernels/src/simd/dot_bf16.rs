@@ -1,9 +1,9 @@
 //! AVX-512 dot products of a few bf16 rows with one row of weights, straight from memory: for decoding.
 
 use super::Avx512;
+use super::arch::*;
 use super::matrix::Matrix;
 use half::bf16;
-use std::arch::x86_64::*;
 
 /// Most rows of `x` at a time.
 pub(crate) const ROWS: usize = 8;
@@ -37,7 +37,7 @@ pub(crate) fn dots(_: Avx512, x: Matrix<'_, bf16>, rows: usize, w: &[bf16]) -> [
 ///
 /// # Safety
 /// AVX-512 with BF16; `x` has `M ≤ ROWS` rows as long as `w`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 unsafe fn block<const M: usize, const U: usize>(x: Matrix<'_, bf16>, w: &[bf16], sums: &mut [f32; ROWS]) {
     let (first, at) = (x.data.as_ptr().cast::<i16>(), w.as_ptr().cast::<i16>());
     let mut acc = [[_mm512_setzero_ps(); U]; M];

@@ -4,10 +4,10 @@
 //! panel of `B`. 28 accumulators cover the instruction's latency, and 14 broadcasts + 2 loads for 28 multiply-adds
 //! keep the load ports below the multiply-add ports.
 
+use super::arch::*;
 use super::matrix::{Epilogue, Matrix, Out};
 use super::{Avx512, store};
 use half::bf16;
-use std::arch::x86_64::*;
 
 /// Most rows of a tile.
 pub(crate) const ROWS: usize = 14;
@@ -43,7 +43,7 @@ pub(crate) fn tile(
 ///
 /// # Safety
 /// AVX-512 with BF16; `a` holds `out.rows()` rows (at most ROWS) of `2·pairs` numbers, `panel` `pairs × COLS` elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 unsafe fn by_rows<const V: usize>(
     a: Matrix<'_, bf16>,
     pairs: usize,
@@ -65,7 +65,7 @@ unsafe fn by_rows<const V: usize>(
 ///
 /// # Safety
 /// As [`by_rows`], with `R` rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 unsafe fn sums<const R: usize, const V: usize>(
     a: Matrix<'_, bf16>,
     pairs: usize,
@@ -99,4 +99,26 @@ unsafe fn sums<const R: usize, const V: usize>(
 fn bh(x: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes in which every bit pattern is valid.
     unsafe { std::mem::transmute(x) }
+}
+
+/// `steps` rounds of 28 dot products in registers, for benchmarks: floating-point operations done, and a number that
+/// depends on all of them.
+pub(super) fn register_only(_: Avx512, steps: usize) -> (f64, f32) {
+    // SAFETY: the witness proves the instructions.
+    let sum = unsafe { rounds(steps) };
+    ((28 * 64 * steps) as f64, sum)
+}
+
+/// # Safety
+/// AVX-512 with BF16.
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
+unsafe fn rounds(steps: usize) -> f32 {
+    let pair = bh(_mm512_set1_epi32(std::hint::black_box(0x3f80_3f80)));
+    let mut acc = [_mm512_setzero_ps(); 28];
+    for _ in 0..steps {
+        for sum in &mut acc {
+            *sum = _mm512_dpbf16_ps(*sum, pair, pair);
+        }
+    }
+    _mm512_reduce_add_ps(acc.into_iter().fold(_mm512_setzero_ps(), |total, sum| _mm512_add_ps(total, sum)))
 }

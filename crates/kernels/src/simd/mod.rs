@@ -5,25 +5,52 @@
 
 #![allow(unsafe_code)]
 
+/// The AVX-512 instructions: those of the machine, or their emulation.
+#[cfg(target_arch = "x86_64")]
+mod arch {
+    #[cfg(feature = "emulate-avx512")]
+    pub(super) use super::emulated_avx512::*;
+    #[cfg(not(feature = "emulate-avx512"))]
+    pub(super) use std::arch::x86_64::*;
+    #[cfg(feature = "emulate-avx512")]
+    pub(super) use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+}
+pub(crate) mod cache;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dot_bf16;
+#[cfg(all(target_arch = "x86_64", feature = "emulate-avx512"))]
+mod emulated_avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_f32;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_f32_avx2;
 pub(crate) mod matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod nf4;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod pack;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod pack_avx2;
+pub mod peak;
+#[cfg(target_arch = "x86_64")]
 mod store;
 
-/// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA).
+/// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA), or that the former are emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
 
 /// Proof that the machine has AVX2 and FMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
+
+impl Avx512 {
+    /// What was detected with AVX-512.
+    pub fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+}
 
 /// The instruction set a CPU backend uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +69,8 @@ impl Isa {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
+            if cfg!(not(feature = "emulate-avx512"))
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
@@ -54,6 +82,10 @@ impl Isa {
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 found.push(Isa::Avx2(Avx2(())));
+                // Last of the fast ones: a build for tests must not choose an emulation for anything else.
+                if cfg!(feature = "emulate-avx512") {
+                    found.push(Isa::Avx512(Avx512(())));
+                }
             }
         }
         found.push(Isa::Portable);
@@ -98,7 +130,11 @@ impl Isa {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+#[cfg_attr(
+    not(feature = "emulate-avx512"),
+    target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")
+)]
+#[cfg_attr(feature = "emulate-avx512", target_feature(enable = "avx2,fma"))]
 fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
     f()
 }

@@ -3,9 +3,9 @@
 //! A 32-bit element is an f32 or a pair of bf16 numbers with neighbouring `k`.
 
 use super::Avx512;
+use super::arch::*;
 use super::matrix::Matrix;
 use half::bf16;
-use std::arch::x86_64::*;
 
 /// `dst[p][r] = src[r][p]` for `rows ≤ 16` rows of `bytes` bytes: `dst` has `ceil(bytes/4)` rows of 16 elements,
 /// `dst_stride` apart. Missing rows, and the missing half of an odd last pair, become zero.
@@ -39,7 +39,7 @@ pub(crate) fn transpose_rows<T: bytemuck::Pod>(
 /// # Safety
 /// AVX-512; `rows ≤ 16` rows of `bytes` bytes, `stride` bytes apart, can be read, and `ceil(bytes/4)` rows of 16
 /// elements, `dst_stride` elements apart, written.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl"))]
 unsafe fn transpose(
     src: *const u8,
     stride: usize,
@@ -88,7 +88,7 @@ pub(crate) fn transpose_pairs(
 
 /// # Safety
 /// AVX-512; `k` rows of `src` have the columns of `mask`, `dst` has `cols` rows of `16·ceil(k/32)` elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl"))]
 unsafe fn pairs(
     src: Matrix<'_, bf16>,
     k: usize,
@@ -134,7 +134,7 @@ pub(crate) fn pair_rows(_: Avx512, src: Matrix<'_, bf16>, k: usize, cols: usize,
 
 /// # Safety
 /// AVX-512; `k` rows of `src` have the columns of `mask`, `dst` holds `ceil(k/2) × 32` elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl"))]
 unsafe fn interleave(src: Matrix<'_, bf16>, k: usize, mask: __mmask32, dst: *mut u32) {
     let low: [u16; 32] = std::array::from_fn(|i| (i / 2 + 32 * (i % 2)) as u16);
     let high: [u16; 32] = std::array::from_fn(|i| (16 + i / 2 + 32 * (i % 2)) as u16);
@@ -160,7 +160,7 @@ unsafe fn interleave(src: Matrix<'_, bf16>, k: usize, mask: __mmask32, dst: *mut
 
 /// Transposes 16 × 16 elements of 32 bits in registers: pairs, quads, then 128-bit lanes.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f"))]
 fn transpose_16x16(r: &mut [__m512i; 16]) {
     let mut t = [_mm512_setzero_si512(); 16];
     for i in 0..8 {

@@ -1,12 +1,12 @@
 //! Writing vectors of finished sums: scaled, added, rounded once, cut at the right edge.
 
+use super::arch::*;
 use super::matrix::{BlockMut, Epilogue, Out};
 use half::bf16;
-use std::arch::x86_64::*;
 
 /// Writes (or adds) `alpha · sums` to the rows of `out`, which is wider than `16·(V-1)` and at most `16·V` columns
 /// wide.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 pub(super) fn rows<const V: usize>(out: &mut Out<'_>, sums: &[[__m512; V]], epilogue: Epilogue) {
     let (rows, cols) = (out.rows(), out.cols());
     assert!(rows == sums.len() && 16 * (V - 1) < cols && cols <= 16 * V, "{rows}×{cols} for {V} vectors");
@@ -18,7 +18,7 @@ pub(super) fn rows<const V: usize>(out: &mut Out<'_>, sums: &[[__m512; V]], epil
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 fn rows_f32<const V: usize>(
     block: &mut BlockMut<'_, f32>,
     sums: &[[__m512; V]],
@@ -43,7 +43,7 @@ fn rows_f32<const V: usize>(
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 fn rows_bf16<const V: usize>(
     block: &mut BlockMut<'_, bf16>,
     sums: &[[__m512; V]],

@@ -1,0 +1,137 @@
+//! Codes to numbers, a run of weights at a time.
+
+use super::{ABSMAX_BLOCK, NF4_BLOCK, NF4_LEVELS, QuantizedMatrix, Stored, StoredAbsmax, dynamic_levels};
+use crate::Isa;
+use crate::operand::Operand;
+use crate::simd::nf4 as vector;
+
+/// A quantised matrix to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    rows: usize,
+    cols: usize,
+    stored: Slices<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Slices<'a> {
+    Nf4 { codes: &'a [u8], absmax: Scales<'a> },
+    Int8 { codes: &'a [i8], absmax: &'a [f32] },
+}
+
+#[derive(Clone, Copy)]
+enum Scales<'a> {
+    Plain(&'a [f32]),
+    Nested { codes: &'a [u8], absmax: &'a [f32], offset: f32, levels: &'a [f32; 256] },
+}
+
+impl Scales<'_> {
+    #[inline(always)]
+    fn of(&self, block: usize) -> f32 {
+        match *self {
+            Scales::Plain(absmax) => absmax[block],
+            Scales::Nested { codes, absmax, offset, levels } => {
+                levels[usize::from(codes[block])] * absmax[block / ABSMAX_BLOCK] + offset
+            }
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(w: &'a QuantizedMatrix) -> Self {
+        let stored = match &w.stored {
+            Stored::Int8 { codes, absmax } => {
+                Slices::Int8 { codes: bytemuck::cast_slice(codes.u8()), absmax: absmax.f32() }
+            }
+            Stored::Nf4 { codes, absmax } => Slices::Nf4 {
+                codes: codes.u8(),
+                absmax: match absmax {
+                    StoredAbsmax::Plain(absmax) => Scales::Plain(absmax.f32()),
+                    StoredAbsmax::Nested { codes, absmax, offset } => Scales::Nested {
+                        codes: codes.u8(),
+                        absmax: absmax.f32(),
+                        offset: offset.f32()[0],
+                        levels: dynamic_levels(),
+                    },
+                },
+            },
+        };
+        Self { rows: w.rows(), cols: w.cols(), stored }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The weights from number `first` on, counted row by row.
+    #[inline]
+    pub(crate) fn run<T: Operand>(&self, isa: Isa, first: usize, out: &mut [T]) {
+        match self.stored {
+            Slices::Nf4 { codes, absmax } => nf4(isa, codes, absmax, first, out),
+            Slices::Int8 { codes, absmax } => {
+                let mut at = first;
+                let mut rest = out;
+                while !rest.is_empty() {
+                    let (row, col) = (at / self.cols, at % self.cols);
+                    let part = rest.split_off_mut(..(self.cols - col).min(rest.len())).expect("not longer");
+                    let codes = &codes[at..][..part.len()];
+                    isa.vectorize(
+                        #[inline(always)]
+                        || int8(codes, absmax[row], part),
+                    );
+                    at += part.len();
+                }
+            }
+        }
+    }
+}
+
+/// `q · absmax · (1/127)`, in bitsandbytes' order and with its constant.
+#[inline(always)]
+fn int8<T: Operand>(codes: &[i8], absmax: f32, out: &mut [T]) {
+    for i in 0..out.len() {
+        out[i] = T::narrow(int8_weight(codes[i], absmax));
+    }
+}
+
+/// One weight.
+#[inline(always)]
+pub(super) fn int8_weight(code: i8, absmax: f32) -> f32 {
+    f32::from(code) * absmax * 7.874_015_718_698_502e-3
+}
+
+#[inline]
+fn nf4<T: Operand>(isa: Isa, codes: &[u8], absmax: Scales<'_>, first: usize, out: &mut [T]) {
+    let (mut at, mut rest) = (first, out);
+    while !rest.is_empty() {
+        let len = (NF4_BLOCK - at % NF4_BLOCK).min(rest.len());
+        let part = rest.split_off_mut(..len).expect("not longer");
+        let scale = absmax.of(at / NF4_BLOCK);
+        let whole = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(witness) if at.is_multiple_of(2) => {
+                vector::expand(witness, &codes[at / 2..], scale, part)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(witness) if at.is_multiple_of(2) => {
+                vector::expand(witness.avx2(), &codes[at / 2..], scale, part)
+            }
+            _ => 0,
+        };
+        for (i, out) in part.iter_mut().enumerate().skip(whole) {
+            *out = T::narrow(NF4_LEVELS[usize::from(nf4_code(codes, at + i))] * scale);
+        }
+        at += len;
+    }
+}
+
+/// The code of weight `i`.
+#[inline(always)]
+pub(super) fn nf4_code(codes: &[u8], i: usize) -> u8 {
+    let byte = codes[i / 2];
+    if i.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
+}
