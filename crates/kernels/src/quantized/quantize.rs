@@ -128,7 +128,8 @@ pub(super) fn int8_row(values: &[f32], codes: &mut [i8]) -> f32 {
         codes.fill(0);
         return 0.0;
     }
-    let factor = 127.0 / absmax;
+    // Two roundings, as torch divides a number by a tensor.
+    let factor = (1.0 / absmax) * 127.0;
     for (code, x) in codes.iter_mut().zip(values) {
         *code = (through_f16(*x) * factor).round_ties_even() as i8;
     }

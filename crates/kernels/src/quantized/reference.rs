@@ -18,8 +18,9 @@ pub(crate) fn quantize(kind: Quantization, rows: usize, cols: usize, values: &[f
                     .map(|&x| Some(f16::from_f32(x)).filter(|x| !x.is_infinite()).map_or(x, f16::to_f32))
                     .collect();
                 let most = row.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-                let code =
-                    |x: &f32| if most > 0.0 { (x * (127.0 / most)).round_ties_even() as i8 } else { 0 };
+                let code = |x: &f32| {
+                    if most > 0.0 { (x * ((1.0 / most) * 127.0)).round_ties_even() as i8 } else { 0 }
+                };
                 codes.extend(row.iter().map(code));
                 absmax.push(most);
             }
