@@ -1,6 +1,7 @@
 //! The arguments of a training run, under transformers' and TRL's names.
 
 use crate::schedule::SchedulerType;
+use foundry_models::Parameter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -126,6 +127,11 @@ pub struct TrainingArgs {
     pub max_steps: i64,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// The learning rate of adapters' B matrices, and of their vectors, is this many times as high (LoRA+, Hayou et al.
+    /// 2024; PEFT 0.21 `create_loraplus_optimizer`); absent: 1.
+    pub loraplus_lr_ratio: Option<f64>,
+    /// Peak learning rate of embedding and head, where they are trained; `learning_rate` where absent.
+    pub embedding_learning_rate: Option<f64>,
     /// Family of the schedule.
     pub lr_scheduler_type: SchedulerType,
     /// Options of the schedule.
@@ -183,6 +189,8 @@ impl Default for TrainingArgs {
             num_train_epochs: 3.0,
             max_steps: -1,
             learning_rate: 2e-5,
+            loraplus_lr_ratio: None,
+            embedding_learning_rate: None,
             lr_scheduler_type: SchedulerType::Linear,
             lr_scheduler_kwargs: Map::new(),
             warmup_steps: StepCount::steps(0),
@@ -245,6 +253,10 @@ impl TrainingArgs {
         require(has_end, "num_train_epochs", epochs, "a number above 0, or max_steps above 0")?;
         let rate = self.learning_rate;
         require(rate.is_finite() && rate > 0.0, "learning_rate", rate, "a number above 0")?;
+        let ratio = self.loraplus_lr_ratio.unwrap_or(1.0);
+        require(ratio.is_finite() && ratio > 0.0, "loraplus_lr_ratio", ratio, "a number above 0")?;
+        let rate = self.embedding_learning_rate.unwrap_or(1.0);
+        require(rate.is_finite() && rate > 0.0, "embedding_learning_rate", rate, "a number above 0")?;
         let decay = self.weight_decay;
         require(decay.is_finite() && decay >= 0.0, "weight_decay", decay, "a number of 0 or more")?;
         for (key, beta) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
@@ -330,6 +342,17 @@ impl TrainingArgs {
         require(has_held_out || !self.eval_on_start, "eval_on_start", self.eval_on_start, expected)
     }
 
+    /// What a parameter's learning rate is multiplied by.
+    pub fn learning_rate_factor(&self, parameter: &Parameter) -> f64 {
+        let name = &parameter.name;
+        let is_of = |module: &str| name.split('.').any(|part| part == module);
+        match (self.embedding_learning_rate, self.loraplus_lr_ratio) {
+            (Some(rate), _) if is_of("embed_tokens") || is_of("lm_head") => rate / self.learning_rate,
+            (_, Some(ratio)) if is_of("lora_B") || parameter.shape.len() == 1 => ratio,
+            _ => 1.0,
+        }
+    }
+
     /// Seed of the order of the data.
     pub fn data_seed(&self) -> u64 {
         self.data_seed.unwrap_or(self.seed)
@@ -364,6 +387,8 @@ mod tests {
             with(|a| a.gradient_accumulation_steps = 0),
             with(|a| a.num_train_epochs = 0.0),
             with(|a| a.learning_rate = f64::NAN),
+            with(|a| a.loraplus_lr_ratio = Some(0.0)),
+            with(|a| a.embedding_learning_rate = Some(f64::INFINITY)),
             with(|a| a.weight_decay = -0.1),
             with(|a| a.adam_beta1 = 1.0),
             with(|a| a.adam_beta2 = -0.5),
@@ -402,6 +427,8 @@ mod tests {
             "gradient_accumulation_steps",
             "num_train_epochs",
             "learning_rate",
+            "loraplus_lr_ratio",
+            "embedding_learning_rate",
             "weight_decay",
             "adam_beta1",
             "adam_beta2",

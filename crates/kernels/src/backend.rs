@@ -72,6 +72,23 @@ pub struct Attention {
     pub softcap: Option<f32>,
 }
 
+/// A factor for each output of a linear layer: `y_to[t,o] (+)= (m_o·r_o + c)·x_to[t,o]`.
+#[derive(Clone, Copy)]
+pub struct Rescale<'a> {
+    /// Rows `T`.
+    pub rows: usize,
+    /// Columns `O`.
+    pub width: usize,
+    /// `m_o`, f32.
+    pub magnitude: &'a Buffer,
+    /// `r_o`, f32.
+    pub inverse_norm: &'a Buffer,
+    /// `c`.
+    pub shift: f32,
+    /// Add to `y`.
+    pub accumulate: bool,
+}
+
 /// One sequence inside a packed row: rows `q_start..q_start+q_len` of the queries attend, causally, to rows
 /// `kv_start..kv_start+kv_len` of the keys. Query `i` is at position `kv_len - q_len + i` of its sequence.
 /// Training has `q_* == kv_*`; decoding with a key/value cache has `q_len < kv_len`.
@@ -306,6 +323,10 @@ pub trait Backend: Allocator + Send + Sync {
     fn add_bias(&self, rows: usize, width: usize, bias: &Buffer, y: &mut Buffer);
     /// `dbias_o[o] += Σ_t dy_to[t,o]`; `dbias` f32.
     fn add_bias_backward(&self, rows: usize, width: usize, dy: &Buffer, dbias: &mut Buffer);
+    /// `y_to[t,o] (+)= (m_o·r_o + c)·x_to[t,o]`; `x` and `y` f32 or bf16 each.
+    fn rescale(&self, op: &Rescale<'_>, x: &Buffer, y: &mut Buffer);
+    /// `dm_o += r_o·Σ_t dy_to[t,o]·x_to[t,o]`; `dm` f32. `op.magnitude`, `shift` and `accumulate` are not read.
+    fn rescale_backward(&self, op: &Rescale<'_>, dy: &Buffer, x: &Buffer, dm: &mut Buffer);
     /// `Σ x[i]²` over `x[0..n]`, summed in f64.
     fn sum_of_squares(&self, n: usize, x: &Buffer) -> f64;
 

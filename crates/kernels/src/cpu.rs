@@ -5,9 +5,10 @@ use crate::pool::Pool;
 use crate::rope::Direction;
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, Isa, LinearCrossEntropy,
-    Lion, LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, RowLoss, Sgd, Span, SquaredMeans,
-    adafactor, adamw, adamw_8bit, attention, bias, copy, dropout, embedding, linear_cross_entropy, lion,
-    matmul, noise, quantized, residual, rmsnorm, rope, sgd, sum_of_squares, swiglu,
+    Lion, LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rescale, RowLoss, Sgd, Span,
+    SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, copy, dropout, embedding,
+    linear_cross_entropy, lion, matmul, noise, quantized, rescale, residual, rmsnorm, rope, sgd,
+    sum_of_squares, swiglu,
 };
 
 /// Kernels for this machine's processor.
@@ -91,6 +92,12 @@ impl Backend for CpuBackend {
     }
     fn add_bias_backward(&self, rows: usize, width: usize, dy: &Buffer, dbias: &mut Buffer) {
         bias::backward(&self.pool, self.isa, [rows, width], dy, dbias);
+    }
+    fn rescale(&self, op: &Rescale<'_>, x: &Buffer, y: &mut Buffer) {
+        rescale::forward(&self.pool, self.isa, op, x, y);
+    }
+    fn rescale_backward(&self, op: &Rescale<'_>, dy: &Buffer, x: &Buffer, dm: &mut Buffer) {
+        rescale::backward(&self.pool, self.isa, op, dy, x, dm);
     }
     fn sum_of_squares(&self, n: usize, x: &Buffer) -> f64 {
         sum_of_squares::sum_of_squares(&self.pool, self.isa, n, x)

@@ -31,6 +31,7 @@ mod philox;
 pub mod pool;
 mod quantized;
 mod reference;
+mod rescale;
 mod residual;
 mod rmsnorm;
 mod rope;
@@ -44,7 +45,7 @@ mod testing;
 
 pub use backend::{
     Adafactor, AdamW, Attention, Backend, BlockwiseState, LinearCrossEntropy, Lion, LossSums, Matmul,
-    RowLoss, Sgd, Span, SquaredMeans, TokenLoss,
+    Rescale, RowLoss, Sgd, Span, SquaredMeans, TokenLoss,
 };
 pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
 pub use cpu::CpuBackend;

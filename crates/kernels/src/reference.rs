@@ -6,9 +6,9 @@ use crate::buffer::Ledger;
 use crate::operand::{Operand, with_operand};
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, LinearCrossEntropy, Lion,
-    LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rounding, RowLoss, Sgd, Span,
+    LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rescale, Rounding, RowLoss, Sgd, Span,
     SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, dropout, embedding, linear_cross_entropy,
-    lion, matmul, noise, quantized, rmsnorm, rope, rounding, sgd, swiglu,
+    lion, matmul, noise, quantized, rescale, rmsnorm, rope, rounding, sgd, swiglu,
 };
 
 /// Every operation by its definition: operands are widened to f64, results rounded once when stored.
@@ -134,6 +134,16 @@ impl Backend for ReferenceBackend {
     }
     fn add_bias_backward(&self, rows: usize, width: usize, dy: &Buffer, dbias: &mut Buffer) {
         update(width, dbias, |dbias| bias::reference::backward(&values(rows * width, dy), dbias));
+    }
+    fn rescale(&self, op: &Rescale<'_>, x: &Buffer, y: &mut Buffer) {
+        let (m, r) = (values(op.width, op.magnitude), values(op.width, op.inverse_norm));
+        let factors: Vec<f64> = m.iter().zip(&r).map(|(m, r)| m * r + f64::from(op.shift)).collect();
+        let x = values(op.rows * op.width, x);
+        update(x.len(), y, |y| rescale::reference::forward(op.accumulate, &factors, &x, y));
+    }
+    fn rescale_backward(&self, op: &Rescale<'_>, dy: &Buffer, x: &Buffer, dm: &mut Buffer) {
+        let (n, r) = (op.rows * op.width, values(op.width, op.inverse_norm));
+        update(op.width, dm, |dm| rescale::reference::backward(&r, &values(n, dy), &values(n, x), dm));
     }
     fn sum_of_squares(&self, n: usize, x: &Buffer) -> f64 {
         values(n, x).iter().map(|x| x * x).sum()

@@ -2,6 +2,7 @@
 //!
 //! This crate is the only one that reads the command line, the environment and run files, and the only one that prints.
 
+mod adapter_choice;
 mod answer;
 mod cli;
 mod commands;

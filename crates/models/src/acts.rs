@@ -66,7 +66,7 @@ impl BlockActs {
         let kept =
             |dtype: Dtype, width: usize| alloc.alloc(MemoryClass::Activations, dtype, max_tokens * width);
         let z = |of: fn(&Block) -> &Linear| {
-            blocks.iter().find_map(|block| of(block).rank()).map(|rank| kept(op, rank))
+            blocks.iter().filter_map(|block| of(block).rank()).max().map(|rank| kept(op, rank))
         };
         let (width, ffn) = (config.hidden_size, config.intermediate_size);
         Self {

@@ -2,7 +2,8 @@
 
 use crate::acts::{AttentionActs, Gradients, Remade, Scratch};
 use crate::kv_cache::LayerCache;
-use crate::linear::{BranchScratch, Linear};
+use crate::linear::Linear;
+use crate::lora::BranchScratch;
 use crate::norm::Norm;
 use crate::parameter::Parameter;
 use crate::pass::Pass;

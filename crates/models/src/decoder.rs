@@ -8,7 +8,7 @@ use crate::block::Block;
 use crate::families::Slot;
 use crate::head::Head;
 use crate::kv_cache::KvCache;
-use crate::linear::BranchScratch;
+use crate::lora::{BranchScratch, TokenRows};
 use crate::norm::Norm;
 use crate::parameter::{Parameter, Weight, WeightMaker};
 use crate::pass::{Pass, RowPlan};
@@ -28,6 +28,8 @@ pub struct Decoder {
     pub(crate) max_tokens: usize,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) embed_tokens: Weight,
+    /// Rows of the embedding that are trained by themselves.
+    pub(crate) token_rows: Option<TokenRows>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) norm: Norm,
     /// `None`: the head is the embedding.
@@ -36,12 +38,12 @@ pub struct Decoder {
     lowest: usize,
     /// What each block keeps of a forward.
     kept: Vec<Kept>,
-    buffers: Buffers,
+    pub(crate) buffers: Buffers,
     row: RowPlan,
 }
 
 /// Everything that one row passes through.
-struct Buffers {
+pub(crate) struct Buffers {
     ids: Buffer,
     positions: Buffer,
     rope_table: Buffer,
@@ -54,7 +56,7 @@ struct Buffers {
     acts: Vec<BlockActs>,
     /// Which of `acts` each block uses.
     slots: Vec<usize>,
-    scratch: BranchScratch,
+    pub(crate) scratch: BranchScratch,
     remade: Remade,
     /// `None`: inference.
     grads: Option<Gradients>,
@@ -96,16 +98,19 @@ impl Decoder {
         let mut plan = Plan::new(tuning, config)?;
         let mut maker = WeightMaker { alloc, compute, bf16_parameters, parameters: Vec::new() };
         let embed_tokens = embedding(&mut maker, &plan, &family.module(Slot::EmbedTokens, 0), config);
+        let is_shared = config.tie_word_embeddings && !plan.unties_head(config);
+        let token_rows = plan.token_rows(config).map(|(naming, indices)| {
+            TokenRows::allocate(&mut maker, naming, indices, config, max_tokens, is_shared)
+        });
         let layers = 0..config.num_hidden_layers;
         let blocks: Vec<Block> =
             layers.map(|layer| Block::allocate(&mut maker, &mut plan, config, layer)).collect();
         let norm = Norm::allocate(&mut maker, &plan, &family.module(Slot::Norm, 0), config);
         // A tied head becomes a tensor of its own when only one of the two is trained, as in PEFT.
         let head_module = family.module(Slot::LmHead, 0);
-        let is_shared = config.tie_word_embeddings && !plan.unties_head(config);
         let lm_head = (!is_shared).then(|| embedding(&mut maker, &plan, &head_module, config));
         let parameters = maker.parameters;
-        let lowest = match embed_tokens.is_trained() {
+        let lowest = match embed_tokens.is_trained() || trains_rows(token_rows.as_ref()) {
             true => 0,
             false => blocks.iter().position(Block::is_trained).unwrap_or(blocks.len()),
         };
@@ -124,6 +129,7 @@ impl Decoder {
             max_tokens,
             parameters,
             embed_tokens,
+            token_rows,
             blocks,
             norm,
             lm_head,
@@ -155,6 +161,9 @@ impl Decoder {
         self.lay_out(backend, batch)?;
         if self.row.rows.is_empty() {
             return Ok(LossSums::default());
+        }
+        if let Some(rows) = &mut self.token_rows {
+            rows.lay_out(backend, batch.tokens);
         }
         let noise = objective.noise_magnitude(batch.tokens.len(), self.config.hidden_size);
         self.forward(backend, Some(seed), noise, true);
@@ -210,7 +219,18 @@ impl Decoder {
     /// From the residual stream in `x` to gradients: the forward read upwards, down to the lowest trained module.
     fn backward(&mut self, backend: &dyn Backend, loss: TokenLoss, grad_scale: f32, seed: u64) -> LossSums {
         let Self {
-            config, parameters, embed_tokens, blocks, norm, lm_head, lowest, kept, buffers, row, ..
+            config,
+            parameters,
+            embed_tokens,
+            token_rows,
+            blocks,
+            norm,
+            lm_head,
+            lowest,
+            kept,
+            buffers,
+            row,
+            ..
         } = self;
         let Buffers {
             ids, positions, rope_table, x, inputs, acts, slots, scratch, remade, grads, head, ..
@@ -218,13 +238,14 @@ impl Decoder {
         let grads = grads.as_mut().expect("a decoder with parameters has gradient buffers");
         let pass = pass_over(backend, config, row, positions, rope_table, Some(seed));
         let (tokens, width) = (pass.tokens, config.hidden_size);
-        let is_embedding_trained = embed_tokens.is_trained();
+        let is_embedding_trained = embed_tokens.is_trained() || trains_rows(token_rows.as_ref());
         let below_norm = is_embedding_trained || *lowest < blocks.len();
 
         head.normalize(&pass, norm, parameters, x);
         let weight = lm_head.as_ref().unwrap_or(embed_tokens);
         let dh = (below_norm || norm.weight.is_trained()).then_some(&mut grads.dh);
-        let sums = head.loss_and_gradients(&pass, row, loss, grad_scale, weight, parameters, dh);
+        let rows = token_rows.as_mut().and_then(|rows| rows.head_gradient(backend));
+        let sums = head.loss_and_gradients(&pass, row, loss, grad_scale, weight, parameters, [dh, rows]);
         if below_norm || norm.weight.is_trained() {
             backend.fill(tokens * width, 0.0, &mut grads.dx);
             norm.backward(&pass, parameters, &grads.dh, x, head.rstd(), &mut grads.dx);
@@ -239,6 +260,9 @@ impl Decoder {
             }
             let below = is_embedding_trained || layer > *lowest;
             block.backward(&pass, parameters, input, acts, grads, scratch, remade, below);
+        }
+        if let Some(rows) = token_rows {
+            rows.collect(backend, tokens, &grads.dx, parameters);
         }
         if let Some(dtable) = embed_tokens.grad(parameters) {
             backend.embedding_backward(tokens, width, ids, &grads.dx, dtable);
@@ -378,6 +402,10 @@ impl Decoder {
         backend.upload_u32(&self.row.positions, positions);
         Ok(())
     }
+}
+
+fn trains_rows(rows: Option<&TokenRows>) -> bool {
+    rows.is_some_and(|rows| rows.values.is_trained())
 }
 
 /// A weight of the embedding's shape.

@@ -75,7 +75,8 @@ impl Head {
         )
     }
 
-    /// Loss, the gradient of `h` where it is wanted, and the head's own gradient where it is trained.
+    /// Loss, the gradient of `h` where it is wanted, and the head's own gradient where it is trained; `frozen_grad`: where
+    /// that of a frozen head goes, if some of its rows are trained.
     pub(crate) fn loss_and_gradients(
         &mut self,
         pass: &Pass<'_>,
@@ -84,10 +85,11 @@ impl Head {
         grad_scale: f32,
         weight: &Weight,
         parameters: &mut [Parameter],
-        dh: Option<&mut Buffer>,
+        [dh, frozen_grad]: [Option<&mut Buffer>; 2],
     ) -> LossSums {
         let op = operation(pass, row, objective, grad_scale);
         let (weight, dweight) = weight.operand_and_grad(parameters);
+        let dweight = dweight.or(frozen_grad);
         pass.backend.linear_cross_entropy(
             &op,
             pass.tokens,

@@ -40,7 +40,9 @@ pub use error::ModelError;
 pub use families::Family;
 pub use flops::Flops;
 pub use kv_cache::KvCache;
-pub use lora::{Bias, LoraSpec, TargetModules};
+pub use lora::{
+    Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, TargetModules,
+};
 pub use objective::{Batch, Objective};
 pub use parameter::{Parameter, decays};
 pub use rope::{Rope, RopeScaling};

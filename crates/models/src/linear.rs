@@ -1,11 +1,10 @@
 //! A linear layer with an optional low-rank branch: `y = x·Wᵀ (+ b) + s·(dropout(x)·Aᵀ)·Bᵀ`.
 
-use crate::lora::Role;
+use crate::lora::{Branch, BranchScratch, Dora, Role};
 use crate::parameter::{Parameter, Weight, WeightMaker};
 use crate::pass::Pass;
-use crate::seeds::mix;
 use crate::tuning::Plan;
-use foundry_kernels::{Allocator, Buffer, Dtype, Matmul, MemoryClass};
+use foundry_kernels::{Backend, Buffer, Matmul};
 
 /// Weight `[outputs, inputs]`, bias and branch of one module.
 pub(crate) struct Linear {
@@ -14,27 +13,6 @@ pub(crate) struct Linear {
     pub(crate) weight: Weight,
     pub(crate) bias: Option<Weight>,
     pub(crate) lora: Option<Branch>,
-}
-
-/// The low-rank branch: A `[r, inputs]`, B `[outputs, r]`.
-pub(crate) struct Branch {
-    pub(crate) a: Weight,
-    pub(crate) b: Weight,
-    pub(crate) rank: usize,
-    scale: f32,
-    dropout: f32,
-    /// Number of this branch among all: its dropout differs from the others'.
-    stream: u64,
-}
-
-/// Scratch that all branches share, sized for the widest.
-pub(crate) struct BranchScratch {
-    /// `dropout(x)`, operand.
-    dropped: Option<Buffer>,
-    /// `dz_tr`, operand.
-    dz: Option<Buffer>,
-    /// `dz·A` and its dropout, operands.
-    dx: Option<[Buffer; 2]>,
 }
 
 impl Linear {
@@ -48,13 +26,8 @@ impl Linear {
     ) -> Self {
         let weight = maker.matrix(plan.own(&module, "weight"), [outputs, inputs]);
         let bias = has_bias.then(|| maker.vector(plan.own(&module, "bias"), outputs));
-        let lora = (plan.role(&module) == Role::Adapted).then(|| {
-            let spec = plan.lora().expect("only LoRA adapts modules");
-            let (rank, scale, dropout) = (spec.r, spec.scale(), spec.lora_dropout as f32);
-            let a = maker.matrix(plan.branch(&module, "lora_A"), [rank, inputs]);
-            let b = maker.matrix(plan.branch(&module, "lora_B"), [outputs, rank]);
-            Branch { a, b, rank, scale, dropout, stream: plan.next_stream() }
-        });
+        let lora = (plan.role(&module) == Role::Adapted)
+            .then(|| Branch::allocate(maker, plan, &module, [outputs, inputs]));
         Self { inputs, outputs, weight, bias, lora }
     }
 
@@ -63,21 +36,55 @@ impl Linear {
         self.weight.is_trained() || self.lora.as_ref().is_some_and(|lora| lora.a.is_trained())
     }
 
-    /// Weight, bias, A and B, as far as they exist.
+    /// Weight, bias and the branch's, as far as they exist.
     pub(crate) fn weights(&self) -> impl Iterator<Item = &Weight> {
-        let branch = self.lora.iter().flat_map(|lora| [&lora.a, &lora.b]);
+        let branch = self.lora.iter().flat_map(Branch::weights);
         std::iter::once(&self.weight).chain(&self.bias).chain(branch)
     }
 
     /// The same, to be written.
     pub(crate) fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
-        let branch = self.lora.iter_mut().flat_map(|lora| [&mut lora.a, &mut lora.b]);
+        let branch = self.lora.iter_mut().flat_map(Branch::weights_mut);
         std::iter::once(&mut self.weight).chain(&mut self.bias).chain(branch)
+    }
+
+    /// The branch with its magnitudes, where it has some (DoRA).
+    fn magnitudes(&self) -> Option<(&Branch, &Dora)> {
+        let lora = self.lora.as_ref()?;
+        Some((lora, lora.dora.as_ref()?))
     }
 
     /// Rank of the branch, if there is one.
     pub(crate) fn rank(&self) -> Option<usize> {
         self.lora.as_ref().map(|lora| lora.rank)
+    }
+
+    /// `y = x·Wᵀ` or `+=`, for `rows` rows of `x`.
+    pub(crate) fn base_product(
+        &self,
+        backend: &dyn Backend,
+        rows: usize,
+        parameters: &[Parameter],
+        x: &Buffer,
+        y: &mut Buffer,
+        accumulate: bool,
+    ) {
+        let product = Matmul { accumulate, ..Matmul::nt(rows, self.outputs, self.inputs) };
+        backend.matmul(product, x, self.weight.operand(parameters), y);
+    }
+
+    /// `dx = dy·W` or `+=`.
+    pub(crate) fn base_product_backward(
+        &self,
+        backend: &dyn Backend,
+        rows: usize,
+        parameters: &[Parameter],
+        dy: &Buffer,
+        dx: &mut Buffer,
+        accumulate: bool,
+    ) {
+        let product = Matmul { accumulate, ..Matmul::nn(rows, self.inputs, self.outputs) };
+        backend.matmul(product, dy, self.weight.operand(parameters), dx);
     }
 
     /// `y = …`, or `y += …`. `x_ti` operand, `z_tr` operand, `y_to` operand or f32.
@@ -92,16 +99,18 @@ impl Linear {
         accumulate: bool,
     ) {
         let (backend, tokens) = (pass.backend, pass.tokens);
-        let product = Matmul { accumulate, ..Matmul::nt(tokens, self.outputs, self.inputs) };
-        backend.matmul(product, x, self.weight.operand(parameters), y);
+        if let Some((lora, dora)) = self.magnitudes() {
+            let z = z.as_mut().expect("activations have room for every branch");
+            return self.forward_dora(pass, parameters, (lora, dora), x, z, scratch, y, accumulate);
+        }
+        self.base_product(backend, tokens, parameters, x, y, accumulate);
         if let Some(bias) = &self.bias {
             backend.add_bias(tokens, self.outputs, bias.operand(parameters), y);
         }
         if let Some(lora) = &self.lora {
             let z = z.as_mut().expect("activations have room for every branch");
             self.project_down(pass, parameters, x, z, scratch);
-            let product = Matmul::nt(tokens, self.outputs, lora.rank).scaled(lora.scale).accumulated();
-            backend.matmul(product, z, lora.b.operand(parameters), y);
+            lora.project_up(pass, parameters, self.outputs, z, &mut scratch.ones, y, true);
         }
     }
 
@@ -138,96 +147,17 @@ impl Linear {
         if let Some(db) = self.bias.as_ref().and_then(|bias| bias.grad(parameters)) {
             backend.add_bias_backward(tokens, self.outputs, dy, db);
         }
+        if let Some((lora, dora)) = self.magnitudes() {
+            let z = z.expect("activations have room for every branch");
+            return self.backward_dora(pass, parameters, (lora, dora), x, z, dy, scratch, dx);
+        }
         let dx = dx.map(|(dx, accumulate)| {
-            let product = Matmul { accumulate, ..Matmul::nn(tokens, self.inputs, self.outputs) };
-            backend.matmul(product, dy, self.weight.operand(parameters), dx);
+            self.base_product_backward(backend, tokens, parameters, dy, dx, accumulate);
             dx
         });
         if let Some(lora) = &self.lora {
             let z = z.expect("activations have room for every branch");
-            lora.backward(pass, parameters, [self.outputs, self.inputs], x, z, dy, scratch, dx);
-        }
-    }
-}
-
-impl Branch {
-    /// The branch's input: `x` itself, or `x` with dropout in training.
-    fn dropped<'a>(
-        &self,
-        pass: &Pass<'_>,
-        width: usize,
-        x: &'a Buffer,
-        dropped: &'a mut Option<Buffer>,
-    ) -> &'a Buffer {
-        match (pass.dropout_seed, dropped) {
-            (Some(seed), Some(dropped)) if self.dropout > 0.0 => {
-                pass.backend.dropout(pass.tokens * width, self.dropout, mix(seed, self.stream), x, dropped);
-                dropped
-            }
-            _ => x,
-        }
-    }
-
-    fn backward(
-        &self,
-        pass: &Pass<'_>,
-        parameters: &mut [Parameter],
-        [outputs, inputs]: [usize; 2],
-        x: &Buffer,
-        z: &Buffer,
-        dy: &Buffer,
-        scratch: &mut BranchScratch,
-        dx: Option<&mut Buffer>,
-    ) {
-        let (backend, tokens) = (pass.backend, pass.tokens);
-        let dz = scratch.dz.as_mut().expect("a trained decoder has scratch for its branches");
-        backend.matmul(
-            Matmul::nn(tokens, self.rank, outputs).scaled(self.scale),
-            dy,
-            self.b.operand(parameters),
-            dz,
-        );
-        if let Some(db) = self.b.grad(parameters) {
-            backend.matmul(
-                Matmul::tn(outputs, self.rank, tokens).scaled(self.scale).accumulated(),
-                dy,
-                z,
-                db,
-            );
-        }
-        if let Some(da) = self.a.grad(parameters) {
-            let x = self.dropped(pass, inputs, x, &mut scratch.dropped);
-            backend.matmul(Matmul::tn(self.rank, inputs, tokens).accumulated(), dz, x, da);
-        }
-        let Some(dx) = dx else { return };
-        let product = Matmul::nn(tokens, inputs, self.rank);
-        match (pass.dropout_seed, &mut scratch.dx) {
-            (Some(seed), Some([branch, masked])) if self.dropout > 0.0 => {
-                backend.matmul(product, dz, self.a.operand(parameters), branch);
-                backend.dropout(tokens * inputs, self.dropout, mix(seed, self.stream), branch, masked);
-                backend.add(tokens * inputs, masked, dx);
-            }
-            _ => backend.matmul(product.accumulated(), dz, self.a.operand(parameters), dx),
-        }
-    }
-}
-
-impl BranchScratch {
-    /// Scratch for branches of rank `rank` on inputs up to `width` wide.
-    pub(crate) fn allocate(
-        alloc: &dyn Allocator,
-        plan: &Plan<'_>,
-        dtype: Dtype,
-        max_tokens: usize,
-        width: usize,
-    ) -> Self {
-        let workspace = |len: usize| alloc.alloc(MemoryClass::Workspace, dtype, max_tokens * len);
-        let trained = plan.lora().filter(|_| plan.trains_branches());
-        let dropout = trained.is_some_and(|spec| spec.lora_dropout > 0.0);
-        Self {
-            dropped: dropout.then(|| workspace(width)),
-            dz: trained.map(|spec| workspace(spec.r)),
-            dx: dropout.then(|| [workspace(width), workspace(width)]),
+            lora.backward(pass, parameters, [self.outputs, self.inputs], x, z, dy, scratch, false, dx);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a checkpoint's tensors to a decoder's weights.
 
+use crate::lora::Dora;
 use crate::parameter::{Parameter, Weight};
 use crate::{Decoder, ModelError};
 use foundry_formats::TensorSource;
@@ -25,6 +26,9 @@ impl Decoder {
             // A tied head may be stored or not; it is the embedding in any case.
             let stored = if is_tied && name == head { &embedding } else { &name };
             read_into(backend, weights, stored, slot, parameters)?;
+        }
+        for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
+            linear.lora.iter_mut().filter_map(|lora| lora.dora.as_mut()).for_each(Dora::forget_base);
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The feed-forward half of a block: forward and backward, facing each other.
 
 use crate::acts::{Gradients, MlpActs, Remade, Scratch};
-use crate::linear::{BranchScratch, Linear};
+use crate::linear::Linear;
+use crate::lora::BranchScratch;
 use crate::norm::Norm;
 use crate::parameter::Parameter;
 use crate::pass::Pass;

@@ -79,6 +79,16 @@ impl WeightMaker<'_> {
         self.weight(naming, vec![len], Dtype::F32)
     }
 
+    /// A vector that takes part in products, in the compute dtype.
+    pub(crate) fn operand_vector(&mut self, naming: Naming, len: usize) -> Weight {
+        self.weight(naming, vec![len], self.compute)
+    }
+
+    /// Rows of a table, always f32.
+    pub(crate) fn rows(&mut self, naming: Naming, shape: [usize; 2]) -> Weight {
+        self.weight(naming, shape.to_vec(), Dtype::F32)
+    }
+
     fn weight(&mut self, naming: Naming, shape: Vec<usize>, dtype: Dtype) -> Weight {
         let len = shape.iter().product();
         let Naming { base, adapter, is_trained } = naming;
@@ -110,6 +120,14 @@ impl Weight {
     /// Has a gradient.
     pub(crate) fn is_trained(&self) -> bool {
         matches!(self.place, Place::Trained { .. })
+    }
+
+    /// The buffer of a frozen weight.
+    pub(crate) fn frozen_mut(&mut self) -> Option<&mut Buffer> {
+        match &mut self.place {
+            Place::Frozen(buffer) => Some(buffer),
+            Place::Trained { .. } => None,
+        }
     }
 
     /// Position among the parameters.

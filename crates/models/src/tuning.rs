@@ -58,6 +58,12 @@ impl<'a> Plan<'a> {
         matches!(self.tuning, Tuning::Full | Tuning::Lora(_))
     }
 
+    /// The largest rank of all branches; 0 without any.
+    pub(crate) fn largest_rank(&self) -> usize {
+        let Some((spec, roles)) = self.lora().zip(self.roles.as_ref()) else { return 0 };
+        roles.adapted().map(|module| spec.rank_of(module)).max().unwrap_or(0)
+    }
+
     /// Names of a module's own weight or bias.
     pub(crate) fn own(&self, module: &str, part: &str) -> Naming {
         let base = format!("{module}.{part}");
@@ -72,8 +78,16 @@ impl<'a> Plan<'a> {
 
     /// Names of a part of a module's low-rank branch.
     pub(crate) fn branch(&self, module: &str, part: &str) -> Naming {
-        let adapter = Some(format!("base_model.model.{module}.{part}.weight"));
+        let adapter = Some(format!("base_model.model.{module}.{part}"));
         Naming { base: None, adapter, is_trained: self.trains_branches() }
+    }
+
+    /// Names and ids of the rows of the embedding that are trained by themselves.
+    pub(crate) fn token_rows(&self, config: &DecoderConfig) -> Option<(Naming, &'a [u32])> {
+        let indices = self.lora()?.trainable_token_indices.as_deref()?;
+        let module = config.family.module(Slot::EmbedTokens, 0);
+        let name = format!("base_model.model.{module}.token_adapter.trainable_tokens_delta");
+        Some((Naming { base: None, adapter: Some(name), is_trained: self.trains_branches() }, indices))
     }
 
     /// Of embedding and head only one is trained, or each for itself: a tied head is then a tensor of its own. (PEFT

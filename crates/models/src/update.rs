@@ -30,6 +30,15 @@ impl Decoder {
         for weight in weights {
             weight.refresh(backend, parameters);
         }
+        self.refresh_norms(backend);
+        self.put_token_rows(backend);
+    }
+
+    /// Copies rows that are trained by themselves into the embedding.
+    pub(crate) fn put_token_rows(&mut self, backend: &dyn Backend) {
+        if let Some(rows) = &self.token_rows {
+            rows.put(backend, &mut self.embed_tokens, &self.parameters);
+        }
     }
 
     /// Shapes and constants.
@@ -60,6 +69,7 @@ impl Decoder {
     /// Every weight in the order of the modules.
     pub(crate) fn weights(&self) -> Vec<&Weight> {
         let mut weights = vec![&self.embed_tokens];
+        weights.extend(self.token_rows.as_ref().map(|rows| &rows.values));
         weights.extend(self.blocks.iter().flat_map(|block| block.weights()));
         weights.push(&self.norm.weight);
         weights.extend(&self.lm_head);
@@ -69,6 +79,7 @@ impl Decoder {
     /// The same to be written, beside the parameters.
     pub(crate) fn weights_mut(&mut self) -> (Vec<&mut Weight>, &mut [Parameter]) {
         let mut weights = vec![&mut self.embed_tokens];
+        weights.extend(self.token_rows.as_mut().map(|rows| &mut rows.values));
         weights.extend(self.blocks.iter_mut().flat_map(|block| block.weights_mut()));
         weights.push(&mut self.norm.weight);
         weights.extend(&mut self.lm_head);

@@ -1,7 +1,7 @@
 //! Adafactor, as transformers' Trainer runs it (5.23: no scaling by the parameter, no relative steps, no first moment);
 //! the arithmetic is the kernel's ([`foundry_kernels::Adafactor`]). A matrix has one number for each row and column.
 
-use super::{Optimizer, StateTensor, Update, check_count};
+use super::{Optimizer, StateTensor, Update, check_count, factors};
 use crate::arguments::TrainingArgs;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass, SquaredMeans};
 use foundry_models::Parameter;
@@ -10,6 +10,8 @@ use std::borrow::Borrow;
 /// Adafactor.
 pub struct Adafactor {
     weight_decay: f64,
+    /// Factor on the learning rate of each parameter.
+    factors: Vec<f64>,
     means: Vec<Means>,
 }
 
@@ -29,7 +31,11 @@ impl Adafactor {
             }
             _ => Means::Vector(zeros(parameter.elements())),
         };
-        Self { weight_decay: args.weight_decay, means: parameters.iter().map(means).collect() }
+        Self {
+            weight_decay: args.weight_decay,
+            factors: factors(parameters, args),
+            means: parameters.iter().map(means).collect(),
+        }
     }
 }
 
@@ -43,7 +49,7 @@ impl Optimizer for Adafactor {
         for (index, (parameter, means)) in parameters.iter_mut().zip(&mut self.means).enumerate() {
             // eps, clip_threshold and decay_rate are transformers' defaults, which its Trainer does not change.
             let op = foundry_kernels::Adafactor {
-                lr: update.learning_rate,
+                lr: update.learning_rate * self.factors[index],
                 eps: 1e-30,
                 clip_threshold: 1.0,
                 decay_rate: -0.8,

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019) in torch 2.15's order of operations; the arithmetic is the kernel's
 //! ([`foundry_kernels::AdamW`]). 8 bytes of state per trained number.
 
-use super::{Optimizer, StateTensor, Update, alike, check_count, shapes};
+use super::{Optimizer, StateTensor, Update, alike, check_count, factors, shapes};
 use crate::arguments::TrainingArgs;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
 use foundry_models::Parameter;
@@ -12,6 +12,8 @@ pub struct AdamW {
     beta2: f64,
     eps: f64,
     weight_decay: f64,
+    /// Factor on the learning rate of each parameter.
+    factors: Vec<f64>,
     /// First and second moment of each parameter.
     moments: Vec<[Buffer; 2]>,
     shapes: Vec<Vec<usize>>,
@@ -28,6 +30,7 @@ impl AdamW {
             beta2: args.adam_beta2,
             eps: args.adam_epsilon,
             weight_decay: args.weight_decay,
+            factors: factors(parameters, args),
             moments: parameters.iter().map(zeros).collect(),
             shapes: shapes(parameters),
         }
@@ -46,7 +49,7 @@ impl Optimizer for AdamW {
         check_count(parameters, self.moments.len());
         for (index, (parameter, [m, v])) in parameters.iter_mut().zip(&mut self.moments).enumerate() {
             let op = foundry_kernels::AdamW {
-                lr: update.learning_rate,
+                lr: update.learning_rate * self.factors[index],
                 beta1: self.beta1,
                 beta2: self.beta2,
                 eps: self.eps,
@@ -102,6 +105,45 @@ mod tests {
         };
         assert_eq!(value(1), 2.0, "no gradient, no decay: no change");
         assert!((value(0) - 1.9).abs() < 1e-6, "2·(1 - 0.1·0.5) = 1.9, got {}", value(0));
+    }
+
+    #[test]
+    fn matrices_b_and_embeddings_have_learning_rates_of_their_own() {
+        let backend = ReferenceBackend::default();
+        let args = TrainingArgs {
+            learning_rate: 0.1,
+            loraplus_lr_ratio: Some(4.0),
+            embedding_learning_rate: Some(0.01),
+            ..TrainingArgs::default()
+        };
+        // PEFT 0.21: B's and one-dimensional parameters are LoRA+'s second group.
+        let cases = [
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", vec![1, 1], 0.1),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.weight", vec![1, 1], 0.4),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.bias", vec![1], 0.4),
+            ("base_model.model.model.norm.weight", vec![1], 0.4),
+            ("base_model.model.model.embed_tokens.weight", vec![1, 1], 0.01),
+            ("base_model.model.lm_head.weight", vec![1, 1], 0.01),
+        ];
+        let mut parameters: Vec<Parameter> = cases
+            .iter()
+            .map(|(name, shape, _)| Parameter { shape: shape.clone(), ..parameter(&backend, name, 1, true) })
+            .collect();
+        for parameter in &mut parameters {
+            backend.upload(&[0.5], &mut parameter.grad, 0);
+        }
+        let mut adamw = AdamW::allocate(&backend, &parameters, &args);
+        adamw.update(
+            &backend,
+            &Update { step: 1, learning_rate: 0.1, grad_scale: 1.0, seed: 0 },
+            &mut parameters,
+        );
+        for (parameter, (name, _, rate)) in parameters.iter().zip(cases) {
+            let mut value = [0.0];
+            backend.download(&parameter.value, 0, &mut value);
+            // The first step of Adam is the learning rate, whatever the gradient.
+            assert!((f64::from(value[0]) + rate).abs() < 1e-6, "{name}: {value:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! As in transformers, small parameters (below 4096 elements) and embeddings keep moments of 32 bits.
 
-use super::{Optimizer, StateTensor, Update, check_count};
+use super::{Optimizer, StateTensor, Update, check_count, factors};
 use crate::arguments::TrainingArgs;
 use foundry_kernels::{Allocator, Backend, BlockwiseState, Buffer, Dtype, MemoryClass};
 use foundry_models::Parameter;
@@ -21,6 +21,8 @@ pub struct AdamW8Bit {
     eps: f64,
     weight_decay: f64,
     moments: Vec<Moments>,
+    /// Factor on the learning rate of each parameter.
+    factors: Vec<f64>,
     shapes: Vec<Vec<usize>>,
 }
 
@@ -59,6 +61,7 @@ impl AdamW8Bit {
             eps: args.adam_epsilon,
             weight_decay: args.weight_decay,
             moments: parameters.iter().map(moments).collect(),
+            factors: factors(parameters, args),
             shapes: super::shapes(parameters),
         }
     }
@@ -73,7 +76,7 @@ impl Optimizer for AdamW8Bit {
         check_count(parameters, self.moments.len());
         for (index, (parameter, moments)) in parameters.iter_mut().zip(&mut self.moments).enumerate() {
             let op = foundry_kernels::AdamW {
-                lr: update.learning_rate,
+                lr: update.learning_rate * self.factors[index],
                 beta1: self.beta1,
                 beta2: self.beta2,
                 eps: self.eps,

@@ -1,7 +1,7 @@
 //! Lion (Chen et al. 2023), as bitsandbytes 0.50 `Lion32bit`; the arithmetic is the kernel's ([`foundry_kernels::Lion`]).
 //! 4 bytes of state per trained number.
 
-use super::{Optimizer, StateTensor, Update, alike, check_count, shapes};
+use super::{Optimizer, StateTensor, Update, alike, check_count, factors, shapes};
 use crate::arguments::TrainingArgs;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
 use foundry_models::Parameter;
@@ -15,6 +15,8 @@ pub struct Lion {
     beta2: f64,
     weight_decay: f64,
     momentum: Vec<Buffer>,
+    /// Factor on the learning rate of each parameter.
+    factors: Vec<f64>,
     shapes: Vec<Vec<usize>>,
 }
 
@@ -27,6 +29,7 @@ impl Lion {
             beta2: args.adam_beta2,
             weight_decay: args.weight_decay,
             momentum: parameters.iter().map(zeros).collect(),
+            factors: factors(parameters, args),
             shapes: shapes(parameters),
         }
     }
@@ -41,7 +44,7 @@ impl Optimizer for Lion {
         check_count(parameters, self.momentum.len());
         for (index, (parameter, m)) in parameters.iter_mut().zip(&mut self.momentum).enumerate() {
             let op = foundry_kernels::Lion {
-                lr: update.learning_rate,
+                lr: update.learning_rate * self.factors[index],
                 beta1: self.beta1,
                 beta2: self.beta2,
                 weight_decay: if parameter.decay { self.weight_decay } else { 0.0 },

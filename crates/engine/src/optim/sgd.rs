@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, as torch 2.15; the arithmetic is the kernel's ([`foundry_kernels::Sgd`]). 4 bytes of state
 //! per trained number with momentum, none without.
 
-use super::{Optimizer, StateTensor, Update, alike, check_count, shapes};
+use super::{Optimizer, StateTensor, Update, alike, check_count, factors, shapes};
 use crate::arguments::{SgdArgs, TrainingArgs};
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
 use foundry_models::Parameter;
@@ -15,6 +15,8 @@ pub struct Sgd {
     weight_decay: f64,
     /// `None`: no momentum.
     momentum: Option<Vec<Buffer>>,
+    /// Factor on the learning rate of each parameter.
+    factors: Vec<f64>,
     shapes: Vec<Vec<usize>>,
 }
 
@@ -26,6 +28,7 @@ impl Sgd {
             args: args.sgd,
             weight_decay: args.weight_decay,
             momentum: (args.sgd.momentum != 0.0).then(|| parameters.iter().map(zeros).collect()),
+            factors: factors(parameters, args),
             shapes: shapes(parameters),
         }
     }
@@ -40,7 +43,7 @@ impl Optimizer for Sgd {
         check_count(parameters, self.shapes.len());
         for (index, parameter) in parameters.iter_mut().enumerate() {
             let op = foundry_kernels::Sgd {
-                lr: update.learning_rate,
+                lr: update.learning_rate * self.factors[index],
                 momentum: self.args.momentum,
                 dampening: self.args.dampening,
                 nesterov: self.args.nesterov,

@@ -6,6 +6,7 @@ mod stream;
 pub(crate) use sampling::sampling;
 pub(crate) use stream::TextStream;
 
+use crate::adapter_choice::AdapterChoice;
 use crate::cli::{MachineArgs, ModelArgs};
 use crate::config::ComputeDtype;
 use crate::console::{self, bytes};
@@ -19,9 +20,7 @@ use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
 use foundry_models::generate::{Generation, generate};
-use foundry_models::{
-    Decoder, DecoderConfig, KvCache, LoraSpec, ModelError, Sampling, Tuning, decoder_config,
-};
+use foundry_models::{Decoder, DecoderConfig, KvCache, ModelError, Sampling, Tuning, decoder_config};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 
@@ -60,10 +59,8 @@ impl Answerer {
             .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
         let tokenizer = tokenizer(args, &files)?;
         let template = template(args, &tokenizer)?;
-        let tuning = match &args.adapter {
-            Some(dir) => Tuning::Adapted(LoraSpec::from_adapter(dir).map_err(Failure::input)?),
-            None => Tuning::Frozen,
-        };
+        let adapter = AdapterChoice::open(&args.adapter)?;
+        let tuning = adapter.tuning();
         let room = args.max_length.unwrap_or(CONTEXT_TOKENS).min(config.max_position_embeddings).max(1);
         let shape = Shape { config: &config, tuning: &tuning, compute, room };
         let weights = files.weights().map_err(Failure::input)?;
@@ -73,9 +70,7 @@ impl Answerer {
         decoder
             .load(&backend, weights.as_ref())
             .map_err(|e| Failure::Input(format!("{}: {e}", path.display())))?;
-        if let Some(dir) = &args.adapter {
-            decoder.load_adapter(&backend, dir).map_err(Failure::input)?;
-        }
+        adapter.load(&mut decoder, &backend)?;
         let mut eos_token_ids = files.eos_token_ids();
         eos_token_ids.extend(tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)));
         let generation_config = files.generation_config;
@@ -169,9 +164,9 @@ impl Shape<'_> {
     }
 }
 
-/// The adapter's tokenizer where it has one: training may have changed tokens or template.
+/// The (first) adapter's tokenizer where it has one: training may have changed tokens or template.
 fn tokenizer(args: &ModelArgs, files: &ModelFiles) -> Outcome<Tokenizer> {
-    match args.adapter.as_ref().filter(|dir| dir.join("tokenizer.json").is_file()) {
+    match args.adapter.iter().map(|a| &a.dir).find(|dir| dir.join("tokenizer.json").is_file()) {
         Some(dir) => Tokenizer::from_dir(dir),
         None => files.tokenizer(),
     }

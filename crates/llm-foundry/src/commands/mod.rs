@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod adapters;
 mod chat;
 mod data;
 mod generate;
@@ -18,6 +19,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Chat(args) => chat::run(&args, &cli.machine),
         Command::Generate(args) => generate::run(&args, &cli.machine),
         Command::Data(command) => data::run(&command, &cli.machine),
+        Command::Adapters(command) => adapters::run(&command, &cli.machine),
         Command::Schema => schema::run(),
     }
 }

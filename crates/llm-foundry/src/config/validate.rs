@@ -8,6 +8,7 @@ use super::{
 };
 use foundry_engine::StepCount;
 use foundry_engine::schedule::{Schedule, ScheduleError};
+use foundry_models::ModelError;
 
 /// Everything that is wrong with a configuration whose values have the right types.
 pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
@@ -186,6 +187,12 @@ impl Rules<'_> {
                 "write all-linear, or a list of names",
             );
         }
+        if lora.adapter.is_none()
+            && let Err(ModelError::Lora { what, remedy }) = lora.spec().check()
+            && self.problems.iter().all(|problem| !problem.message.contains("`lora."))
+        {
+            self.wrong(&lora_key(&what), what, remedy);
+        }
         if lora.adapter.is_some() {
             let default = LoraSection::default();
             let decided = [
@@ -196,6 +203,13 @@ impl Rules<'_> {
                 ("exclude_modules", lora.exclude_modules == default.exclude_modules),
                 ("use_rslora", lora.use_rslora == default.use_rslora),
                 ("modules_to_save", lora.modules_to_save == default.modules_to_save),
+                ("init_lora_weights", lora.init_lora_weights == default.init_lora_weights),
+                ("use_dora", lora.use_dora == default.use_dora),
+                ("lora_bias", lora.lora_bias == default.lora_bias),
+                ("rank_pattern", lora.rank_pattern == default.rank_pattern),
+                ("alpha_pattern", lora.alpha_pattern == default.alpha_pattern),
+                ("trainable_token_indices", lora.trainable_token_indices == default.trainable_token_indices),
+                ("layers_to_transform", lora.layers_to_transform == default.layers_to_transform),
             ];
             for (key, is_default) in decided {
                 let path = format!("lora.{key}");
@@ -257,6 +271,27 @@ impl Rules<'_> {
         let t = &config.training;
         let rate = t.learning_rate.unwrap_or(1.0);
         self.single_precision("training.learning_rate", rate, false);
+        self.single_precision("training.loraplus_lr_ratio", t.loraplus_lr_ratio.unwrap_or(1.0), false);
+        self.single_precision(
+            "training.embedding_learning_rate",
+            t.embedding_learning_rate.unwrap_or(1.0),
+            false,
+        );
+        if t.loraplus_lr_ratio.is_some() && config.lora.is_none() {
+            self.wrong(
+                "training.loraplus_lr_ratio",
+                "`training.loraplus_lr_ratio` is about adapters, but there is no section `lora`",
+                "remove it, or add a section `lora`",
+            );
+        }
+        let saves_head = |lora: &LoraSection| lora.modules_to_save.is_some() || lora.adapter.is_some();
+        if t.embedding_learning_rate.is_some() && !config.lora.as_ref().is_none_or(saves_head) {
+            self.wrong(
+                "training.embedding_learning_rate",
+                "`training.embedding_learning_rate` is given, but neither embedding nor head is trained",
+                "add `modules_to_save: [embed_tokens, lm_head]` to the section `lora`, or remove the key",
+            );
+        }
         self.single_precision("training.weight_decay", t.weight_decay, true);
         self.range(
             "training.adam_beta1",
@@ -404,4 +439,10 @@ impl Rules<'_> {
             );
         }
     }
+}
+
+/// The key that an error about LoRA settings names first.
+fn lora_key(what: &str) -> String {
+    let name = what.split('`').nth(1).unwrap_or_default();
+    format!("lora.{}", name.split(['.', ':', ' ']).next().unwrap_or_default())
 }

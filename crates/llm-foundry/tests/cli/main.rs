@@ -1,5 +1,6 @@
 //! The real binary, as a user meets it: exit codes, messages, files.
 
+mod adapters;
 mod answers;
 mod composition;
 mod data;

@@ -91,6 +91,22 @@ fn rules_between_keys() {
         refused(&room, &[&format!("{key}=1e300")], &[key, "is 1e300", "32-bit"]);
     }
     refused(&room, &["training.adam_epsilon=1e-300"], &["`training.adam_epsilon` is 1e-300", "above 0"]);
+    let patterns =
+        ["lora.rank_pattern={q_proj: 0}", "lora.alpha_pattern={'(up': 1}", "lora.layers_to_transform=[]"];
+    for pattern in patterns {
+        refused(&room, &[pattern], &[pattern.split('=').next().expect("a key"), "command line"]);
+    }
+    refused(&room, &["lora.layers_to_transform=[7]"], &["layer 7", "0 to 1"]);
+    refused(&room, &["lora.init_lora_weights=eva"], &["pissa_niter_N", "`eva`"]);
+    refused(
+        &room,
+        &["lora.init_lora_weights=pissa", "lora.r=20"],
+        &["`init_lora_weights: pissa`", "at most 16"],
+    );
+    refused(&room, &["lora.lora_bias=true", "lora.use_dora=true"], &["exclude each other"]);
+    refused(&room, &["training.loraplus_lr_ratio=0"], &["training.loraplus_lr_ratio", "above 0"]);
+    refused(&room, &["lora=null", "training.loraplus_lr_ratio=4"], &["no section `lora`"]);
+    refused(&room, &["training.embedding_learning_rate=1e-5"], &["neither embedding nor head is trained"]);
     refused(&room, &["lora.bias=all"], &["unknown value `all`", "possible: none"]);
 }
 

@@ -1,12 +1,15 @@
 //! An adapter on disk: adapter_model.safetensors and adapter_config.json, read and written as PEFT 0.21 does.
 
-use super::LoraSpec;
+use super::combined::{CombinedAdapter, InMemory};
+use super::{InitLora, LoraSpec};
 use crate::load::{read_into, write_out};
+use crate::parameter::Weight;
 use crate::save::write_json;
 use crate::{Decoder, ModelError, Tuning};
-use foundry_formats::StoredDtype;
 use foundry_formats::safetensors::{Entry, Writer, open};
-use foundry_kernels::Backend;
+use foundry_formats::{FormatError, StoredDtype, TensorSource};
+use foundry_kernels::{Backend, Buffer};
+use std::collections::HashMap;
 use std::path::Path;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -32,15 +35,19 @@ impl Decoder {
             }
         };
         let saved = LoraSpec::from_adapter(dir)?;
-        if saved.r != spec.r || saved.scale() != spec.scale() {
+        if saved.r != spec.r || saved.scale_of("") != spec.scale_of("") {
             let what = format!(
                 "r = {} and scale {} do not fit the configured r = {} and scale {}",
                 saved.r,
-                saved.scale(),
+                saved.scale_of(""),
                 spec.r,
-                spec.scale()
+                spec.scale_of("")
             );
             return error(what, "set r, lora_alpha and use_rslora to those of adapter_config.json");
+        }
+        if let Some(key) = other_arithmetic(&saved, &spec) {
+            let what = format!("its `{key}` is not the configured one");
+            return error(what, "set the key to that of adapter_config.json");
         }
         let path = dir.join(WEIGHTS);
         if !path.exists() && dir.join("adapter_model.bin").exists() {
@@ -48,21 +55,44 @@ impl Decoder {
                 "only a pickle file (adapter_model.bin) is here, and loading pickle runs code from the file";
             return error(what.into(), "load it once with PEFT and save it with safe_serialization=True");
         }
-        let source = open(&path)?;
+        self.fill_adapter(backend, dir, open(&path)?.as_ref())
+    }
+
+    /// Takes the tensors of an adapter made of others. This decoder must have been allocated with its settings.
+    ///
+    /// # Errors
+    /// Tensors that have no place here.
+    pub fn load_combined(
+        &mut self,
+        backend: &dyn Backend,
+        adapter: &CombinedAdapter,
+    ) -> Result<(), ModelError> {
+        self.fill_adapter(backend, Path::new("(combined)"), &InMemory::new(&adapter.tensors))
+    }
+
+    fn fill_adapter(
+        &mut self,
+        backend: &dyn Backend,
+        dir: &Path,
+        source: &dyn TensorSource,
+    ) -> Result<(), ModelError> {
+        let init = match &self.tuning {
+            Tuning::Lora(spec) | Tuning::Adapted(spec) => spec.init_lora_weights,
+            Tuning::Full | Tuning::Frozen => InitLora::Default,
+        };
+        let expected = self.weights().into_iter().filter_map(|w| Some((w.adapter.clone()?, w.shape.clone())));
+        check_tensors(dir, source, &expected.collect())?;
+        if init.changes_base() {
+            self.change_base(backend, init);
+        }
         let (slots, parameters) = self.weights_mut();
-        let mut slots: Vec<_> = slots.into_iter().filter(|slot| slot.adapter.is_some()).collect();
-        let is_known = |name: &str| slots.iter().any(|slot| slot.adapter.as_deref() == Some(name));
-        if let Some(tensor) = source.tensors().iter().find(|tensor| !is_known(&tensor.name)) {
-            let what = format!("tensor `{}` has no place in this model and configuration", tensor.name);
-            return error(
-                what,
-                "check that base model, target_modules and modules_to_save are the adapter's",
-            );
+        for slot in slots {
+            if let Some(name) = slot.adapter.clone() {
+                read_into(backend, source, &name, slot, parameters)?;
+            }
         }
-        for slot in &mut slots {
-            let name = slot.adapter.clone().expect("filtered above");
-            read_into(backend, source.as_ref(), &name, slot, parameters)?;
-        }
+        self.refresh_norms(backend);
+        self.put_token_rows(backend);
         Ok(())
     }
 
@@ -87,25 +117,159 @@ impl Decoder {
             .filter_map(|weight| Some((weight.adapter.as_deref()?, weight)))
             .collect();
         named.sort_by_key(|(name, _)| *name);
+        let first = self.first_values(backend);
+        let shape = |name: &str, weight: &Weight| match first.get(name) {
+            Some(First::Rows(_)) => vec![2 * weight.shape[0], weight.shape[1]],
+            Some(First::Columns(_)) => vec![weight.shape[0], 2 * weight.shape[1]],
+            None => weight.shape.clone(),
+        };
         let entries: Vec<Entry> =
-            named.iter().map(|(name, weight)| Entry::new(*name, StoredDtype::F32, &weight.shape)).collect();
+            named.iter().map(|(name, w)| Entry::new(*name, StoredDtype::F32, &shape(name, w))).collect();
         let mut writer = Writer::create(&dir.join(WEIGHTS), &entries, &[("format".into(), "pt".into())])?;
         for (name, weight) in named {
-            write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?;
+            match first.get(name) {
+                None => write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?,
+                Some(first) => {
+                    let mut now = vec![0.0; weight.elements()];
+                    weight.read(backend, &self.parameters, 0, &mut now);
+                    writer.write_f32(name, &first.less(now, weight.shape[1]))?;
+                }
+            }
         }
         writer.finish()?;
         let config = spec.adapter_config(self.config.family, base_model_name, self.adapted_names());
         write_json(&dir.join("adapter_config.json"), &config, false)
     }
 
+    /// First values of the branches that were taken out of the base, by their names in the file: saved with the
+    /// trained ones, the adapter belongs to the base as it was (PEFT 0.21 `subtract_mutated_init`).
+    fn first_values(&self, backend: &dyn Backend) -> HashMap<&str, First> {
+        let numbers = |buffer: &Buffer| {
+            let mut values = vec![0.0; buffer.len()];
+            backend.download(buffer, 0, &mut values);
+            values
+        };
+        let branches = self.blocks.iter().flat_map(|block| block.linears()).filter_map(|l| l.lora.as_ref());
+        let mut first = HashMap::new();
+        for branch in branches {
+            let Some([a, b]) = &branch.initial else { continue };
+            for (weight, values) in
+                [(&branch.a, First::Rows(numbers(a))), (&branch.b, First::Columns(numbers(b)))]
+            {
+                first.insert(weight.adapter.as_deref().expect("branches belong to an adapter"), values);
+            }
+        }
+        first
+    }
+
     /// Last parts of the names of all adapted modules, sorted.
     fn adapted_names(&self) -> Vec<String> {
-        let branches = self.weights().into_iter().filter(|weight| weight.base.is_none());
+        let branches = self.blocks.iter().flat_map(|block| block.linears()).filter_map(|l| l.lora.as_ref());
         let mut names: Vec<String> = branches
-            .filter_map(|weight| weight.adapter.as_deref()?.rsplit('.').nth(2).map(str::to_string))
+            .filter_map(|branch| branch.a.adapter.as_deref()?.rsplit('.').nth(2).map(str::to_string))
             .collect();
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// First values of a matrix of a branch.
+enum First {
+    /// Of A: more rows.
+    Rows(Vec<f32>),
+    /// Of B: more columns, subtracted.
+    Columns(Vec<f32>),
+}
+
+impl First {
+    /// `[now; first]` or `[now, -first]`; `columns`: of `now`.
+    fn less(&self, mut now: Vec<f32>, columns: usize) -> Vec<f32> {
+        match self {
+            First::Rows(first) => {
+                now.extend(first);
+                now
+            }
+            First::Columns(first) => {
+                let rows = now.chunks_exact(columns).zip(first.chunks_exact(columns));
+                rows.flat_map(|(now, first)| now.iter().copied().chain(first.iter().map(|x| -x))).collect()
+            }
+        }
+    }
+}
+
+/// The first setting, besides rank and scale, that gives two adapters another arithmetic.
+fn other_arithmetic(saved: &LoraSpec, spec: &LoraSpec) -> Option<&'static str> {
+    let differs = [
+        ("rank_pattern", saved.rank_pattern != spec.rank_pattern),
+        ("alpha_pattern", saved.alpha_pattern != spec.alpha_pattern),
+        ("use_dora", saved.use_dora != spec.use_dora),
+        ("lora_bias", saved.lora_bias != spec.lora_bias),
+        (
+            "init_lora_weights",
+            saved.init_lora_weights.changes_base() && saved.init_lora_weights != spec.init_lora_weights,
+        ),
+    ];
+    differs.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+}
+
+/// The file must hold exactly the adapter's tensors, of the right shapes, and numbers only.
+fn check_tensors(
+    dir: &Path,
+    source: &dyn TensorSource,
+    expected: &HashMap<String, Vec<usize>>,
+) -> Result<(), ModelError> {
+    const OTHER_BASE: &str = "check that base model, target_modules and modules_to_save are the adapter's";
+    let error = |what: String, remedy: &str| {
+        Err(ModelError::Adapter { path: dir.into(), what, remedy: remedy.into() })
+    };
+    for tensor in source.tensors() {
+        match expected.get(&tensor.name) {
+            None => {
+                let what = format!("tensor `{}` has no place in this model and configuration", tensor.name);
+                return error(what, OTHER_BASE);
+            }
+            Some(shape) if *shape != tensor.shape => {
+                let (name, found) = (&tensor.name, &tensor.shape);
+                let what = format!("tensor `{name}` has shape {found:?}, this model needs {shape:?}");
+                return error(what, "the adapter was trained on another base model: use that one");
+            }
+            Some(_) => {}
+        }
+    }
+    let mut missing: Vec<&String> = expected.keys().filter(|name| source.find(name).is_none()).collect();
+    missing.sort();
+    if let Some(name) = missing.first() {
+        let what = format!("tensor `{name}` (and {} more) is missing", missing.len() - 1);
+        let what = if missing.len() == 1 { format!("tensor `{name}` is missing") } else { what };
+        return error(what, OTHER_BASE);
+    }
+    for tensor in source.tensors() {
+        if let Some(value) = first_not_finite(source, &tensor.name, tensor.elements())? {
+            let what = format!("tensor `{}` holds {value}", tensor.name);
+            return error(
+                what,
+                "the training run overflowed, or the file is damaged: use an earlier checkpoint",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The first infinity or NaN of a tensor.
+fn first_not_finite(
+    source: &dyn TensorSource,
+    name: &str,
+    elements: usize,
+) -> Result<Option<f32>, FormatError> {
+    const PIECE: usize = 1 << 18;
+    let mut piece = vec![0.0; elements.min(PIECE)];
+    for start in (0..elements).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min(elements - start)];
+        source.read_f32(name, start, piece)?;
+        if let Some(value) = piece.iter().find(|value| !value.is_finite()) {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
 }

@@ -2,9 +2,22 @@
 
 mod adapter_config;
 mod adapter_files;
+mod branch;
+mod combine;
+mod combined;
+mod decomposition;
+mod dora;
 mod init;
+mod initialization;
 mod spec;
 mod target;
+mod token_rows;
 
+pub(crate) use branch::{Branch, BranchScratch};
+pub use combine::{Combination, CombineOptions, MajoritySign};
+pub use combined::CombinedAdapter;
+pub(crate) use dora::Dora;
+pub use initialization::InitLora;
 pub use spec::{Bias, LoraSpec, TargetModules};
 pub(crate) use target::{Role, Roles, roles};
+pub(crate) use token_rows::TokenRows;

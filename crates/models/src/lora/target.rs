@@ -24,6 +24,11 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
+    /// Full names of the modules that get a branch.
+    pub(crate) fn adapted(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().filter(|(_, role)| **role == Role::Adapted).map(|(module, _)| module.as_str())
+    }
+
     /// The role of a module by its full name.
     pub(crate) fn of(&self, module: &str) -> Role {
         self.roles.get(module).copied().unwrap_or(Role::Frozen)
@@ -62,6 +67,46 @@ impl Matcher {
     }
 }
 
+/// `layers_to_transform` and `layers_pattern` (PEFT 0.21 `check_target_module_exists`).
+struct Layers {
+    chosen: Option<Vec<usize>>,
+    patterns: Vec<Regex>,
+}
+
+impl Layers {
+    fn compile(config: &DecoderConfig, spec: &LoraSpec) -> Result<Self, ModelError> {
+        let error = |what: String, remedy: String| ModelError::Lora { what, remedy };
+        let count = config.num_hidden_layers;
+        if let Some(layer) = spec.layers_to_transform.iter().flatten().find(|layer| **layer >= count) {
+            let what = format!("`layers_to_transform` names layer {layer}, which this model does not have");
+            return Err(error(what, format!("its layers are 0 to {}", count.saturating_sub(1))));
+        }
+        let written = match &spec.layers_pattern {
+            Some(names) => names.iter().map(|name| format!(r"\A.*\.{name}\.(\d+)\.")).collect(),
+            None => vec![r"\A.*\.[^.]*\.(\d+)\.".to_owned()],
+        };
+        let compile = |pattern: &String| {
+            Regex::new(pattern).map_err(|problem| {
+                let what = format!("`layers_pattern` is not a regular expression ({problem})");
+                error(what, "name the list of layers, usually `layers`".into())
+            })
+        };
+        let patterns = written.iter().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { chosen: spec.layers_to_transform.clone(), patterns })
+    }
+
+    /// A target by its full name is adapted in any layer.
+    fn contain(&self, module: &str, target: &Matcher) -> bool {
+        let Some(chosen) = &self.chosen else { return true };
+        if matches!(target, Matcher::Names(names) if names.iter().any(|name| name == module)) {
+            return true;
+        }
+        let found = self.patterns.iter().find_map(|regex| regex.captures(module).ok().flatten());
+        let layer = found.and_then(|found| found.get(1)?.as_str().parse().ok());
+        layer.is_some_and(|layer: usize| chosen.contains(&layer))
+    }
+}
+
 /// `module` is `ending`, or ends with it after a dot.
 fn ends_with_path(module: &str, ending: &str) -> bool {
     module.strip_suffix(ending).is_some_and(|head| head.is_empty() || head.ends_with('.'))
@@ -95,6 +140,7 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
     let target = Matcher::compile("target_modules", &targets)?;
     let excluded =
         spec.exclude_modules.as_ref().map(|e| Matcher::compile("exclude_modules", e)).transpose()?;
+    let layers = Layers::compile(config, spec)?;
     let mut roles = Vec::new();
     for (slot, module) in modules(config) {
         let role = if is_saved(spec, &module) {
@@ -102,7 +148,7 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
         } else if excluded.as_ref().is_some_and(|e| e.matches(&module)) || is_kept_from_targets(spec, &module)
         {
             Role::Frozen
-        } else if target.matches(&module) {
+        } else if target.matches(&module) && layers.contain(&module, &target) {
             match slot {
                 Slot::EmbedTokens
                 | Slot::LmHead
@@ -128,7 +174,62 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
         roles.push((module, role));
     }
     check_all_found(spec, &targets, excluded.as_ref(), &roles)?;
+    check_token_indices(config, spec, &roles)?;
+    if spec.init_lora_weights.changes_base() {
+        check_ranks(config, spec, &roles)?;
+    }
     Ok(Roles { roles: roles.into_iter().collect() })
+}
+
+/// Trained rows must be in the vocabulary, and the table frozen.
+fn check_token_indices(
+    config: &DecoderConfig,
+    spec: &LoraSpec,
+    roles: &[(String, Role)],
+) -> Result<(), ModelError> {
+    let Some(indices) = &spec.trainable_token_indices else { return Ok(()) };
+    let error = |what: String, remedy: String| Err(ModelError::Lora { what, remedy });
+    if let Some(id) = indices.iter().find(|id| **id as usize >= config.vocab_size) {
+        let what = format!("`trainable_token_indices` names token {id}");
+        return error(what, format!("the model's vocabulary has the tokens 0 to {}", config.vocab_size - 1));
+    }
+    let is_whole = [Slot::EmbedTokens, Slot::LmHead].iter().any(|slot| {
+        let name = config.family.module(*slot, 0);
+        (*slot == Slot::EmbedTokens || config.tie_word_embeddings)
+            && roles.iter().any(|(module, role)| *module == name && *role == Role::Saved)
+    });
+    if is_whole {
+        let what = "`trainable_token_indices` and `modules_to_save` both train the embedding".into();
+        return error(what, "keep one of them".into());
+    }
+    Ok(())
+}
+
+/// No more singular triplets than the matrix has.
+fn check_ranks(config: &DecoderConfig, spec: &LoraSpec, roles: &[(String, Role)]) -> Result<(), ModelError> {
+    let (d, f) = (config.hidden_size, config.intermediate_size);
+    let (q, kv) = (config.query_width(), config.key_value_width());
+    let names = modules(config).into_iter().zip(roles).filter(|(_, (_, role))| *role == Role::Adapted);
+    for ((slot, module), _) in names {
+        let narrow = match slot {
+            Slot::QProj | Slot::OProj => q.min(d),
+            Slot::KProj | Slot::VProj => kv.min(d),
+            _ => f.min(d),
+        };
+        let r = spec.rank_of(&module);
+        if r > narrow {
+            return Err(ModelError::Lora {
+                what: format!(
+                    "`init_lora_weights: {}` takes {r} directions out of `{module}`, which has {narrow}",
+                    spec.init_lora_weights
+                ),
+                remedy: format!(
+                    "choose a rank of at most {narrow} (`rank_pattern` sets it for single modules)"
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Every module in the order of `named_modules`.

@@ -47,6 +47,21 @@ LORA = [
     ("llama", dict(r=2, lora_alpha=2, target_modules=["model.layers.2.mlp.down_proj"], init_lora_weights=False)),
     ("llama", dict(r=2, lora_alpha=2, target_modules=["1.self_attn.k_proj", "2.mlp.up_proj"], init_lora_weights=False)),
     ("mistral", dict(r=8, lora_alpha=16, target_modules=["gate_proj", "o_proj"])),
+    ("llama", dict(r=4, lora_alpha=8, target_modules="all-linear", use_dora=True, init_lora_weights=False)),
+    ("llama_bias", dict(r=3, lora_alpha=12, use_rslora=True, use_dora=True, init_lora_weights=False,
+                        target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
+                        rank_pattern={"v_proj": 5, "layers.1.mlp.up_proj": 2, "^model.layers.0.self_attn.q_proj": 7},
+                        alpha_pattern={"down_proj": 3.5, "1.self_attn.(q|v)_proj": 1})),
+    ("llama", dict(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj", "down_proj"], layers_to_transform=[0, 2],
+                   init_lora_weights=False)),
+    ("llama_bias", dict(r=4, lora_alpha=8, target_modules="all-linear", lora_bias=True, init_lora_weights=False)),
+    ("llama", dict(r=4, lora_alpha=8, target_modules=["k_proj", "gate_proj"], init_lora_weights="gaussian")),
+    ("llama_tied", dict(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights="pissa")),
+    ("mistral", dict(r=5, lora_alpha=2, target_modules="all-linear", init_lora_weights="olora")),
+    ("llama_bias", dict(r=4, lora_alpha=6, use_rslora=True, use_dora=True, target_modules="all-linear",
+                        rank_pattern={"k_proj": 2}, init_lora_weights="pissa")),
+    ("llama", dict(r=2, lora_alpha=4, target_modules=["o_proj"], trainable_token_indices=list(range(3, 200, 2)))),
+    ("llama_tied", dict(r=2, lora_alpha=4, target_modules=["up_proj"], trainable_token_indices=list(range(0, 300)))),
 ]
 
 def rope_case(config):
@@ -77,7 +92,7 @@ def lora_case(root, family, settings):
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     loss = loss_of(model, case); loss.backward()
-    norms = {n.replace(".default", "").replace("modules_to_save.", ""): p.grad.norm().item() for n, p in trained}
+    norms = {n.replace(".default", "").replace("modules_to_save.", "").replace("vector.weight", "vector"): p.grad.norm().item() for n, p in trained}
     optimizer = torch.optim.AdamW([p for _, p in trained], lr=1e-2, weight_decay=0.1)
     trajectory = []
     for _ in range(5):

@@ -115,10 +115,23 @@ fn adapters_of_other_kinds_are_refused_by_name() {
     for (changes, expected) in [
         (json!({ "peft_type": "IA3" }), "IA3"),
         (json!({ "peft_type": null }), "peft_type"),
-        (json!({ "use_dora": true }), "use_dora"),
-        (json!({ "rank_pattern": { "q_proj": 4 } }), "rank_pattern"),
-        (json!({ "layers_to_transform": [1] }), "layers_to_transform"),
-        (json!({ "init_lora_weights": "pissa" }), "pissa"),
+        (json!({ "use_dora": "yes" }), "yes"),
+        (json!({ "rank_pattern": { "q_proj": 0 } }), "rank_pattern.q_proj"),
+        (json!({ "rank_pattern": { "q_proj": -4 } }), "-4"),
+        (json!({ "rank_pattern": { "(q_proj": 4 } }), "not a regular expression"),
+        (json!({ "rank_pattern": [4] }), "map"),
+        (json!({ "alpha_pattern": { "(q_proj": 4 } }), "not a regular expression"),
+        (json!({ "layers_to_transform": [] }), "layers_to_transform"),
+        (json!({ "layers_to_transform": [-1] }), "save the adapter again"),
+        (json!({ "layers_to_transform": 1, "target_modules": ".*q_proj" }), "layers_to_transform"),
+        (json!({ "layers_pattern": "layers" }), "layers_pattern"),
+        (json!({ "lora_bias": true, "use_dora": true }), "exclude each other"),
+        (json!({ "lora_bias": true, "init_lora_weights": "pissa" }), "lora_bias"),
+        (json!({ "init_lora_weights": "pissa_niter_4" }), "pissa_niter_4"),
+        (json!({ "init_lora_weights": "loftq" }), "loftq"),
+        (json!({ "target_parameters": ["experts"] }), "target_parameters"),
+        (json!({ "trainable_token_indices": [1, 1] }), "names a token twice"),
+        (json!({ "trainable_token_indices": { "lm_head": [1] } }), "trainable_token_indices"),
         (json!({ "bias": "all" }), "bias"),
         (json!({ "bias": "some" }), "some"),
         (json!({ "r": 0 }), "`r` is 0"),
@@ -174,4 +187,111 @@ fn unwritable_places_are_named() {
     let nowhere = golden.dir.join("no/such/folder");
     let error = decoder.save_adapter(&backend, &nowhere, "x").unwrap_err().to_string();
     assert!(error.contains("no/such/folder"), "{error}");
+}
+
+/// The golden's adapter after a change to its tensors.
+fn adapter_tensors(
+    golden: &Golden,
+    change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>),
+) -> tempfile::TempDir {
+    let dir = adapter_with(golden, &json!({}));
+    let path = dir.path().join("adapter_model.safetensors");
+    let source = safetensors::open(&path).unwrap();
+    let read = |t: &foundry_formats::TensorInfo| {
+        let mut values = vec![0.0; t.elements()];
+        source.read_f32(&t.name, 0, &mut values).unwrap();
+        (t.name.clone(), t.shape.clone(), values)
+    };
+    let mut tensors: Vec<_> = source.tensors().iter().map(read).collect();
+    change(&mut tensors);
+    let entries: Vec<Entry> =
+        tensors.iter().map(|(name, shape, _)| Entry::new(name.clone(), StoredDtype::F32, shape)).collect();
+    drop(source);
+    fs::remove_file(&path).unwrap();
+    let mut writer = Writer::create(&path, &entries, &[]).unwrap();
+    for (name, _, values) in &tensors {
+        writer.write_f32(name, values).unwrap();
+    }
+    writer.finish().unwrap();
+    dir
+}
+
+#[test]
+fn adapters_of_another_base_and_damaged_ones_are_refused() {
+    let backend = backend();
+    let golden = Golden::open("llama");
+    let load = |dir: &Path| {
+        let mut decoder = golden.base(&backend, &Tuning::Adapted(golden.adapter()), Dtype::F32, false);
+        decoder.load_adapter(&backend, dir).unwrap_err().to_string()
+    };
+    let name = "base_model.model.model.layers.2.mlp.up_proj.lora_A.weight";
+    let missing = adapter_tensors(&golden, |tensors| tensors.retain(|(n, ..)| n != name));
+    let error = load(missing.path());
+    assert!(error.contains(name) && error.contains("is missing"), "{error}");
+    let deeper = adapter_tensors(&golden, |tensors| {
+        tensors.push((
+            "base_model.model.model.layers.7.mlp.up_proj.lora_A.weight".into(),
+            vec![8, 64],
+            vec![0.0; 512],
+        ));
+    });
+    let error = load(deeper.path());
+    assert!(error.contains("layers.7") && error.contains("no place"), "{error}");
+    let wider = adapter_tensors(&golden, |tensors| {
+        let tensor = tensors.iter_mut().find(|(n, ..)| n == name).unwrap();
+        (tensor.1, tensor.2) = (vec![8, 80], vec![0.0; 640]);
+    });
+    let error = load(wider.path());
+    assert!(
+        error.contains("[8, 80]") && error.contains("[8, 64]") && error.contains("another base"),
+        "{error}"
+    );
+    for value in [f32::NAN, f32::INFINITY] {
+        let damaged = adapter_tensors(&golden, |tensors| {
+            tensors.iter_mut().find(|(n, ..)| n == name).unwrap().2[500] = value;
+        });
+        let error = load(damaged.path());
+        assert!(error.contains(name) && error.contains("holds"), "{error}");
+    }
+    // A vocabulary larger than the base model's embedding.
+    let saved = LoraSpec { modules_to_save: Some(vec!["embed_tokens".into()]), ..golden.adapter() };
+    let grown = adapter_tensors(&golden, |tensors| {
+        tensors.push((
+            "base_model.model.model.embed_tokens.weight".into(),
+            vec![513, 64],
+            vec![0.0; 513 * 64],
+        ));
+    });
+    let path = grown.path().join("adapter_config.json");
+    let mut config = HfConfig::read(&path).unwrap().0;
+    config.insert("modules_to_save".into(), json!(["embed_tokens"]));
+    fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+    let mut decoder = golden.base(&backend, &Tuning::Adapted(saved), Dtype::F32, false);
+    let error = decoder.load_adapter(&backend, grown.path()).unwrap_err().to_string();
+    assert!(error.contains("[513, 64]") && error.contains("[512, 64]"), "{error}");
+}
+
+#[test]
+fn settings_that_the_model_cannot_have_are_refused() {
+    let backend = backend();
+    let golden = Golden::open("llama");
+    let refuse = |spec: LoraSpec| {
+        let (_, config) = decoder_config(&golden.files.config).unwrap();
+        let tuning = Tuning::Lora(spec);
+        let Err(error) = Decoder::allocate(&backend, &config, &tuning, Dtype::F32, 8, false) else {
+            panic!("{tuning:?} was accepted");
+        };
+        error.to_string()
+    };
+    let error = refuse(LoraSpec { layers_to_transform: Some(vec![0, 3]), ..golden.adapter() });
+    assert!(error.contains("layer 3") && error.contains("0 to 2"), "{error}");
+    let rows = |ids: &[u32]| Some(ids.to_vec());
+    let error = refuse(LoraSpec { trainable_token_indices: rows(&[511, 512]), ..golden.adapter() });
+    assert!(error.contains("token 512") && error.contains("0 to 511"), "{error}");
+    let saved = Some(vec!["embed_tokens".into()]);
+    let spec = LoraSpec { trainable_token_indices: rows(&[1]), modules_to_save: saved, ..golden.adapter() };
+    assert!(refuse(spec).contains("both train the embedding"));
+    let pissa = foundry_models::InitLora::Pissa;
+    let error = refuse(LoraSpec { r: 33, init_lora_weights: pissa, ..golden.adapter() });
+    assert!(error.contains("k_proj") && error.contains("at most 32"), "{error}");
 }

@@ -1,8 +1,14 @@
 //! Variants of LoRA against PEFT: initial values, ranks and scales, chosen modules, fully trained modules.
 
-use crate::fixture::{Golden, Optimizer, backend, gradients, json, numbers};
-use foundry_kernels::Dtype;
-use foundry_models::{LoraSpec, Tuning};
+use crate::fixture::{Golden, Optimizer, backend, goldens, gradients, json, numbers, relative_error};
+use foundry_kernels::{Backend, Dtype};
+use foundry_models::{
+    Combination, CombineOptions, CombinedAdapter, Decoder, InitLora, LoraSpec, MajoritySign, TargetModules,
+    Tuning,
+};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn variants_follow_pefts_trajectories_from_the_same_seed() {
@@ -158,4 +164,212 @@ fn initial_adapters_have_torchs_bits() {
 
 fn int(value: &serde_json::Value) -> i64 {
     value.as_i64().unwrap()
+}
+
+/// The logits of the first sequence under an adapter that PEFT saved.
+fn variant_logits(golden: &Golden, name: &str, compute: Dtype) -> Vec<f32> {
+    let backend = backend();
+    let dir = goldens().join("variants").join(name);
+    let tuning = Tuning::Adapted(LoraSpec::from_adapter(&dir).unwrap());
+    let mut decoder = golden.base(&backend, &tuning, compute, false);
+    decoder.load_adapter(&backend, &dir).unwrap();
+    first_logits(golden, &mut decoder)
+}
+
+fn first_logits(golden: &Golden, decoder: &mut Decoder) -> Vec<f32> {
+    let len = golden.seq_lens[0];
+    decoder.logits(&backend(), &golden.tokens[..len as usize], &[len]).unwrap()
+}
+
+fn expected_logits(name: &str) -> Vec<f32> {
+    let source = foundry_formats::safetensors::open(&goldens().join("variants/logits.safetensors")).unwrap();
+    let mut values = vec![0.0; source.find(name).unwrap().elements()];
+    source.read_f32(name, 0, &mut values).unwrap();
+    values
+}
+
+#[test]
+fn adapters_that_peft_saved_give_its_logits() {
+    let golden = Golden::open("llama_bias");
+    for name in ["dora", "lora_bias", "pissa", "olora", "plain", "other", "tokens"] {
+        let error = relative_error(&variant_logits(&golden, name, Dtype::F32), &expected_logits(name));
+        // float32 in another order of summation; measured below 3e-6.
+        assert!(error < 1e-5, "{name}: {error}");
+        // Eight bits of the operands, as in `bf16_stays_near_float32`.
+        let error = relative_error(&variant_logits(&golden, name, Dtype::Bf16), &expected_logits(name));
+        assert!(error < 3e-2, "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_is_saved_again_is_what_peft_saved() {
+    let backend = backend();
+    let golden = Golden::open("llama_bias");
+    for name in ["dora", "lora_bias", "plain", "other", "tokens"] {
+        let dir = goldens().join("variants").join(name);
+        let spec = LoraSpec::from_adapter(&dir).unwrap();
+        let mut decoder = golden.base(&backend, &Tuning::Lora(spec), Dtype::F32, false);
+        decoder.load_adapter(&backend, &dir).unwrap();
+        let saved = tempfile::tempdir().unwrap();
+        let read = |dir: &Path, file: &str| fs::read(dir.join(file)).unwrap();
+        let settings = |dir: &Path| {
+            let mut value: Value = serde_json::from_slice(&read(dir, "adapter_config.json")).unwrap();
+            value["target_modules"].as_array_mut().unwrap().sort_by_key(|t| t.as_str().unwrap().to_string());
+            value
+        };
+        let base = settings(&dir)["base_model_name_or_path"].as_str().unwrap().to_owned();
+        decoder.save_adapter(&backend, saved.path(), &base).unwrap();
+        let weights = "adapter_model.safetensors";
+        assert!(read(saved.path(), weights) == read(&dir, weights), "{name}: {weights}");
+        assert_eq!(settings(saved.path()), settings(&dir), "{name}");
+    }
+}
+
+#[test]
+fn an_adapter_that_changed_the_base_is_saved_for_the_unchanged_one() {
+    let backend = backend();
+    for (family, init, dora) in [
+        ("llama", InitLora::Pissa, false),
+        ("llama_bias", InitLora::PissaIterations(3), false),
+        ("mistral", InitLora::Olora, false),
+        ("llama_tied", InitLora::Pissa, true),
+    ] {
+        let golden = Golden::open(family);
+        let spec = LoraSpec {
+            r: 4,
+            lora_alpha: 6.0,
+            use_rslora: family == "llama",
+            use_dora: dora,
+            rank_pattern: [("k_proj".to_owned(), 2)].into_iter().collect(),
+            alpha_pattern: [("up_proj".to_owned(), 3.0)].into_iter().collect(),
+            target_modules: Some(TargetModules::AllLinear),
+            init_lora_weights: init,
+            ..LoraSpec::default()
+        };
+        let mut decoder = golden.base(&backend, &Tuning::Lora(spec), Dtype::F32, false);
+        decoder.init_lora(&backend, 5);
+        let base = golden.floats("logits");
+        let logits =
+            |decoder: &mut Decoder| decoder.logits(&backend, &golden.tokens, &golden.seq_lens).unwrap();
+        let error = relative_error(&logits(&mut decoder), &base);
+        assert!(error < 1e-4, "{family} {init}: a new adapter changes nothing, but {error}");
+        let mut optimizer = Optimizer::new(&backend, &decoder, 1e-2, 0.0);
+        for _ in 0..3 {
+            golden.step(&backend, &mut decoder);
+            optimizer.update(&backend, &mut decoder);
+        }
+        let trained = logits(&mut decoder);
+        assert!(relative_error(&trained, &base) > 1e-2, "{family} {init}: three steps change something");
+        let dir = tempfile::tempdir().unwrap();
+        decoder.save_adapter(&backend, dir.path(), "base").unwrap();
+        let saved = LoraSpec::from_adapter(dir.path()).unwrap();
+        assert_eq!((saved.r, saved.init_lora_weights), (8, InitLora::Default));
+        let mut again = golden.base(&backend, &Tuning::Adapted(saved), Dtype::F32, false);
+        again.load_adapter(&backend, dir.path()).unwrap();
+        let error = relative_error(&logits(&mut again), &trained);
+        assert!(error < 1e-4, "{family} {init}: {error}");
+    }
+}
+
+#[test]
+fn combined_adapters_are_pefts() {
+    let backend = backend();
+    let golden = Golden::open("llama_bias");
+    let dirs = [("plain", 0.7), ("other", -0.4)].map(|(n, w)| (goldens().join("variants").join(n), w));
+    for name in ["linear", "cat", "svd", "ties", "ties_frequency", "magnitude_prune"] {
+        let majority_sign =
+            if name == "ties_frequency" { MajoritySign::Frequency } else { MajoritySign::Total };
+        let method: Combination = name.trim_end_matches("_frequency").parse().unwrap();
+        let options = CombineOptions { method, density: 0.5, majority_sign, svd_rank: Some(3), seed: 0 };
+        let combined = CombinedAdapter::new(&dirs, &options).unwrap();
+        let mut decoder = golden.base(&backend, &Tuning::Adapted(combined.spec.clone()), Dtype::F32, false);
+        decoder.load_combined(&backend, &combined).unwrap();
+        let logits = first_logits(&golden, &mut decoder);
+        let error = relative_error(&logits, &expected_logits(name));
+        assert!(error < 1e-5, "{name}: {error}");
+        // And from disk.
+        let dir = tempfile::tempdir().unwrap();
+        combined.save(dir.path(), decoder.family()).unwrap();
+        let saved = LoraSpec::from_adapter(dir.path()).unwrap();
+        let mut again = golden.base(&backend, &Tuning::Adapted(saved), Dtype::F32, false);
+        again.load_adapter(&backend, dir.path()).unwrap();
+        assert_eq!(first_logits(&golden, &mut again), logits, "{name}");
+    }
+}
+
+#[test]
+fn adapters_that_do_not_go_together_are_refused() {
+    let variant = |name: &str| (goldens().join("variants").join(name), 1.0);
+    let options = |method| CombineOptions {
+        method,
+        density: 1.0,
+        majority_sign: MajoritySign::Total,
+        svd_rank: None,
+        seed: 0,
+    };
+    let refused = |adapters: &[(PathBuf, f64)], method| {
+        CombinedAdapter::new(adapters, &options(method)).err().expect("refused").to_string()
+    };
+    assert!(refused(&[], Combination::Cat).contains("no adapter"));
+    for (name, key) in [("dora", "use_dora"), ("lora_bias", "lora_bias"), ("pissa", "init_lora_weights")] {
+        let error = refused(&[variant("plain"), variant(name)], Combination::Cat);
+        assert!(error.contains(key) && error.contains(name), "{error}");
+    }
+    let llama = (Golden::open("llama").dir.join("adapter"), 1.0);
+    let error = refused(&[variant("plain"), llama.clone()], Combination::Linear);
+    assert!(error.contains("its rank is 8") && error.contains("cat or svd"), "{error}");
+    // Ranks may differ here, but the widths are those of one model: 64 each, so they do go together.
+    assert!(CombinedAdapter::new(&[variant("plain"), llama], &options(Combination::Cat)).is_ok());
+    let wide = CombinedAdapter::new(
+        &[variant("plain")],
+        &CombineOptions { svd_rank: Some(0), ..options(Combination::Svd) },
+    );
+    assert!(wide.is_ok(), "a single adapter is only weighted");
+    let error = CombinedAdapter::new(
+        &[variant("plain"), variant("other")],
+        &CombineOptions { svd_rank: Some(0), ..options(Combination::Svd) },
+    );
+    assert!(error.err().expect("refused").to_string().contains("rank 0"));
+}
+
+#[test]
+fn gradients_of_dora_with_dropout_are_those_of_the_loss() {
+    // As in `gradients_with_dropout_and_noise_are_those_of_the_loss`. The norms are constants for the gradient: they
+    // stay as they are here too, because nothing tells the decoder that values have changed.
+    let backend = backend();
+    let golden = Golden::open("llama");
+    let spec = LoraSpec {
+        lora_dropout: 0.3,
+        use_dora: true,
+        init_lora_weights: InitLora::Random,
+        ..golden.adapter()
+    };
+    let mut decoder = golden.base(&backend, &Tuning::Lora(spec), Dtype::F32, false);
+    decoder.init_lora(&backend, 2);
+    let scale = 1.0 / golden.labelled() as f32;
+    let loss = |decoder: &mut Decoder| {
+        decoder.zero_grad(&backend);
+        let objective = foundry_models::Objective::default();
+        decoder.forward_backward(&backend, &golden.batch(), &objective, scale, 9).unwrap().loss
+            * f64::from(scale)
+    };
+    let of_layer = |i: &usize| decoder.parameters()[*i].name.contains("layers.1.");
+    let chosen: Vec<usize> = (0..decoder.parameters().len()).filter(of_layer).collect();
+    assert_eq!(chosen.len(), 3 * 7, "A, B and magnitudes");
+    for index in chosen {
+        loss(&mut decoder);
+        let gradient = numbers(&backend, &decoder.parameters()[index].grad);
+        let value = numbers(&backend, &decoder.parameters()[index].value);
+        let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let step = (5e-3 / norm) as f32;
+        let mut at = |sign: f32| {
+            let moved: Vec<f32> =
+                value.iter().zip(&gradient).map(|(v, g)| v + sign * step * g / norm as f32).collect();
+            backend.upload(&moved, &mut decoder.parameters_mut()[index].value, 0);
+            loss(&mut decoder)
+        };
+        let slope = (at(1.0) - at(-1.0)) / (2.0 * f64::from(step));
+        backend.upload(&value, &mut decoder.parameters_mut()[index].value, 0);
+        assert!((slope - norm).abs() < 2e-2 * norm, "parameter {index}: slope {slope}, gradient {norm}");
+    }
 }

@@ -19,13 +19,40 @@ pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: Storage) -> Fac
         Tuning::Frozen => json!("none"),
     };
     let config = Value::Object(subject.hf.0.clone()).to_string();
-    Facts::from([
+    let mut facts = Facts::from([
         ("model (SHA-256 of its configuration)".to_owned(), json!(hex(&Sha256::digest(config)))),
         ("lora".to_owned(), tuning),
         ("model.dtype".to_owned(), json!(dtype_name(subject.compute))),
         ("training.bf16_stochastic_round".to_owned(), json!(storage.bf16_parameters)),
         ("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))),
-    ])
+    ]);
+    // Full fine-tuning has every weight in the checkpoint; an adapter says nothing without its base.
+    if let Some(base) = base_weights(subject).filter(|_| matches!(subject.tuning, Tuning::Lora(_))) {
+        facts.insert("base weights (SHA-256 of a sample)".to_owned(), json!(base));
+    }
+    facts
+}
+
+/// Numbers read of each tensor, in pieces spread over it.
+const PIECES: usize = 8;
+const PIECE: usize = 64;
+
+/// A fingerprint of the base model's weights: names, shapes, and some numbers of each tensor. Two fine-tunes of one
+/// model differ in nearly all numbers, so that a sample tells them apart, in milliseconds.
+fn base_weights(subject: &Subject) -> Option<String> {
+    let weights = subject.files.as_ref()?.weights().ok()?;
+    let mut hash = Sha256::new();
+    for tensor in weights.tensors() {
+        let elements = tensor.elements();
+        hash.update(format!("{} {:?}\n", tensor.name, tensor.shape));
+        let mut piece = vec![0.0f32; PIECE.min(elements)];
+        for index in 0..PIECES {
+            let start = (elements - piece.len()) * index / (PIECES - 1);
+            weights.read_f32(&tensor.name, start, &mut piece).ok()?;
+            hash.update(piece.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+    Some(hex(&hash.finalize()))
 }
 
 fn fingerprint(rows: &[PackedRow]) -> String {

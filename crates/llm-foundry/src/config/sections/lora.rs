@@ -1,9 +1,22 @@
 //! Section `lora`.
 
 use crate::config::values::Modules;
-use foundry_models::{Bias, LoraSpec, TargetModules};
+use foundry_models::{Bias, InitLora, LoraSpec, TargetModules};
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The schema of `init_lora_weights`.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OneOrFlag {
+    /// True or false.
+    Flag(bool),
+    /// gaussian, pissa, pissa_niter_N or olora.
+    Name(String),
+}
 
 /// Section `lora` (PEFT `LoraConfig`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +40,26 @@ pub(crate) struct LoraSection {
     pub(crate) bias: BiasKind,
     /// Modules trained in full and saved with the adapter, such as `[embed_tokens, lm_head]`. Default: none.
     pub(crate) modules_to_save: Option<Vec<String>>,
+    /// Beginning of a new adapter: `true` (default: A as PyTorch draws it, B zero), `false` (both drawn), `gaussian`,
+    /// `pissa` (the largest singular directions of the weights move into the adapter), `pissa_niter_N` (the same,
+    /// approximated by N rounds), `olora` (QR). What PiSSA and OLoRA train is saved as a plain adapter of twice the
+    /// rank, which belongs to the unchanged model.
+    #[schemars(with = "OneOrFlag")]
+    pub(crate) init_lora_weights: InitLora,
+    /// Train direction and magnitude apart (DoRA). Default false.
+    pub(crate) use_dora: bool,
+    /// Train a bias of the adapter's second matrix. Default false.
+    pub(crate) lora_bias: bool,
+    /// Ranks of single modules, by a regular expression for the end of their name: `{down_proj: 32}`. Default: none.
+    #[schemars(with = "BTreeMap<String, usize>")]
+    pub(crate) rank_pattern: IndexMap<String, usize>,
+    /// `lora_alpha` of single modules, by a regular expression for the end of their name. Default: none.
+    #[schemars(with = "BTreeMap<String, f64>")]
+    pub(crate) alpha_pattern: IndexMap<String, f64>,
+    /// Adapt only these layers, counted from 0. Default: all.
+    pub(crate) layers_to_transform: Option<Vec<usize>>,
+    /// Token ids whose rows of the embedding (and of a tied head) are trained, while the others stay. Default: none.
+    pub(crate) trainable_token_indices: Option<Vec<u32>>,
     /// Directory of an adapter in PEFT's format to continue from; its `adapter_config.json` decides the other keys of
     /// this section. Default: a new adapter.
     pub(crate) adapter: Option<String>,
@@ -43,6 +76,13 @@ impl Default for LoraSection {
             use_rslora: false,
             bias: BiasKind::None,
             modules_to_save: None,
+            init_lora_weights: InitLora::Default,
+            use_dora: false,
+            lora_bias: false,
+            rank_pattern: IndexMap::new(),
+            alpha_pattern: IndexMap::new(),
+            layers_to_transform: None,
+            trainable_token_indices: None,
             adapter: None,
         }
     }
@@ -62,7 +102,14 @@ impl LoraSection {
             bias: match self.bias {
                 BiasKind::None => Bias::None,
             },
-            init_lora_weights: true,
+            init_lora_weights: self.init_lora_weights,
+            use_dora: self.use_dora,
+            lora_bias: self.lora_bias,
+            rank_pattern: self.rank_pattern.clone(),
+            alpha_pattern: self.alpha_pattern.clone(),
+            layers_to_transform: self.layers_to_transform.clone(),
+            layers_pattern: None,
+            trainable_token_indices: self.trainable_token_indices.clone(),
         }
     }
 }

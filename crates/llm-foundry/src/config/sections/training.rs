@@ -25,6 +25,12 @@ pub(crate) struct TrainingSection {
     /// Peak learning rate. Default 2e-4 with `lora`, 2e-5 without (TRL: 2e-5 for both; ten times that is the common
     /// practice for adapters).
     pub(crate) learning_rate: Option<f64>,
+    /// Learning rate of the adapters' B matrices as a multiple of `learning_rate` (LoRA+; common: 16). Default: the same
+    /// for all. PEFT: `loraplus_lr_ratio`.
+    pub(crate) loraplus_lr_ratio: Option<f64>,
+    /// Peak learning rate of embedding and head where they are trained. Default: `learning_rate`. Unsloth:
+    /// `embedding_learning_rate`.
+    pub(crate) embedding_learning_rate: Option<f64>,
     /// Course of the learning rate. Default `linear`.
     pub(crate) lr_scheduler_type: Scheduler,
     /// Arguments of the schedule, by transformers' names (`num_cycles`, `min_lr`, `min_lr_rate`, `num_decay_steps`,
@@ -110,6 +116,8 @@ impl Default for TrainingSection {
             num_train_epochs: 3.0,
             max_steps: -1,
             learning_rate: None,
+            loraplus_lr_ratio: None,
+            embedding_learning_rate: None,
             lr_scheduler_type: Scheduler::Linear,
             lr_scheduler_kwargs: Map::new(),
             warmup_steps: StepCount::steps(0),
@@ -159,6 +167,8 @@ impl TrainingSection {
             num_train_epochs: self.num_train_epochs,
             max_steps: self.max_steps,
             learning_rate: self.learning_rate(is_lora),
+            loraplus_lr_ratio: self.loraplus_lr_ratio,
+            embedding_learning_rate: self.embedding_learning_rate,
             lr_scheduler_type: self.lr_scheduler_type.into(),
             lr_scheduler_kwargs: self.lr_scheduler_kwargs.clone(),
             warmup_steps: self.warmup_steps,
