@@ -5,8 +5,9 @@
 MODEL_DIR is SmolLM2-135M-Instruct as a Hugging Face directory. There and back, in float32:
   1. llm-foundry trains an adapter of each kind (OURS) for a few steps; PEFT loads it.
   2. PEFT makes an adapter of each kind (THEIRS) whose B matrices are not zero; llm-foundry loads it.
-KIND names some of them; without, all are done. For each, both sides say the loss of the 20 held-out conversations (a mean of some 500 log-probabilities) and continue
-four prompts greedily. Ends with exit code 1 when the losses differ by more than LOSS_TOLERANCE or a token differs.
+KIND names some of them; without, all are done. For each, both sides say the loss of the 20 held-out conversations (a
+mean of some 500 log-probabilities) and continue four prompts greedily. Ends with exit code 1 when the losses differ by
+more than LOSS_TOLERANCE or a token differs.
 Needs torch, transformers and peft; takes one minute a kind on two cores.
 """
 import json

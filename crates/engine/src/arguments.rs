@@ -387,8 +387,6 @@ mod tests {
             with(|a| a.gradient_accumulation_steps = 0),
             with(|a| a.num_train_epochs = 0.0),
             with(|a| a.learning_rate = f64::NAN),
-            with(|a| a.loraplus_lr_ratio = Some(0.0)),
-            with(|a| a.embedding_learning_rate = Some(f64::INFINITY)),
             with(|a| a.weight_decay = -0.1),
             with(|a| a.adam_beta1 = 1.0),
             with(|a| a.adam_beta2 = -0.5),
@@ -427,8 +425,6 @@ mod tests {
             "gradient_accumulation_steps",
             "num_train_epochs",
             "learning_rate",
-            "loraplus_lr_ratio",
-            "embedding_learning_rate",
             "weight_decay",
             "adam_beta1",
             "adam_beta2",
@@ -455,6 +451,14 @@ mod tests {
         })
         .validate()
         .unwrap();
+    }
+
+    #[test]
+    fn learning_rates_of_groups_are_checked() {
+        let ratio = with(|a| a.loraplus_lr_ratio = Some(0.0));
+        assert_eq!(ratio.validate().unwrap_err().key, "loraplus_lr_ratio");
+        let rate = with(|a| a.embedding_learning_rate = Some(f64::INFINITY));
+        assert_eq!(rate.validate().unwrap_err().key, "embedding_learning_rate");
     }
 
     #[test]

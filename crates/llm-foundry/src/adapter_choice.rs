@@ -13,7 +13,7 @@ pub(crate) enum AdapterChoice {
     /// One, in full.
     One(PathBuf, LoraSpec),
     /// A weighted sum.
-    Sum(Box<CombinedAdapter>),
+    Sum(CombinedAdapter),
 }
 
 impl AdapterChoice {
@@ -35,7 +35,7 @@ impl AdapterChoice {
                     seed: 0,
                 };
                 let sum = CombinedAdapter::new(&sources, &options).map_err(Failure::input)?;
-                Ok(Self::Sum(Box::new(sum)))
+                Ok(Self::Sum(sum))
             }
         }
     }

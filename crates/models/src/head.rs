@@ -75,8 +75,8 @@ impl Head {
         )
     }
 
-    /// Loss, the gradient of `h` where it is wanted, and the head's own gradient where it is trained; `frozen_grad`: where
-    /// that of a frozen head goes, if some of its rows are trained.
+    /// Loss, the gradient of `h` where it is wanted, and the head's own gradient where it is trained; `frozen_grad`:
+    /// where that of a frozen head goes, if some of its rows are trained.
     pub(crate) fn loss_and_gradients(
         &mut self,
         pass: &Pass<'_>,

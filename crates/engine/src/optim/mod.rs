@@ -80,12 +80,12 @@ pub fn make(alloc: &dyn Allocator, parameters: &[Parameter], args: &TrainingArgs
     }
 }
 
-/// The update and the state belong to the same parameters.
 /// Factors on the learning rate.
 fn factors(parameters: &[Parameter], args: &TrainingArgs) -> Vec<f64> {
     parameters.iter().map(|parameter| args.learning_rate_factor(parameter)).collect()
 }
 
+/// The update and the state belong to the same parameters.
 fn check_count(parameters: &[Parameter], states: usize) {
     assert_eq!(parameters.len(), states, "the optimiser was made for another list of parameters");
 }

@@ -11,13 +11,16 @@ use foundry_formats::{HfConfig, StoredDtype, TensorSource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Shapes and numbers by name.
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// An adapter made of others; its tensors by their names in a file.
 pub struct CombinedAdapter {
     /// Its settings.
     pub spec: LoraSpec,
     /// Base model of the first adapter, as its file calls it.
     pub base_model: String,
-    pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub(crate) tensors: Tensors,
 }
 
 /// One adapter, read.
@@ -208,7 +211,7 @@ fn factors(sources: &[Source], module: &str) -> Result<([usize; 2], Vec<Factors>
 }
 
 /// Modules trained in full: of one adapter at most, and then as they are.
-fn whole_modules(sources: &[Source]) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>, ModelError> {
+fn whole_modules(sources: &[Source]) -> Result<Tensors, ModelError> {
     let mut whole = BTreeMap::new();
     for source in sources {
         for tensor in source.whole() {
@@ -257,11 +260,11 @@ fn targets(sources: &[Source]) -> LoraSpec {
 /// The tensors of a combined adapter, as if they were in a file.
 pub(crate) struct InMemory<'a> {
     infos: Vec<foundry_formats::TensorInfo>,
-    tensors: &'a BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    tensors: &'a Tensors,
 }
 
 impl<'a> InMemory<'a> {
-    pub(crate) fn new(tensors: &'a BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Self {
+    pub(crate) fn new(tensors: &'a Tensors) -> Self {
         let info = |(name, (shape, _)): (&String, &(Vec<usize>, Vec<f32>))| foundry_formats::TensorInfo {
             name: name.clone(),
             shape: shape.clone(),

@@ -5,7 +5,8 @@ Usage: make_variants.py GOLDENS_DIR    (the folder that make_goldens.py filled)
 Writes variants/NAME/ (adapter_config.json and adapter_model.safetensors, as `save_pretrained` writes them) and
 variants/logits.safetensors (the logits of the first sequence of llama_bias/case.safetensors under each adapter, as
 `PeftModel.from_pretrained` computes them; and, by the method's name, those of 0.7 · plain + (-0.4) · other combined by
-`add_weighted_adapter`, with density 0.5 and svd_rank 3 where a method asks). Every trained value is moved by noise, so that nothing stands at its start.
+`add_weighted_adapter`, with density 0.5 and svd_rank 3 where a method asks). Every trained value is moved by noise, so
+that nothing stands at its start.
 The files beside this one were made with torch 2.15, transformers 5.23 and peft 0.21.2.
 """
 import os, sys

@@ -189,11 +189,11 @@ fn unwritable_places_are_named() {
     assert!(error.contains("no/such/folder"), "{error}");
 }
 
+/// Name, shape and numbers.
+type Tensor = (String, Vec<usize>, Vec<f32>);
+
 /// The golden's adapter after a change to its tensors.
-fn adapter_tensors(
-    golden: &Golden,
-    change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>),
-) -> tempfile::TempDir {
+fn adapter_tensors(golden: &Golden, change: impl Fn(&mut Vec<Tensor>)) -> tempfile::TempDir {
     let dir = adapter_with(golden, &json!({}));
     let path = dir.path().join("adapter_model.safetensors");
     let source = safetensors::open(&path).unwrap();
