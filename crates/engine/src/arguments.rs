@@ -1,5 +1,6 @@
 //! The arguments of a training run, under transformers' and TRL's names.
 
+use crate::best::{Comparison, EvalMetric};
 use crate::schedule::SchedulerType;
 use foundry_models::Parameter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -64,6 +65,21 @@ pub enum IntervalStrategy {
     Steps,
     /// At the end of every epoch, and at the end of the run.
     Epoch,
+}
+
+/// When a checkpoint is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveStrategy {
+    /// Never.
+    No,
+    /// Every so many steps, and at the end of the run.
+    #[default]
+    Steps,
+    /// At the end of every epoch, and at the end of the run.
+    Epoch,
+    /// After an evaluation that is the best so far.
+    Best,
 }
 
 /// The loss of one token.
@@ -173,11 +189,20 @@ pub struct TrainingArgs {
     /// Evaluate before the first step.
     pub eval_on_start: bool,
     /// When to write a checkpoint.
-    pub save_strategy: IntervalStrategy,
+    pub save_strategy: SaveStrategy,
     /// Steps between checkpoints.
     pub save_steps: StepCount,
     /// Checkpoints to keep (the best of an evaluated run among them); absent or 0: all.
     pub save_total_limit: Option<usize>,
+    /// Checkpoints without the optimiser's state: smaller, and no run can go on from them.
+    pub save_only_model: bool,
+    /// The result is the model of the best evaluation, not of the last step. Whenever an evaluation is the
+    /// best so far, a checkpoint is written, whatever `save_strategy` is.
+    pub load_best_model_at_end: bool,
+    /// The figure that decides which evaluation is the best.
+    pub metric_for_best_model: EvalMetric,
+    /// Whether more of it is better; absent: as the metric's nature is ([`EvalMetric::greater_is_better`]).
+    pub greater_is_better: Option<bool>,
 }
 
 impl Default for TrainingArgs {
@@ -211,9 +236,13 @@ impl Default for TrainingArgs {
             eval_strategy: IntervalStrategy::No,
             eval_steps: None,
             eval_on_start: false,
-            save_strategy: IntervalStrategy::Steps,
+            save_strategy: SaveStrategy::Steps,
             save_steps: StepCount::steps(500),
             save_total_limit: None,
+            save_only_model: false,
+            load_best_model_at_end: false,
+            metric_for_best_model: EvalMetric::Loss,
+            greater_is_better: None,
         }
     }
 }
@@ -320,7 +349,7 @@ impl TrainingArgs {
             let steps = self.eval_steps.unwrap_or(self.logging_steps).value();
             require(steps > 0.0, "eval_steps", steps, "1 or more, or a share above 0")?;
         }
-        if self.save_strategy == IntervalStrategy::Steps {
+        if self.save_strategy == SaveStrategy::Steps {
             let steps = self.save_steps.value();
             require(
                 steps > 0.0,
@@ -339,7 +368,26 @@ impl TrainingArgs {
         let possible = has_held_out || self.eval_strategy == IntervalStrategy::No;
         require(possible, "eval_strategy", strategy, expected)?;
         let expected = "false where there is no held-out split";
-        require(has_held_out || !self.eval_on_start, "eval_on_start", self.eval_on_start, expected)
+        require(has_held_out || !self.eval_on_start, "eval_on_start", self.eval_on_start, expected)?;
+        let evaluates = self.eval_strategy != IntervalStrategy::No;
+        let wants_best = self.load_best_model_at_end;
+        let expected = "false where nothing is evaluated (eval_strategy: no)";
+        require(evaluates || !wants_best, "load_best_model_at_end", wants_best, expected)?;
+        let is_possible = evaluates || self.save_strategy != SaveStrategy::Best;
+        let expected = "steps, epoch or no where nothing is evaluated (eval_strategy: no)";
+        require(is_possible, "save_strategy", "best", expected)
+    }
+
+    /// How evaluations are compared.
+    pub fn comparison(&self) -> Comparison {
+        let metric = self.metric_for_best_model;
+        let greater_is_better = self.greater_is_better.unwrap_or_else(|| metric.greater_is_better());
+        Comparison { metric, greater_is_better }
+    }
+
+    /// A checkpoint is written after an evaluation that is the best so far.
+    pub fn saves_best(&self) -> bool {
+        self.load_best_model_at_end || self.save_strategy == SaveStrategy::Best
     }
 
     /// What a parameter's learning rate is multiplied by.
@@ -469,6 +517,14 @@ mod tests {
             (with(|a| a.eval_on_start = true), "eval_on_start"),
         ] {
             assert_eq!(args.validate_evaluation(false).unwrap_err().key, key);
+            args.validate_evaluation(true).unwrap();
+        }
+        for (args, key) in [
+            (with(|a| a.load_best_model_at_end = true), "load_best_model_at_end"),
+            (with(|a| a.save_strategy = SaveStrategy::Best), "save_strategy"),
+        ] {
+            assert_eq!(args.validate_evaluation(true).unwrap_err().key, key, "nothing is evaluated");
+            let args = TrainingArgs { eval_strategy: IntervalStrategy::Epoch, ..args };
             args.validate_evaluation(true).unwrap();
         }
     }

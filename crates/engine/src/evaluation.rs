@@ -20,7 +20,7 @@ pub struct Evaluation<'a> {
     pub max_tokens: usize,
 }
 
-/// Evaluates if there is a held-out split. `best` is the lowest loss so far.
+/// Evaluates if there is a held-out split. `best` is the best figure so far, by `metric_for_best_model`.
 pub(crate) fn evaluate(
     run: &mut Run<'_>,
     step: u64,
@@ -41,7 +41,7 @@ pub(crate) fn evaluate(
     let sums = reduce_sums(run, sums)?;
     let tokens = (sums.count as f64).max(1.0);
     let eval_loss = sums.loss / tokens;
-    Ok(Some(EvalReport {
+    let mut report = EvalReport {
         step,
         epoch,
         eval_loss,
@@ -50,14 +50,14 @@ pub(crate) fn evaluate(
         eval_entropy: sums.entropy / tokens,
         eval_tokens: sums.count,
         eval_seconds: began.elapsed().as_secs_f64(),
-        is_best: is_best(&sums, best),
-    }))
-}
-
-/// Whether the mean loss is below `best`. No tokens, or a loss that is no number, is never the best.
-fn is_best(sums: &LossSums, best: Option<f64>) -> bool {
-    let loss = sums.loss / sums.count as f64;
-    sums.count > 0 && loss.is_finite() && best.is_none_or(|best| best.is_nan() || loss < best)
+        is_best: false,
+        best_before: best,
+    };
+    // No tokens say nothing; and of the model before the first step there is no checkpoint.
+    let comparison = run.args.comparison();
+    let value = comparison.metric.of(&report);
+    report.is_best = sums.count > 0 && step > 0 && comparison.improves(value, best);
+    Ok(Some(report))
 }
 
 /// Rows laid end to end, at most `batch_size` of them and `max_tokens` tokens together (a longer row stays alone).
@@ -86,17 +86,6 @@ fn joined<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_finite_mean_over_tokens_is_the_best() {
-        let sums = |loss, count| LossSums { loss, count, ..LossSums::default() };
-        assert!(is_best(&sums(4.0, 2), None) && is_best(&sums(4.0, 2), Some(2.5)));
-        assert!(is_best(&sums(4.0, 2), Some(f64::NAN)), "a state of before this check");
-        assert!(!is_best(&sums(4.0, 2), Some(2.0)), "as good is not better");
-        for sums in [sums(0.0, 0), sums(f64::NAN, 2), sums(f64::INFINITY, 2), sums(f64::NEG_INFINITY, 2)] {
-            assert!(!is_best(&sums, None) && !is_best(&sums, Some(2.0)), "{sums:?}");
-        }
-    }
 
     #[test]
     fn rows_are_joined_within_both_limits() {

@@ -4,6 +4,7 @@
 //! backend computes, which model is trained, or which data set it sees.
 
 pub mod arguments;
+mod best;
 pub mod callbacks;
 pub mod checkpoint;
 mod error;
@@ -21,7 +22,10 @@ mod step;
 mod timetable;
 mod trainer;
 
-pub use arguments::{ArgumentError, IntervalStrategy, LossType, Optim, SgdArgs, StepCount, TrainingArgs};
+pub use arguments::{
+    ArgumentError, IntervalStrategy, LossType, Optim, SaveStrategy, SgdArgs, StepCount, TrainingArgs,
+};
+pub use best::{Comparison, EvalMetric};
 pub use error::{BoxedError, EngineError};
 pub use evaluation::Evaluation;
 pub use language_model::DecoderLanguageModel;

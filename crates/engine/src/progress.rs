@@ -1,5 +1,7 @@
 //! Where a run stands: the sums behind its reports, and the state a checkpoint keeps.
 
+use crate::best::EvalMetric;
+use crate::callbacks::Flow;
 use crate::checkpoint::{BestEvaluation, LogWindow, TrainerState};
 use crate::report::{EvalReport, LogRecord, StepReport, Summary};
 use crate::step::{StepPlan, Taken};
@@ -60,9 +62,14 @@ impl Progress {
         self.timetable.epoch(self.step)
     }
 
-    /// Loss of the best evaluation so far.
-    pub(crate) fn best_loss(&self) -> Option<f64> {
-        self.best.map(|best| best.eval_loss)
+    /// The best figure so far, unless it is of another metric (that of before a resume).
+    pub(crate) fn best_value(&self, metric: EvalMetric) -> Option<f64> {
+        self.best.filter(|best| best.metric == metric).map(|best| best.value)
+    }
+
+    /// The last evaluation was of this step, and the best so far.
+    pub(crate) fn is_best(&self) -> bool {
+        self.last_evaluation.as_ref().is_some_and(|report| report.is_best && report.step == self.step)
     }
 
     /// A step was taken, in `seconds`.
@@ -119,9 +126,9 @@ impl Progress {
     }
 
     /// The held-out split was evaluated.
-    pub(crate) fn evaluated(&mut self, report: &EvalReport) {
+    pub(crate) fn evaluated(&mut self, report: &EvalReport, metric: EvalMetric) {
         if report.is_best {
-            self.best = Some(BestEvaluation { step: report.step, eval_loss: report.eval_loss });
+            self.best = Some(BestEvaluation { step: report.step, metric, value: metric.of(report) });
         }
         self.remember(report);
         self.last_evaluation = Some(report.clone());
@@ -143,14 +150,16 @@ impl Progress {
             seconds: self.seconds,
             window: self.window,
             best: self.best,
+            callbacks: run.callbacks.iter().filter_map(|callback| callback.state()).collect(),
             arguments: run.args.clone(),
             facts: run.facts.clone(),
             log_history: self.log_history.clone(),
         }
     }
 
-    /// The end.
-    pub(crate) fn summary(self) -> Summary {
+    /// The end, by the last step or because of `flow`.
+    pub(crate) fn summary(self, flow: Flow) -> Summary {
+        let is_early = self.step < self.timetable.total_steps;
         Summary {
             step: self.step,
             total_steps: self.timetable.total_steps,
@@ -158,7 +167,9 @@ impl Progress {
             train_loss: self.loss_sum / (self.step as f64).max(1.0),
             tokens: self.tokens,
             seconds: self.seconds,
-            stopped: self.step < self.timetable.total_steps,
+            stopped: is_early && flow == Flow::Stop,
+            finished_early: is_early && flow == Flow::Finish,
+            best: self.best,
             eval: self.last_evaluation,
         }
     }

@@ -1,6 +1,6 @@
 //! What the training loop tells callbacks.
 
-use crate::checkpoint::Difference;
+use crate::checkpoint::{BestEvaluation, Difference};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -99,8 +99,11 @@ pub struct EvalReport {
     pub eval_tokens: u64,
     /// Seconds it took.
     pub eval_seconds: f64,
-    /// The lowest `eval_loss` so far.
+    /// The best so far by `metric_for_best_model`.
     pub is_best: bool,
+    /// The best figure before this evaluation, if there was one.
+    #[serde(skip)]
+    pub best_before: Option<f64>,
 }
 
 /// A checkpoint was written.
@@ -110,8 +113,10 @@ pub struct SaveReport {
     pub step: u64,
     /// The checkpoint's directory.
     pub path: PathBuf,
-    /// Seconds it took.
+    /// Seconds until it was complete, in the background as well.
     pub seconds: f64,
+    /// Seconds that training waited for it.
+    pub blocked_seconds: f64,
 }
 
 /// The run is over.
@@ -129,8 +134,14 @@ pub struct Summary {
     pub tokens: u64,
     /// Seconds of training since the start of the run, without evaluation and checkpoints.
     pub seconds: f64,
-    /// A callback ended the run before its last step.
+    /// A callback interrupted the run before its last step: it is to be resumed.
     pub stopped: bool,
+    /// A callback ended the run before its last step: it is done.
+    #[serde(default)]
+    pub finished_early: bool,
+    /// The best evaluation.
+    #[serde(default)]
+    pub best: Option<BestEvaluation>,
     /// The last evaluation.
     pub eval: Option<EvalReport>,
 }

@@ -1,6 +1,6 @@
 //! When a run steps, logs, evaluates, saves and ends, all known before it starts.
 
-use crate::arguments::{ArgumentError, IntervalStrategy, TrainingArgs};
+use crate::arguments::{ArgumentError, IntervalStrategy, SaveStrategy, TrainingArgs};
 
 /// The steps of a run. Steps are counted from 1; "step 0" is the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +43,12 @@ impl Timetable {
             IntervalStrategy::Steps => Interval::Every(steps.max(1)),
             IntervalStrategy::Epoch => Interval::Epoch,
         };
+        let save_strategy = match args.save_strategy {
+            // After evaluations, which the timetable does not foresee.
+            SaveStrategy::No | SaveStrategy::Best => IntervalStrategy::No,
+            SaveStrategy::Steps => IntervalStrategy::Steps,
+            SaveStrategy::Epoch => IntervalStrategy::Epoch,
+        };
         let eval_steps = args.eval_steps.unwrap_or(args.logging_steps).resolve(total_steps);
         Self {
             batches_per_epoch,
@@ -52,7 +58,7 @@ impl Timetable {
             logging: args.logging_steps.resolve(total_steps).max(1),
             logging_first_step: args.logging_first_step,
             eval: interval(args.eval_strategy, eval_steps),
-            save: interval(args.save_strategy, args.save_steps.resolve(total_steps)),
+            save: interval(save_strategy, args.save_steps.resolve(total_steps)),
         }
     }
 
@@ -95,6 +101,11 @@ impl Timetable {
     /// An evaluation is due after `step`.
     pub fn evaluates_after(&self, step: u64) -> bool {
         self.due(self.eval, step)
+    }
+
+    /// A checkpoint is due at the end of the run, whichever step that is.
+    pub fn saves_at_the_end(&self) -> bool {
+        self.save != Interval::Never
     }
 
     /// A checkpoint is due after `step`.

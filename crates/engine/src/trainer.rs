@@ -2,7 +2,7 @@
 
 use crate::arguments::TrainingArgs;
 use crate::callbacks::{Callback, Flow, Snapshot};
-use crate::checkpoint::{self, Checkpoint, Difference, Facts, ResumeError};
+use crate::checkpoint::{self, Checkpoint, Facts, ResumeError, Successor};
 use crate::error::EngineError;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::model::Trainable;
@@ -53,8 +53,8 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
     if run.args.eval_on_start && progress.step == 0 {
         evaluate_and_tell(run, &mut progress)?;
     }
-    let mut flow = Flow::Continue;
-    while progress.step < timetable.total_steps && flow == Flow::Continue {
+    let mut ending = Flow::Continue;
+    while progress.step < timetable.total_steps && ending == Flow::Continue {
         let began = Instant::now();
         let step = progress.step + 1;
         let plan = StepPlan {
@@ -65,6 +65,7 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
         };
         let taken = step::take(run, &objective, &plan)?;
         let report = progress.advance(&plan, &taken, began.elapsed().as_secs_f64());
+        let mut flow = Flow::Continue;
         for callback in &mut run.callbacks {
             flow = flow.or(callback.on_step(&report)?);
         }
@@ -75,16 +76,32 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
             flow = flow.or(evaluate_and_tell(run, &mut progress)?);
         }
         flow = agree(run, flow)?;
-        // Who stops a run wants to go on with it, whatever the timetable says.
-        if timetable.saves_after(step) || flow == Flow::Stop {
+        if saves(run, &timetable, &progress, flow) {
             save(run, &progress)?;
         }
+        tell_saves(run, false)?;
+        if !flow.goes_on() {
+            ending = flow;
+        }
     }
-    let summary = progress.summary();
+    tell_saves(run, true)?;
+    let summary = progress.summary(ending);
     for callback in &mut run.callbacks {
         callback.on_end(&summary)?;
     }
     Ok(summary)
+}
+
+/// Whether there is a checkpoint after the step at hand.
+fn saves(run: &Run<'_>, timetable: &Timetable, progress: &Progress, flow: Flow) -> bool {
+    let is_best = progress.is_best() && run.args.saves_best();
+    let wanted = match flow {
+        Flow::Continue => false,
+        Flow::Finish => timetable.saves_at_the_end(),
+        // Who stops a run wants to go on with it, whatever the timetable says.
+        Flow::Save | Flow::Stop => true,
+    };
+    wanted || is_best || timetable.saves_after(progress.step)
 }
 
 /// The schedule of a run of `total_steps`; a plan makes it too, to find mistakes in its options early.
@@ -104,12 +121,23 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
     let mut progress = Progress::new(timetable);
     let mut changed = Vec::new();
     if let Some(checkpoint) = run.resume {
-        changed = check(run, checkpoint, &timetable)?;
+        let successor = Successor {
+            args: run.args,
+            facts: &run.facts,
+            world_size: run.comm.world_size(),
+            timetable,
+            epoch_is_known: run.loader.batches_per_epoch().is_some(),
+            optimizer: Some(run.optimizer.name()),
+        };
+        changed = successor.accepts(checkpoint)?;
         checkpoint::restore(&checkpoint.path, run.backend, run.model, run.optimizer)?;
         let (path, state) = (&checkpoint.path, &checkpoint.state.data);
         run.loader
             .restore(state)
             .map_err(|source| ResumeError::Data { path: path.clone(), source: Box::new(source) })?;
+        for callback in &mut run.callbacks {
+            callback.restore(&checkpoint.state.callbacks)?;
+        }
         progress = Progress::resumed(timetable, &checkpoint.state);
     }
     let report = StartReport {
@@ -131,30 +159,6 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
     Ok(progress)
 }
 
-/// What has changed since the checkpoint and may; an error if something has that must not.
-fn check(
-    run: &Run<'_>,
-    checkpoint: &Checkpoint,
-    timetable: &Timetable,
-) -> Result<Vec<Difference>, EngineError> {
-    let (step, total_steps) = (checkpoint.state.step, timetable.total_steps);
-    if step > total_steps {
-        return Err(ResumeError::Beyond { path: checkpoint.path.clone(), step, total_steps }.into());
-    }
-    let (differences, changed) = checkpoint::compare(
-        &checkpoint.state,
-        run.args,
-        &run.facts,
-        run.comm.world_size(),
-        timetable.batches_per_epoch,
-        run.optimizer.name(),
-    );
-    if differences.is_empty() {
-        return Ok(changed);
-    }
-    Err(ResumeError::OtherRun { path: checkpoint.path.clone(), differences }.into())
-}
-
 /// A line of the log: filled in and written by the callbacks, then kept.
 fn log(run: &mut Run<'_>, progress: &mut Progress) -> Result<(), EngineError> {
     let mut record = progress.log();
@@ -167,9 +171,10 @@ fn log(run: &mut Run<'_>, progress: &mut Progress) -> Result<(), EngineError> {
 
 /// Evaluates, if there is a held-out split, and tells the callbacks.
 fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow, EngineError> {
-    let report = evaluate(run, progress.step, progress.epoch(), progress.best_loss())?;
+    let metric = run.args.metric_for_best_model;
+    let report = evaluate(run, progress.step, progress.epoch(), progress.best_value(metric))?;
     let Some(report) = report else { return Ok(Flow::Continue) };
-    progress.evaluated(&report);
+    progress.evaluated(&report, metric);
     let mut flow = Flow::Continue;
     for callback in &mut run.callbacks {
         flow = flow.or(callback.on_evaluate(&report)?);
@@ -177,26 +182,35 @@ fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow,
     Ok(flow)
 }
 
-/// Stops on every rank if one stops.
+/// The strongest answer of all ranks, on every rank.
 fn agree(run: &Run<'_>, flow: Flow) -> Result<Flow, EngineError> {
-    let mut stops = [if flow == Flow::Stop { 1.0 } else { 0.0 }];
-    run.comm.all_reduce_sum(&mut stops)?;
-    Ok(if stops[0] > 0.0 { Flow::Stop } else { Flow::Continue })
+    const ANSWERS: [Flow; 3] = [Flow::Save, Flow::Finish, Flow::Stop];
+    let mut votes = ANSWERS.map(|answer| if flow == answer { 1.0 } else { 0.0 });
+    run.comm.all_reduce_sum(&mut votes)?;
+    let given = ANSWERS.into_iter().zip(votes).filter(|(_, votes)| *votes > 0.0);
+    Ok(given.map(|(answer, _)| answer).max().unwrap_or_default())
 }
 
-/// Lets the callbacks keep the finished step; no rank goes on before that is done.
+/// Lets the callbacks take the finished step; no rank goes on before that is done.
 fn save(run: &mut Run<'_>, progress: &Progress) -> Result<(), EngineError> {
     let state = progress.state(run);
-    let mut saved = Vec::new();
     for callback in &mut run.callbacks {
         let (model, optimizer) = (&*run.model, &*run.optimizer);
-        let snapshot = Snapshot { state: &state, backend: run.backend, model, optimizer };
-        saved.extend(callback.on_save_due(&snapshot)?);
+        callback.on_save_due(&Snapshot { state: &state, backend: run.backend, model, optimizer })?;
+    }
+    Ok(run.comm.barrier()?)
+}
+
+/// Tells the callbacks which checkpoints have been completed.
+fn tell_saves(run: &mut Run<'_>, wait: bool) -> Result<(), EngineError> {
+    let mut saved = Vec::new();
+    for callback in &mut run.callbacks {
+        saved.extend(callback.completed_saves(wait)?);
     }
     for report in &saved {
         for callback in &mut run.callbacks {
             callback.on_save(report)?;
         }
     }
-    Ok(run.comm.barrier()?)
+    Ok(())
 }

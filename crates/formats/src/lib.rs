@@ -6,6 +6,7 @@
 mod config;
 mod dtype;
 mod error;
+mod flush;
 pub mod gguf;
 mod json;
 mod mmap;
@@ -19,6 +20,7 @@ pub mod torch_rng;
 pub use config::HfConfig;
 pub use dtype::StoredDtype;
 pub use error::FormatError;
+pub use flush::{flush_dir, flush_tree};
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
 pub use tokenizer::{Tokenizer, panic_is_guarded};

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 /// Adapts open-weight language models: one YAML file in, a tuned model out.
 #[derive(Debug, Parser)]
 #[command(name = "llm-foundry", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 done, 1 the run failed, 2 wrong input, 101 a bug, 130 interrupted.\n\
+#[command(
+    after_help = "Exit codes: 0 done, 1 the run failed, 2 wrong input, 101 a bug, 130 interrupted (signal or training.max_time).\n\
     Environment: FOUNDRY_THREADS, FOUNDRY_ISA, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, \
-    HF_HUB_OFFLINE, NO_COLOR.")]
+    HF_HUB_OFFLINE, NO_COLOR."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -69,7 +71,8 @@ pub(crate) struct ConfigArgs {
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
-    /// Go on from a checkpoint: a directory, or `latest` of the output directory
+    /// Go on from a checkpoint: a directory, `latest` of the output directory, or `auto` (the latest if there
+    /// is one, else from the start)
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "latest")]
     pub(crate) resume: Option<String>,
     /// Move an earlier run that is in the output directory aside and start anew

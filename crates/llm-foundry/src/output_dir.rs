@@ -78,7 +78,8 @@ pub(crate) fn prepare(dir: &Path, existing: Existing) -> Outcome<Option<PathBuf>
     Ok(moved)
 }
 
-fn has_run(dir: &Path) -> bool {
+/// A run is or was here.
+pub(crate) fn has_run(dir: &Path) -> bool {
     let checkpoint = |name: std::ffi::OsString| name.to_string_lossy().starts_with("checkpoint-");
     MARKS.iter().any(|mark| dir.join(mark).exists())
         || std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| checkpoint(entry.file_name()))
@@ -93,14 +94,20 @@ fn free_name(dir: &Path) -> PathBuf {
 /// Writes a small file so that it is there whole or not at all.
 pub(crate) fn write_whole(path: &Path, text: &str) -> Outcome {
     let dir = path.parent().unwrap_or(Path::new("."));
+    // One name, so that what a killed run leaves is replaced by the next.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = dir.join(format!(".{name}.partial"));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        let mut file = std::fs::File::create(&partial)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
     };
-    write().map_err(|e| Failure::io("write", path, &e))
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    written.map_err(|e| Failure::io("write", path, &e))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: once means "finish the step, save, stop", once more (a second later or more) means "stop now".
+//! Signals. Ctrl-C and SIGTERM: once means "finish the step, save, stop", once more (a second later or more)
+//! means "stop now". SIGUSR1, which job schedulers send some time before the end: "save after this step, and go on".
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -13,33 +14,43 @@ use std::time::{Duration, Instant};
 /// process of a group.
 const ONE_WISH: Duration = Duration::from_secs(1);
 
-/// Set by the first signal.
+/// What signals have asked a training run for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StopRequest(Arc<AtomicBool>);
+pub(crate) struct SignalRequests {
+    stop: Arc<AtomicBool>,
+    save: Arc<AtomicBool>,
+}
 
-impl StopRequest {
-    /// From now on the first signal sets the flag, and one that comes at least [`ONE_WISH`] after it ends the process
-    /// with code 130.
+impl SignalRequests {
+    /// From now on the first SIGINT or SIGTERM sets a flag, and one that comes at least [`ONE_WISH`] after it ends the
+    /// process with code 130; SIGUSR1 sets another.
     pub(crate) fn install() -> io::Result<Self> {
-        let request = Self::default();
+        let requests = Self::default();
+        #[cfg(unix)]
+        flag::register(signal_hook::consts::SIGUSR1, requests.save.clone())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let flag = request.0.clone();
+        let stop = requests.stop.clone();
         let watch = move || {
             let mut first = None;
             for _ in signals.forever() {
-                flag.store(true, Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
                 if first.get_or_insert_with(Instant::now).elapsed() >= ONE_WISH {
                     low_level::exit(130);
                 }
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(watch)?;
-        Ok(request)
+        Ok(requests)
     }
 
-    /// A signal has come.
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// A signal to stop has come.
+    pub(crate) fn is_stop_set(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A signal to save has come since the last call.
+    pub(crate) fn take_save(&self) -> bool {
+        self.save.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::load::write_out;
 use crate::{Decoder, ModelError};
-use foundry_formats::safetensors::{DEFAULT_MAX_SHARD_SIZE, Entry, save_sharded};
+use foundry_formats::safetensors::{DEFAULT_MAX_SHARD_SIZE, Entry, ShardedWriter};
 use foundry_formats::{HfConfig, StoredDtype};
 use foundry_kernels::Backend;
 use serde_json::{Map, Value};
@@ -26,7 +26,8 @@ impl Default for SaveOptions {
 
 impl Decoder {
     /// Writes the base model (trained values where it is trained) with its configuration to an existing directory. A
-    /// tied head is not written, as in transformers. Tokenizer files are the caller's.
+    /// tied head is not written, as in transformers. Tokenizer files are the caller's, and so is flushing the directory
+    /// to disk ([`foundry_formats::flush_tree`]).
     ///
     /// # Errors
     /// An adapter in place (save it with [`Decoder::save_adapter`]); files that cannot be written.
@@ -48,13 +49,11 @@ impl Decoder {
         named.sort_by_key(|(name, _)| *name);
         let entries: Vec<Entry> =
             named.iter().map(|(name, weight)| Entry::new(*name, options.dtype, &weight.shape)).collect();
-        let mut remaining = named.into_iter();
-        save_sharded(dir, &entries, options.max_shard_size, |entry, writer| {
-            let (name, weight) = remaining.next().expect("as many weights as entries");
-            debug_assert_eq!(name, entry.name);
-            write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))
-                .map_err(ModelError::from)
-        })?;
+        let mut writer = ShardedWriter::create(dir, &entries, options.max_shard_size)?;
+        for (name, weight) in named {
+            write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?;
+        }
+        writer.finish_unflushed()?;
         let mut config = config.0.clone();
         // transformers 4 called it `torch_dtype`; whatever was there described other files.
         config.shift_remove("torch_dtype");

@@ -1,8 +1,8 @@
-//! Checkpoints while training: when one is due, it is written, then old ones are deleted.
+//! Checkpoints while training: when one is due, its numbers are taken; the rest happens in the background.
 
 use super::{Callback, Snapshot};
 use crate::checkpoint::{
-    CheckpointError, CrashHook, abandon_after, list, no_crash, rotate, sweep_leftovers, write,
+    CheckpointError, CrashHook, Pending, Rest, abandon_after, draft, list, no_crash, sweep_leftovers,
 };
 use crate::error::EngineError;
 use crate::report::{SaveReport, StartReport};
@@ -11,28 +11,54 @@ use std::time::Instant;
 
 /// Writes `OUTPUT_DIR/checkpoint-N` whenever one is due. A new run refuses an output directory that holds checkpoints:
 /// a later resume could not tell whose they are. A run resumed from an earlier checkpoint moves the later ones
-/// aside, to
-/// `.abandoned-checkpoint-N`: they belong to a course that this run no longer follows.
-pub struct Checkpoint<'a> {
+/// aside, to `.abandoned-checkpoint-N`: they belong to a course that this run no longer follows.
+///
+/// Dropping it waits for the checkpoint in the making: a run that ends with an error keeps the checkpoints of before.
+pub struct Checkpoint {
     output_dir: PathBuf,
     save_total_limit: usize,
-    crash: CrashHook<'a>,
+    crash: CrashHook,
+    pending: Option<Pending>,
+    completed: Vec<SaveReport>,
 }
 
-impl<'a> Checkpoint<'a> {
+impl Checkpoint {
     /// Checkpoints in `output_dir`, of which `save_total_limit` are kept (0 or `None`: all).
     pub fn new(output_dir: &Path, save_total_limit: Option<usize>) -> Self {
-        let save_total_limit = save_total_limit.unwrap_or(0);
-        Self { output_dir: output_dir.to_path_buf(), save_total_limit, crash: no_crash() }
+        Self {
+            output_dir: output_dir.to_path_buf(),
+            save_total_limit: save_total_limit.unwrap_or(0),
+            crash: no_crash(),
+            pending: None,
+            completed: Vec::new(),
+        }
     }
 
     /// The same, with a hook at every moment at which a crash would leave something behind (for tests).
-    pub fn with_crash_hook(self, crash: CrashHook<'a>) -> Self {
-        Self { crash, ..self }
+    pub fn with_crash_hook(mut self, crash: CrashHook) -> Self {
+        self.crash = crash;
+        self
+    }
+
+    /// Waits for the checkpoint in the making.
+    fn settle(&mut self) -> Result<(), CheckpointError> {
+        if let Some(pending) = self.pending.take() {
+            self.completed.push(pending.wait()?);
+        }
+        Ok(())
     }
 }
 
-impl Callback for Checkpoint<'_> {
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        // While a panic unwinds, a second one would abort; and whoever dropped this has an error of their own to show.
+        if !std::thread::panicking() {
+            let _ = self.settle();
+        }
+    }
+}
+
+impl Callback for Checkpoint {
     fn before_start(&mut self, report: &StartReport) -> Result<(), EngineError> {
         let last = list(&self.output_dir)?.last().map(|(step, _)| *step);
         match last {
@@ -51,12 +77,29 @@ impl Callback for Checkpoint<'_> {
         Ok(())
     }
 
-    fn on_save_due(&mut self, snapshot: &Snapshot<'_>) -> Result<Option<SaveReport>, EngineError> {
+    fn on_save_due(&mut self, snapshot: &Snapshot<'_>) -> Result<(), EngineError> {
         let began = Instant::now();
-        let Snapshot { state, backend, model, optimizer } = *snapshot;
-        let path = write(&self.output_dir, state, backend, model, optimizer, &self.crash)?;
-        let best = state.best.map(|best| best.step);
-        rotate(&self.output_dir, self.save_total_limit, state.step, best, &self.crash)?;
-        Ok(Some(SaveReport { step: state.step, path, seconds: began.elapsed().as_secs_f64() }))
+        // One at a time: a disk that cannot keep up slows training down instead of piling up copies.
+        self.settle()?;
+        let draft = draft(&self.output_dir, snapshot, &self.crash)?;
+        let rest = Rest {
+            draft,
+            output_dir: self.output_dir.clone(),
+            save_total_limit: self.save_total_limit,
+            step: snapshot.state.step,
+            best: snapshot.state.best.map(|best| best.step),
+            began,
+            blocked_seconds: began.elapsed().as_secs_f64(),
+            crash: self.crash.clone(),
+        };
+        self.pending = Some(Pending::start(rest)?);
+        Ok(())
+    }
+
+    fn completed_saves(&mut self, wait: bool) -> Result<Vec<SaveReport>, EngineError> {
+        if wait || self.pending.as_ref().is_some_and(Pending::is_finished) {
+            self.settle()?;
+        }
+        Ok(std::mem::take(&mut self.completed))
     }
 }

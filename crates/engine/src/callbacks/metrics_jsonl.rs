@@ -119,14 +119,16 @@ impl Callback for MetricsJsonl {
     }
 
     /// What a checkpoint stands for is on disk before the checkpoint is.
-    fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<Option<SaveReport>, EngineError> {
-        self.sync()?;
-        Ok(None)
+    fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<(), EngineError> {
+        self.sync()
     }
 
     fn on_save(&mut self, report: &SaveReport) -> Result<(), EngineError> {
         let name = report.path.file_name().unwrap_or_default().to_string_lossy();
-        self.event("save", json!({"step": report.step, "checkpoint": name, "seconds": report.seconds}))
+        let (seconds, blocked) = (report.seconds, report.blocked_seconds);
+        let fields =
+            json!({"step": report.step, "checkpoint": name, "seconds": seconds, "blocked_seconds": blocked});
+        self.event("save", fields)
     }
 
     fn on_end(&mut self, summary: &Summary) -> Result<(), EngineError> {

@@ -6,40 +6,56 @@
 //! With several ranks only rank 0 has callbacks that write.
 
 mod checkpoint;
+mod early_stopping;
 mod memory;
 mod metrics_jsonl;
 mod throughput;
+mod time_limit;
 
 pub use checkpoint::Checkpoint;
+pub use early_stopping::EarlyStopping;
 pub use memory::Memory;
 pub use metrics_jsonl::{METRICS, MetricsJsonl};
 pub use throughput::Throughput;
+pub use time_limit::TimeLimit;
 
-use crate::checkpoint::TrainerState;
+use crate::checkpoint::{CallbackStates, TrainerState};
 use crate::error::EngineError;
 use crate::model::Trainable;
 use crate::optim::Optimizer;
 use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
 use foundry_kernels::Backend;
+use serde_json::Value;
 
-/// Whether a run goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whether a run goes on. Of two answers the later in this list counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
     /// It goes on.
     #[default]
     Continue,
-    /// It ends after this step, with a checkpoint, whatever `save_strategy` is.
+    /// It goes on, with a checkpoint after this step.
+    Save,
+    /// It has reached its end with this step: results are final. There is a last checkpoint if `save_strategy`
+    /// is steps or epoch.
+    Finish,
+    /// It is interrupted after this step and is to be resumed: with a checkpoint, whatever `save_strategy` is.
     Stop,
 }
 
 impl Flow {
-    /// Stops if either does.
+    /// The stronger of two answers.
     pub fn or(self, other: Flow) -> Flow {
-        if self == Flow::Stop { self } else { other }
+        self.max(other)
+    }
+
+    /// There is another step.
+    pub fn goes_on(self) -> bool {
+        self <= Flow::Save
     }
 }
 
 /// A finished step with everything that was said about it: what a checkpoint is made of.
+#[derive(Clone, Copy)]
 pub struct Snapshot<'a> {
     /// Where the run stands.
     pub state: &'a TrainerState,
@@ -53,6 +69,17 @@ pub struct Snapshot<'a> {
 
 /// Something that watches a run. An error ends the run.
 pub trait Callback {
+    /// What must be remembered over a resume, under the callback's own name.
+    fn state(&self) -> Option<(String, Value)> {
+        None
+    }
+
+    /// The run goes on from a checkpoint: what [`Callback::state`] gave for it is among these. Called before
+    /// [`Callback::before_start`].
+    fn restore(&mut self, _states: &CallbackStates) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// The run is about to begin. A callback that cannot take part says so here, where no other callback has changed
     /// anything yet; it must not change anything itself.
     fn before_start(&mut self, _report: &StartReport) -> Result<(), EngineError> {
@@ -79,13 +106,19 @@ pub trait Callback {
         Ok(Flow::Continue)
     }
 
-    /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states does so now and reports
-    /// it; whoever has something unwritten writes it.
-    fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<Option<SaveReport>, EngineError> {
-        Ok(None)
+    /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states takes them
+    /// now; whoever has something unwritten writes it.
+    fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<(), EngineError> {
+        Ok(())
     }
 
-    /// A checkpoint was written.
+    /// Checkpoints completed since the last question, asked after every step and (with `wait`: until none is
+    /// in the making) at the end. What went wrong with one in the background comes to light here.
+    fn completed_saves(&mut self, _wait: bool) -> Result<Vec<SaveReport>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// A checkpoint is complete.
     fn on_save(&mut self, _report: &SaveReport) -> Result<(), EngineError> {
         Ok(())
     }

@@ -26,6 +26,15 @@ pub enum CheckpointError {
     #[error(transparent)]
     Format(#[from] FormatError),
 
+    /// The thread that finishes checkpoints in the background could not be started.
+    #[error("{}: no thread to write it with ({source}); earlier checkpoints are unchanged", path.display())]
+    Thread {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
     /// The model could not be saved.
     #[error("{}: the model cannot be saved there: {source}; earlier checkpoints are unchanged", path.display())]
     Model {
@@ -47,7 +56,7 @@ pub enum CheckpointError {
     },
 
     /// A checkpoint does not hold what was written.
-    #[error("{}: {damage}; delete this directory and go on from an earlier checkpoint", path.display())]
+    #[error("{}: {damage}; delete this directory, or go on from an earlier checkpoint", path.display())]
     Damaged {
         /// The checkpoint's directory.
         path: PathBuf,
@@ -150,6 +159,16 @@ pub enum ResumeError {
         step: u64,
         /// Steps of the run that was to go on.
         total_steps: u64,
+    },
+
+    /// It holds the model only.
+    #[error(
+        "{}: was written with save_only_model: true, so the optimiser's state is missing and the run cannot go on from \
+         it; start anew from its model (lora.adapter or model.name_or_path)", path.display()
+    )]
+    ModelOnly {
+        /// The checkpoint's directory.
+        path: PathBuf,
     },
 
     /// Its tensors are not those of this model and optimiser.

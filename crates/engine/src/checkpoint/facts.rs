@@ -1,7 +1,8 @@
 //! What a checkpoint and the run that resumes it must agree on.
 
-use super::TrainerState;
+use super::{Checkpoint, ResumeError, TrainerState};
 use crate::arguments::TrainingArgs;
+use crate::timetable::Timetable;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,32 +39,84 @@ const BINDING: [&str; 7] = [
     "neftune_noise_alpha",
 ];
 
+/// The run that wants to go on, as far as a checkpoint can be compared with it before any weight is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Successor<'a> {
+    /// Its arguments.
+    pub args: &'a TrainingArgs,
+    /// What else it is bound to.
+    pub facts: &'a Facts,
+    /// Its ranks.
+    pub world_size: usize,
+    /// Its steps.
+    pub timetable: Timetable,
+    /// The length of a pass over the data is known before it.
+    pub epoch_is_known: bool,
+    /// Name of its optimiser; `None` where it has not been made yet.
+    pub optimizer: Option<&'a str>,
+}
+
+impl Successor<'_> {
+    /// Whether the run may go on from `checkpoint`; what has changed since and may.
+    ///
+    /// The number of ranks may change if an update still sees as many micro-batches
+    /// (`gradient_accumulation_steps · ranks`): every step then sees the same rows, and sums are only folded in another
+    /// order (with dropout or noise, other random numbers are drawn).
+    ///
+    /// # Errors
+    /// A checkpoint without the optimiser's state, one beyond the run's last step, and one of another run.
+    pub fn accepts(&self, checkpoint: &Checkpoint) -> Result<Vec<Difference>, ResumeError> {
+        let path = || checkpoint.path.clone();
+        let (state, total_steps) = (&checkpoint.state, self.timetable.total_steps);
+        if state.arguments.save_only_model {
+            return Err(ResumeError::ModelOnly { path: path() });
+        }
+        if state.step > total_steps {
+            return Err(ResumeError::Beyond { path: path(), step: state.step, total_steps });
+        }
+        let (differences, changed) = compare(state, self);
+        if differences.is_empty() {
+            Ok(changed)
+        } else {
+            Err(ResumeError::OtherRun { path: path(), differences })
+        }
+    }
+}
+
 /// What differs between a checkpoint and now: first what must not, then what may (the run then goes on under the new
 /// settings and is another run than the uninterrupted one).
-pub(crate) fn compare(
-    state: &TrainerState,
-    args: &TrainingArgs,
-    facts: &Facts,
-    world_size: usize,
-    batches_per_epoch: u64,
-    optimizer: &str,
-) -> (Vec<Difference>, Vec<Difference>) {
-    let numbers = |world_size: usize, batches: u64, optimizer: &str| {
-        Map::from_iter([
-            ("world_size".to_owned(), Value::from(world_size)),
-            ("micro-batches of an epoch".to_owned(), Value::from(batches)),
-            ("optimizer".to_owned(), Value::from(optimizer)),
-        ])
+fn compare(state: &TrainerState, now: &Successor<'_>) -> (Vec<Difference>, Vec<Difference>) {
+    let same_ranks = state.world_size == now.world_size;
+    let numbers = |args: &TrainingArgs, world_size: usize, timetable: &Timetable, optimizer: &str| {
+        let mut map = Map::from_iter([("optimizer".to_owned(), Value::from(optimizer))]);
+        if same_ranks && now.epoch_is_known {
+            map.insert("micro-batches of an epoch".into(), timetable.batches_per_epoch.into());
+        }
+        if !same_ranks {
+            let windows = args.gradient_accumulation_steps * world_size;
+            map.insert("gradient_accumulation_steps times ranks".into(), windows.into());
+        }
+        if !same_ranks && now.epoch_is_known {
+            map.insert("steps of an epoch".into(), timetable.steps_per_epoch.into());
+        }
+        map
     };
+    let optimizer = now.optimizer.unwrap_or(&state.optimizer);
+    let before = Timetable::new(&state.arguments, state.batches_per_epoch as usize);
     let mut binding = differences(
-        &numbers(state.world_size, state.batches_per_epoch, &state.optimizer),
-        &numbers(world_size, batches_per_epoch, optimizer),
+        &numbers(&state.arguments, state.world_size, &before, &state.optimizer),
+        &numbers(now.args, now.world_size, &now.timetable, optimizer),
     );
-    binding.extend(differences(&object(&state.facts), &object(facts)));
-    let (binding_args, free): (Vec<_>, Vec<_>) = differences(&object(&state.arguments), &object(args))
-        .into_iter()
-        .partition(|difference| BINDING.contains(&difference.key.as_str()));
+    binding.extend(differences(&object(&state.facts), &object(now.facts)));
+    let is_binding =
+        |key: &str| BINDING.contains(&key) && (same_ranks || key != "gradient_accumulation_steps");
+    let (binding_args, mut free): (Vec<_>, Vec<_>) =
+        differences(&object(&state.arguments), &object(now.args))
+            .into_iter()
+            .partition(|difference| is_binding(&difference.key));
     binding.extend(binding_args);
+    let ranks = |count: usize| Map::from_iter([("ranks".to_owned(), Value::from(count))]);
+    free.extend(differences(&ranks(state.world_size), &ranks(now.world_size)));
     (binding, free)
 }
 

@@ -11,8 +11,8 @@ use std::path::{Component, Path};
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 
-/// Version of the checkpoint format that this program writes.
-pub(crate) const FORMAT: u32 = 1;
+/// Version of the checkpoint format that this program writes and reads.
+pub(crate) const FORMAT: u32 = 2;
 
 /// Size and contents of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

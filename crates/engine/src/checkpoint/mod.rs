@@ -3,36 +3,49 @@
 //! `OUTPUT_DIR/checkpoint-N/` holds
 //! - the adapter or model as PEFT or transformers save it, for other programs ([`Trainable::save`]);
 //! - `optimizer.safetensors`: for each parameter its value (`param.NAME`) and the optimiser's state (`exp_avg.NAME`,
-//!   `exp_avg_sq.NAME`), f32, exact: the values are here a second time because the model's own file may be bf16;
-//! - `trainer_state.json`: step, data position, sums of the log, best evaluation, arguments, facts about the run;
+//!   `exp_avg_sq.NAME`), f32, exact: the values are here a second time because the model's own file may be bf16 (with
+//!   `save_only_model` it is absent, and the run cannot go on from there);
+//! - `trainer_state.json`: step, data position, sums of the log, best evaluation, what callbacks remember, arguments,
+//!   facts about the run;
 //! - `manifest.json`: size and SHA-256 of every other file, written last.
 //!
 //! A checkpoint is built in a directory of another name; every file is flushed to disk, then the directory is renamed
 //! and its parent flushed. So a directory named `checkpoint-N` is complete, unless it was damaged afterwards, which the
 //! manifest tells.
 //!
+//! Training waits only while the numbers are handed to the system (its page cache holds the copy that a checkpoint in
+//! the making needs, so that the process needs none); flushing, hashing, renaming and deleting old ones happen on a
+//! thread of their own ([`Pending`]). One checkpoint is in the making at a time: the next waits for the one before.
+//!
 //! [`Trainable::save`]: crate::model::Trainable::save
 
 mod error;
 mod facts;
 mod manifest;
+mod pending;
+mod rotation;
 mod search;
 mod state;
 mod tensors;
 mod writer;
 
 pub use error::{CheckpointError, Damage, ResumeError};
-pub(crate) use facts::compare;
-pub use facts::{Difference, Facts};
+pub use facts::{Difference, Facts, Successor};
 pub use manifest::{FileRecord, MANIFEST, Manifest, verify};
+pub(crate) use pending::{Pending, Rest};
+pub(crate) use rotation::{abandon_after, rotate};
 pub use search::{Checkpoint, Search, list, open, search, sweep_leftovers};
 pub(crate) use state::LogWindow;
-pub use state::{BestEvaluation, TrainerState};
+pub use state::{BestEvaluation, CallbackStates, TrainerState};
+pub use tensors::load_values;
 pub(crate) use tensors::restore;
 pub use writer::{CRASH_POINTS, CrashHook, no_crash};
-pub(crate) use writer::{abandon_after, rotate, write};
+pub(crate) use writer::{Draft, draft};
 
 /// File of the parameters' values and the optimiser's state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// File of the parameters' values alone, where `save_only_model` leaves the other out and the best checkpoint will have
+/// to be loaded again.
+pub const VALUES: &str = "parameters.safetensors";
 /// File of everything else.
 pub const STATE: &str = "trainer_state.json";

@@ -1,7 +1,7 @@
 //! Finding checkpoints: the latest one that is sound, and what is wrong with those that are not.
 
 use super::{CheckpointError, Damage, STATE, TrainerState, verify};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,23 +27,26 @@ pub struct Checkpoint {
     pub state: TrainerState,
 }
 
+impl Checkpoint {
+    /// It holds the model only (`save_only_model`): a run cannot go on from it.
+    pub fn is_model_only(&self) -> bool {
+        self.state.arguments.save_only_model
+    }
+}
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// The latest sound checkpoint.
+    /// The latest sound checkpoint that a run can go on from.
     pub found: Option<Checkpoint>,
+    /// Later ones that hold the model only, latest first.
+    pub model_only: Vec<PathBuf>,
     /// Later ones that are damaged, latest first; to be shown to the user.
     pub damaged: Vec<(PathBuf, Damage)>,
 }
 
 fn at<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError + 'a {
     move |source| CheckpointError::Read { path: path.to_path_buf(), action, source }
-}
-
-/// Flushes a directory: the names of its entries.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    // Windows cannot open a directory as a file, and keeps names without being asked.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// Entries of `dir` named `prefix` and a number, by number. A directory that does not exist has none.
@@ -88,24 +91,28 @@ fn inspect(path: &Path) -> Result<Checkpoint, Damage> {
         return Err(Damage::Step { directory, manifest: manifest.step });
     }
     let unreadable = |reason: String| Damage::Unreadable { file: STATE.into(), reason };
-    for file in [STATE, super::OPTIMIZER] {
-        if !manifest.files.contains_key(file) {
-            return Err(Damage::Missing { file: file.into() });
-        }
-    }
+    let listed = |file: &str| match manifest.files.contains_key(file) {
+        true => Ok(()),
+        false => Err(Damage::Missing { file: file.into() }),
+    };
+    listed(STATE)?;
     let text = fs::read(path.join(STATE)).map_err(|error| unreadable(error.to_string()))?;
     let state: TrainerState = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
     if state.step != manifest.step {
         return Err(unreadable(format!("it is of step {}, the manifest of {}", state.step, manifest.step)));
     }
+    if !state.arguments.save_only_model {
+        listed(super::OPTIMIZER)?;
+    }
     Ok(Checkpoint { path: path.to_path_buf(), state })
 }
 
-/// The latest sound checkpoint in `output_dir`.
+/// The latest sound checkpoint in `output_dir` that a run can go on from.
 pub fn search(output_dir: &Path) -> Result<Search, CheckpointError> {
     let mut search = Search::default();
     for (_, path) in list(output_dir)?.into_iter().rev() {
         match inspect(&path) {
+            Ok(checkpoint) if checkpoint.is_model_only() => search.model_only.push(path),
             Ok(checkpoint) => {
                 search.found = Some(checkpoint);
                 break;

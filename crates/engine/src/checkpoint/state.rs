@@ -2,8 +2,10 @@
 
 use super::Facts;
 use crate::arguments::TrainingArgs;
+use crate::best::EvalMetric;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Where a run stands. Seeds of dropout and noise are functions of `arguments.seed` and the step, the learning rate one
 /// of `arguments` and the step, and the data's order one of `arguments` and `data`, so nothing more is needed.
@@ -37,6 +39,8 @@ pub struct TrainerState {
     pub window: LogWindow,
     /// The best evaluation so far.
     pub best: Option<BestEvaluation>,
+    /// What callbacks remember.
+    pub callbacks: CallbackStates,
     /// The arguments of the run.
     pub arguments: TrainingArgs,
     /// What else the run is bound to.
@@ -62,19 +66,23 @@ pub struct LogWindow {
     /// Labelled tokens.
     pub labelled: u64,
     /// Seconds waited for data.
-    #[serde(default)]
     pub data_seconds: f64,
 }
 
-/// The evaluation with the lowest loss.
+/// What callbacks remember over a resume, by the callback's name.
+pub type CallbackStates = BTreeMap<String, Value>;
+
+/// The best evaluation by `metric_for_best_model`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BestEvaluation {
     /// Finished steps.
     pub step: u64,
-    /// Its loss.
+    /// Which figure decided.
+    pub metric: EvalMetric,
+    /// The figure.
     #[serde(deserialize_with = "number_or_null")]
-    pub eval_loss: f64,
+    pub value: f64,
 }
 
 /// A number; JSON knows no NaN and no infinity, and `serde_json` writes null for them.
@@ -106,9 +114,10 @@ mod tests {
         assert!(text.contains("\"entropy\":null"), "{text}");
         let read: LogWindow = serde_json::from_str(&text).unwrap();
         assert!(read.entropy.is_nan() && (read.loss, read.labelled) == (3.5, 4));
-        let text = serde_json::to_string(&BestEvaluation { step: 3, eval_loss: f64::INFINITY }).unwrap();
-        assert!(serde_json::from_str::<BestEvaluation>(&text).unwrap().eval_loss.is_nan());
-        let missing = text.replace(",\"eval_loss\":null", "");
+        let best = BestEvaluation { step: 3, metric: EvalMetric::Loss, value: f64::INFINITY };
+        let text = serde_json::to_string(&best).unwrap();
+        assert!(serde_json::from_str::<BestEvaluation>(&text).unwrap().value.is_nan());
+        let missing = text.replace(",\"value\":null", "");
         assert!(serde_json::from_str::<BestEvaluation>(&missing).is_err(), "null is not the same as missing");
     }
 }

@@ -1,6 +1,7 @@
-//! `optimizer.safetensors`: the exact values of the parameters and the optimiser's state.
+//! `optimizer.safetensors`: the exact values of the parameters and the optimiser's state; and
+//! `parameters.safetensors`: the values alone.
 
-use super::{CheckpointError, OPTIMIZER, ResumeError};
+use super::{CheckpointError, OPTIMIZER, ResumeError, VALUES};
 use crate::error::EngineError;
 use crate::model::Trainable;
 use crate::optim::Optimizer;
@@ -23,22 +24,22 @@ fn stored(buffer: &Buffer) -> StoredDtype {
     if buffer.dtype() == Dtype::U8 { StoredDtype::U8 } else { StoredDtype::F32 }
 }
 
-/// Writes the file into `dir`. Flushed to disk when this returns.
+/// Writes the file at `path`, with the state of the optimiser if there is one. Not flushed to disk.
 pub(crate) fn write(
-    dir: &Path,
+    path: &Path,
     backend: &dyn Backend,
     model: &dyn Trainable,
-    optimizer: &dyn Optimizer,
+    optimizer: Option<&dyn Optimizer>,
 ) -> Result<(), CheckpointError> {
     let parameters = model.parameters();
     let values = parameters.iter().map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), &p.value));
     let named = |kind: &str, index: usize| format!("{kind}.{}", parameters[index].name);
-    let state = optimizer.state().into_iter().map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
+    let state = optimizer.map(Optimizer::state).unwrap_or_default().into_iter().map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
     let tensors: Vec<(String, Vec<usize>, &Buffer)> = values.chain(state).collect();
     let entries: Vec<Entry> =
         tensors.iter().map(|(name, shape, buffer)| Entry::new(name.clone(), stored(buffer), shape)).collect();
     let metadata = [("format".to_owned(), "pt".to_owned())];
-    let mut writer = Writer::create(&dir.join(OPTIMIZER), &entries, &metadata)?;
+    let mut writer = Writer::create(path, &entries, &metadata)?;
     for (name, shape, buffer) in &tensors {
         let elements: usize = shape.iter().product();
         if buffer.dtype() == Dtype::U8 {
@@ -57,7 +58,7 @@ pub(crate) fn write(
             writer.write_f32(name, piece)?;
         }
     }
-    Ok(writer.finish()?)
+    Ok(writer.finish_unflushed()?)
 }
 
 /// Reads the file in `dir` back, bit for bit. Names and shapes are compared before anything is overwritten.
@@ -92,8 +93,44 @@ pub(crate) fn restore(
     Ok(())
 }
 
+/// Loads the values of the parameters, and nothing else, from the checkpoint in `dir`: what
+/// `load_best_model_at_end` asks for. The checkpoint is verified first ([`super::open`]).
+///
+/// # Errors
+/// A damaged checkpoint, one without exact values, one of another model.
+pub fn load_values(dir: &Path, backend: &dyn Backend, model: &mut dyn Trainable) -> Result<(), EngineError> {
+    super::open(dir)?;
+    let found = [OPTIMIZER, VALUES].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
+    let path = found.ok_or_else(|| ResumeError::ModelOnly { path: dir.to_path_buf() })?;
+    let source = safetensors::open(&path).map_err(CheckpointError::from)?;
+    let wanted: Vec<Wanted> = model
+        .parameters()
+        .iter()
+        .map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), stored(&p.value)))
+        .collect();
+    present(source.as_ref(), &wanted).map_err(|problem| ResumeError::OtherTensors { path, problem })?;
+    for ((name, ..), parameter) in wanted.iter().zip(model.parameters_mut()) {
+        read(source.as_ref(), name, backend, &mut parameter.value)?;
+    }
+    model.after_update(backend);
+    Ok(())
+}
+
 /// The file must hold exactly these tensors.
 fn compare(source: &dyn TensorSource, wanted: &[Wanted]) -> Result<(), String> {
+    present(source, wanted)?;
+    let known = |name: &str| wanted.iter().any(|(wanted, ..)| wanted == name);
+    if source.tensors().len() == wanted.len() {
+        return Ok(());
+    }
+    match source.tensors().iter().find(|tensor| !known(&tensor.name)) {
+        Some(tensor) => Err(format!("it has a tensor '{}' that this run does not train", tensor.name)),
+        None => Ok(()),
+    }
+}
+
+/// The file must hold these tensors, in these shapes and types.
+fn present(source: &dyn TensorSource, wanted: &[Wanted]) -> Result<(), String> {
     for (name, shape, dtype) in wanted {
         match source.find(name) {
             None => return Err(format!("it has no tensor '{name}'")),
@@ -106,14 +143,7 @@ fn compare(source: &dyn TensorSource, wanted: &[Wanted]) -> Result<(), String> {
             Some(_) => {}
         }
     }
-    let known = |name: &str| wanted.iter().any(|(wanted, ..)| wanted == name);
-    if source.tensors().len() == wanted.len() {
-        return Ok(());
-    }
-    match source.tensors().iter().find(|tensor| !known(&tensor.name)) {
-        Some(tensor) => Err(format!("it has a tensor '{}' that this run does not train", tensor.name)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn read(

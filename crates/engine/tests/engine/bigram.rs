@@ -177,6 +177,11 @@ pub(crate) fn values(backend: &dyn Backend, buffer: &Buffer) -> Vec<f32> {
     values
 }
 
+/// Values of a model's parameters, as [`Outcome::parameters`] holds them.
+pub(crate) fn model_values(backend: &dyn Backend, model: &Bigram) -> Vec<Vec<f32>> {
+    model.parameters().iter().map(|parameter| values(backend, &parameter.value)).collect()
+}
+
 /// `count` rows of one to three sequences each, of uneven lengths and with uneven numbers of labels; the next token
 /// follows from the one before, so that there is something to learn. Row `i` alone holds nothing special unless
 /// `i == marked`: it then begins with token 12.
@@ -211,7 +216,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) width: usize,
     pub(crate) output_dir: Option<&'a Path>,
     pub(crate) resume: Option<&'a Checkpoint>,
-    pub(crate) crash: CrashHook<'a>,
+    pub(crate) crash: CrashHook,
     pub(crate) facts: Facts,
     pub(crate) extra: Vec<Box<dyn Callback + 'a>>,
 }

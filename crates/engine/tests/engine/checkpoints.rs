@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Twenty steps with everything that a resume could get wrong: dropout, a warm-up, log windows across the checkpoint,
 /// evaluations, epochs of three steps and a short last window.
@@ -95,19 +96,20 @@ fn a_resume_that_changes_nothing_else_is_not_trivially_equal() {
 
 /// Runs until the hook strikes at `point` while the checkpoint of step 10 is written.
 fn crash_at(dir: &Path, point: &'static str, strike: fn() -> io::Result<()>) -> Option<Outcome> {
-    let strikes = move |dir: &Path, at: &'static str| {
-        let is_second = dir.join("checkpoint-5").exists() || at == "checkpoint.during_rotation";
+    let first = dir.join("checkpoint-5");
+    let strikes = move |at: &'static str| {
+        let is_second = first.exists() || at == "checkpoint.during_rotation";
         if at == point && is_second { strike() } else { Ok(()) }
     };
     let mut setup = twenty(dir);
     setup.args.save_total_limit = Some(1);
-    setup.crash = Box::new(move |at| strikes(dir, at));
+    setup.crash = Arc::new(strikes);
     catch_unwind(AssertUnwindSafe(|| setup.run())).ok()
 }
 
 fn resume_to_the_end(dir: &Path) -> Outcome {
     sweep_leftovers(dir).unwrap();
-    let Search { found, damaged } = search(dir).unwrap();
+    let Search { found, damaged, .. } = search(dir).unwrap();
     assert!(damaged.is_empty(), "a crash leaves no damaged checkpoint: {damaged:?}");
     let checkpoint = found.expect("a sound checkpoint");
     let mut setup = twenty(dir);

@@ -4,7 +4,8 @@ use crate::bigram::{Outcome, Setup, args, rows};
 use foundry_comm::Threads;
 use foundry_engine::callbacks::{Callback, Flow};
 use foundry_engine::{
-    BoxedError, EngineError, EvalReport, IntervalStrategy, LogRecord, StepCount, StepReport, TrainingArgs,
+    BoxedError, EngineError, EvalReport, IntervalStrategy, LogRecord, SaveStrategy, StepCount, StepReport,
+    TrainingArgs,
 };
 use serde_json::Value;
 use std::cell::RefCell;
@@ -239,7 +240,7 @@ fn a_callback_that_stops_leaves_a_checkpoint() {
     assert_eq!(seen, ["step 1", "log 1", "step 2", "log 2", "save 2"]);
     let summary = outcome.summary.unwrap();
     assert!(summary.stopped && summary.step == 2 && summary.total_steps == 9);
-    let no_saving = TrainingArgs { save_strategy: IntervalStrategy::No, ..args(9, 4, 1) };
+    let no_saving = TrainingArgs { save_strategy: SaveStrategy::No, ..args(9, 4, 1) };
     assert_eq!(watched(no_saving, Some(1), false).1, ["step 1", "log 1", "save 1"]);
 }
 

@@ -192,14 +192,29 @@ impl ShardedWriter {
     ///
     /// # Panics
     /// If a declared tensor was not written completely.
-    pub fn finish(mut self) -> Result<(), FormatError> {
+    pub fn finish(self) -> Result<(), FormatError> {
+        self.close(Writer::finish)
+    }
+
+    /// As [`ShardedWriter::finish`], without flushing the weights; see [`Writer::finish_unflushed`].
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    ///
+    /// # Panics
+    /// As [`ShardedWriter::finish`].
+    pub fn finish_unflushed(self) -> Result<(), FormatError> {
+        self.close(Writer::finish_unflushed)
+    }
+
+    fn close(mut self, finish: fn(Writer) -> Result<(), FormatError>) -> Result<(), FormatError> {
         while !self.waiting.is_empty() {
             self.writer()?; // a shard of empty tensors only, or (a caller's mistake) tensors that were never written
             self.complete.extend(self.current.take());
         }
         self.complete.extend(self.current.take());
         for writer in self.complete.drain(..) {
-            writer.finish()?;
+            finish(writer)?;
         }
         if self.weight_map.is_empty() {
             return self.remove_stale(&[INDEX_FILE.to_owned()]);

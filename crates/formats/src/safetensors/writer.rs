@@ -137,12 +137,30 @@ impl Writer {
     /// # Panics
     /// If a declared tensor was not written completely.
     pub fn finish(self) -> Result<(), FormatError> {
+        let (temporary, file) = self.complete()?;
+        temporary.persist(&file)
+    }
+
+    /// As [`Writer::finish`], but the contents may still be in the system's memory only: for files of a directory
+    /// that is flushed as a whole before anybody relies on it ([`crate::flush_tree`]).
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    ///
+    /// # Panics
+    /// As [`Writer::finish`].
+    pub fn finish_unflushed(self) -> Result<(), FormatError> {
+        let (temporary, _) = self.complete()?;
+        temporary.rename()
+    }
+
+    fn complete(self) -> Result<(TemporaryFile, File), FormatError> {
         if let Some(entry) = self.entries.get(self.position) {
             panic!("{}: tensor `{}` lacks {} bytes", self.temporary.target.display(), entry.name, self.left);
         }
-        let target = self.temporary.target.clone();
-        let file = self.out.into_inner().map_err(|e| FormatError::io(&target, "write")(e.into_error()))?;
-        self.temporary.persist(&file)
+        let target = &self.temporary.target;
+        let file = self.out.into_inner().map_err(|e| FormatError::io(target, "write")(e.into_error()))?;
+        Ok((self.temporary, file))
     }
 
     fn turn_of(&self, name: &str) -> StoredDtype {
@@ -233,12 +251,18 @@ impl TemporaryFile {
         }
     }
 
-    fn persist(mut self, file: &File) -> Result<(), FormatError> {
-        file.sync_all().map_err(FormatError::io(&self.target, "flush"))?;
+    fn rename(mut self) -> Result<(), FormatError> {
         fs::rename(&self.temporary, &self.target).map_err(FormatError::io(&self.target, "rename"))?;
         self.persisted = true;
+        Ok(())
+    }
+
+    fn persist(self, file: &File) -> Result<(), FormatError> {
+        file.sync_all().map_err(FormatError::io(&self.target, "flush"))?;
+        let target = self.target.clone();
+        self.rename()?;
         // The rename itself must survive a power cut; not every file system can flush a directory.
-        if let Some(dir) = self.target.parent()
+        if let Some(dir) = target.parent()
             && let Ok(dir) = File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
         {
             let _ = dir.sync_all();

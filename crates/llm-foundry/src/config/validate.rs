@@ -3,8 +3,8 @@
 use super::problem::Problem;
 use super::tree::{Node, Place};
 use super::{
-    ComputeDtype, Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, OptimKind, PackingKind,
-    SaveWhen, TrainingSection, WeightInit,
+    BestMetric, ComputeDtype, Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, OptimKind,
+    PackingKind, SaveWhen, TrainingSection, WeightInit,
 };
 use foundry_engine::StepCount;
 use foundry_engine::schedule::{Schedule, ScheduleError};
@@ -406,6 +406,17 @@ impl Rules<'_> {
                 ("eval_steps", t.eval_steps.is_some()),
                 ("eval_strategy", matches!(t.eval_strategy, Some(EvalWhen::Steps | EvalWhen::Epoch))),
                 ("eval_on_start", t.eval_on_start),
+                ("load_best_model_at_end", t.load_best_model_at_end),
+                ("early_stopping_patience", t.early_stopping_patience.is_some()),
+                ("save_strategy", t.save_strategy == SaveWhen::Best),
+                ("greater_is_better", t.greater_is_better.is_some()),
+                (
+                    "metric_for_best_model",
+                    self.asked_for(
+                        "training.metric_for_best_model",
+                        t.metric_for_best_model == BestMetric::Loss,
+                    ),
+                ),
             ];
             for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
                 self.wrong(
@@ -415,6 +426,7 @@ impl Rules<'_> {
                 );
             }
         }
+        self.best_model(config);
         if t.eval_strategy == Some(EvalWhen::Steps) && t.eval_steps.is_none() {
             self.wrong(
                 "training.eval_strategy",
@@ -435,6 +447,47 @@ impl Rules<'_> {
             self.wrong(
                 "training.save_steps",
                 "`save_steps` is given, but `save_strategy` is not steps",
+                "remove one of the two",
+            );
+        }
+    }
+
+    /// What depends on evaluations needs some; and early stopping has two keys.
+    fn best_model(&mut self, config: &Config) {
+        let t = &config.training;
+        if t.eval_strategy == Some(EvalWhen::No) {
+            let asked = [
+                ("load_best_model_at_end", t.load_best_model_at_end),
+                ("early_stopping_patience", t.early_stopping_patience.is_some()),
+                ("save_strategy", t.save_strategy == SaveWhen::Best),
+            ];
+            for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+                self.wrong(
+                    &format!("training.{key}"),
+                    format!("`training.{key}` needs evaluations, but `eval_strategy` is no"),
+                    "set `eval_strategy` to steps or epoch",
+                );
+            }
+        }
+        if let Some(patience) = t.early_stopping_patience {
+            self.range("training.early_stopping_patience", patience, patience >= 1, "1 or more");
+        }
+        let threshold = t.early_stopping_threshold;
+        let is_number = threshold.is_finite() && threshold >= 0.0;
+        self.range("training.early_stopping_threshold", threshold, is_number, "0 or more");
+        if t.early_stopping_patience.is_none()
+            && self.asked_for("training.early_stopping_threshold", threshold == 0.0)
+        {
+            self.wrong(
+                "training.early_stopping_threshold",
+                "`early_stopping_threshold` is given, but nothing stops early",
+                "give `early_stopping_patience`, or remove it",
+            );
+        }
+        if t.save_only_model && t.max_time.is_some() {
+            self.wrong(
+                "training.save_only_model",
+                "`max_time` stops a run that is to go on later, but `save_only_model` leaves out what that needs",
                 "remove one of the two",
             );
         }

@@ -5,6 +5,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// One text, or a list of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,5 +102,134 @@ impl JsonSchema for Modules {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         OneOrMany::json_schema(generator)
+    }
+}
+
+/// A length of time: seconds, or a text such as `90m`, `1h30m`, `2d` or `12:00:00` (days may stand before the hours).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TimeSpan(pub(crate) Duration);
+
+impl TimeSpan {
+    /// Reads a text; `None` where it is no length of time or longer than a hundred years.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.contains(':') {
+            let parts: Vec<u64> = text.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+            let sizes = [1, 60, 3600, 86400];
+            let fits = (2..=4).contains(&parts.len());
+            let terms = parts.iter().rev().zip(sizes).map(|(part, size)| *part as f64 * f64::from(size));
+            return fits.then(|| terms.sum::<f64>()).and_then(Self::seconds);
+        }
+        let (mut rest, mut total) = (text, 0.0);
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+            let number: f64 = rest[..digits].parse().ok()?;
+            rest = rest[digits..].trim_start();
+            let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+            let size = match &rest[..letters] {
+                "s" => 1.0,
+                "m" | "min" => 60.0,
+                "h" => 3600.0,
+                "d" => 86400.0,
+                "" if total == 0.0 => 1.0,
+                _ => return None,
+            };
+            total += number * size;
+            rest = rest[letters..].trim_start();
+        }
+        Self::seconds(total)
+    }
+
+    fn seconds(seconds: f64) -> Option<Self> {
+        let is_sane = seconds > 0.0 && seconds < 100.0 * 365.0 * 86400.0;
+        is_sane.then(|| Self(Duration::from_secs_f64(seconds)))
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Span;
+        impl Visitor<'_> for Span {
+            type Value = TimeSpan;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a length of time such as 90m, 1h30m, 2d, 12:00:00 or a number of seconds")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TimeSpan, E> {
+                TimeSpan::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<TimeSpan, E> {
+                self.visit_f64(seconds as f64)
+            }
+            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<TimeSpan, E> {
+                self.visit_f64(seconds as f64)
+            }
+            fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<TimeSpan, E> {
+                let span = TimeSpan::seconds(seconds);
+                span.ok_or_else(|| E::invalid_value(de::Unexpected::Float(seconds), &self))
+            }
+        }
+        deserializer.deserialize_any(Span)
+    }
+}
+
+impl Serialize for TimeSpan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = self.0.as_secs_f64();
+        if seconds.fract() == 0.0 {
+            serializer.serialize_str(&format!("{seconds:.0}s"))
+        } else {
+            serializer.serialize_f64(seconds)
+        }
+    }
+}
+
+impl JsonSchema for TimeSpan {
+    fn schema_name() -> Cow<'static, str> {
+        "TimeSpan".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "number", "exclusiveMinimum": 0 }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        let seconds = |text: &str| TimeSpan::parse(text).map(|span| span.0.as_secs_f64());
+        for (text, expected) in [
+            ("90m", 5400.0),
+            ("1h30m", 5400.0),
+            ("1h 30min", 5400.0),
+            ("2d", 172_800.0),
+            ("1.5h", 5400.0),
+            ("45", 45.0),
+            ("45s", 45.0),
+            ("0.5", 0.5),
+            ("12:00:00", 43200.0),
+            ("01:02:03:04", 93784.0),
+            ("10:00", 600.0),
+        ] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "h",
+            "1x",
+            "0s",
+            "-5",
+            "1:x",
+            "1:2:3:4:5",
+            "1h30",
+            "99999999999999h",
+            "18446744073709551615:0:0",
+        ] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+        let span = TimeSpan::parse("1h").expect("an hour");
+        let written = serde_json::to_string(&span).expect("JSON");
+        assert_eq!(serde_json::from_str::<TimeSpan>(&written).expect("read back"), span);
     }
 }

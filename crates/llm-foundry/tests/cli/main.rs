@@ -2,12 +2,15 @@
 
 mod adapters;
 mod answers;
+mod best;
 mod composition;
+mod crashes;
 mod data;
 mod output;
 mod plans;
 mod resume;
 mod schema;
+mod signals;
 mod support;
 mod training;
 mod wrong_input;

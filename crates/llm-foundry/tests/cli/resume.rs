@@ -1,27 +1,24 @@
-//! A run that is killed or interrupted and resumed ends with the same bits as one that was not.
+//! `--resume`: which checkpoint, and when it is refused.
 
-use crate::support::{Room, Said, metrics};
+use crate::support::{Room, metrics};
 use serde_json::Value;
-use std::io::Read;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// Dropout, accumulation, warm-up and a schedule: everything that a resumed run could get wrong.
 const TRAINING: &str = "  max_steps: 11\n  gradient_accumulation_steps: 2\n  warmup_steps: 2\n  \
                         lr_scheduler_type: cosine\n  save_steps: 3\n  save_total_limit: 1\n  neftune_noise_alpha: 5\n";
 
-fn room() -> Room {
+pub(crate) fn room() -> Room {
     let room = Room::new();
     room.lora_run(TRAINING);
     room
 }
 
-fn weights(room: &Room, run: &str) -> Vec<u8> {
+pub(crate) fn weights(room: &Room, run: &str) -> Vec<u8> {
     std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("the adapter was saved")
 }
 
 /// Everything of the logged steps that does not depend on the clock.
-fn numbers(room: &Room, run: &str) -> Vec<Value> {
+pub(crate) fn numbers(room: &Room, run: &str) -> Vec<Value> {
     let mut steps = metrics(room, run);
     for step in &mut steps {
         let step = step.as_object_mut().expect("an object");
@@ -31,148 +28,23 @@ fn numbers(room: &Room, run: &str) -> Vec<Value> {
     steps
 }
 
+/// Names in a run's directory that a finished run does not leave: half-made files and directories, and what was moved
+/// aside.
+pub(crate) fn leftovers(room: &Room, run: &str) -> Vec<String> {
+    let names = std::fs::read_dir(room.path(run)).expect("listed").flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with('.') || name.contains("partial")).collect()
+}
+
 #[track_caller]
 fn same_as_uninterrupted(room: &Room, run: &str) {
     room.foundry(&["train", "config.yaml", "output_dir=whole"]).expect_done();
     assert!(weights(room, run) == weights(room, "whole"), "the weights differ");
     assert_eq!(numbers(room, run), numbers(room, "whole"));
-    let leftovers = std::fs::read_dir(room.path(run)).expect("listed").flatten();
-    let leftovers: Vec<_> =
-        leftovers.map(|e| e.file_name()).filter(|n| n.to_string_lossy().contains("partial")).collect();
-    assert!(leftovers.is_empty(), "{leftovers:?}");
-}
-
-#[test]
-fn killed_between_and_during_checkpoint_writes() {
-    let room = room();
-    for (i, point) in [
-        "step.5",
-        "checkpoint.after_model#2",
-        "checkpoint.after_optimizer#2",
-        "checkpoint.before_manifest#3",
-        "checkpoint.before_rename#2",
-        "checkpoint.after_rename#2",
-        "checkpoint.during_rotation",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let output = format!("output_dir=killed-{i}");
-        let killed = room.command(&["train", "config.yaml", &output]).env("FOUNDRY_CRASH_AT", point).output();
-        let killed = Said::from(killed.expect("the binary starts"));
-        assert_eq!(killed.code, None, "{point}: it should have been killed: {}", killed.err);
-        let resumed = room.foundry(&["train", "config.yaml", &output, "--resume"]).expect_done();
-        assert!(resumed.err.contains("going on from"), "{point}: {}", resumed.err);
-        same_as_uninterrupted_once(&room, &format!("killed-{i}"), point);
-    }
-}
-
-/// As [`same_as_uninterrupted`], with one uninterrupted run for all.
-fn same_as_uninterrupted_once(room: &Room, run: &str, point: &str) {
-    if !room.path("whole").exists() {
-        room.foundry(&["train", "config.yaml", "output_dir=whole"]).expect_done();
-    }
-    assert!(weights(room, run) == weights(room, "whole"), "{point}: the weights differ");
-    assert_eq!(numbers(room, run), numbers(room, "whole"), "{point}");
-}
-
-#[test]
-fn killed_at_any_moment() {
-    let room = room();
-    // Moments spread over the run by the golden ratio; many fall into loading or into a write.
-    let mut moment = 0.37_f64;
-    let mut kills = 0;
-    let began = Instant::now();
-    loop {
-        let first = !room.path("run").join("metrics.jsonl").exists();
-        let has_checkpoint = std::fs::read_dir(room.path("run")).is_ok_and(|dir| {
-            dir.flatten().any(|e| e.file_name().to_string_lossy().starts_with("checkpoint-"))
-        });
-        let args: &[&str] = match (first, has_checkpoint) {
-            (true, _) => &["train", "config.yaml"],
-            (false, true) => &["train", "config.yaml", "--resume"],
-            (false, false) => &["train", "config.yaml", "--overwrite-output-dir"],
-        };
-        let mut child = room.command(args).stderr(Stdio::null()).spawn().expect("the binary starts");
-        moment = (moment + 0.618_033_988_749_895).fract();
-        if kills < 12 {
-            std::thread::sleep(Duration::from_millis((20.0 + moment * 400.0) as u64));
-            let _ = child.kill();
-        }
-        if child.wait().expect("it ends").success() {
-            break;
-        }
-        kills += 1;
-        assert!(kills < 20 && began.elapsed() < Duration::from_secs(300), "it never comes to an end");
-    }
-    same_as_uninterrupted(&room, "run");
-}
-
-#[cfg(unix)]
-fn signal(child: &std::process::Child, name: &str) {
-    let status = std::process::Command::new("kill").args([name, &child.id().to_string()]).status();
-    assert!(status.expect("kill is there").success());
-}
-
-/// Starts a run of many steps and waits until it has taken some.
-#[cfg(unix)]
-fn long_run(room: &Room, more: &[&str]) -> std::process::Child {
-    let args = [&["train", "config.yaml", "training.max_steps=100000"], more].concat();
-    let child = room.command(&args).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let metrics = room.path("run/metrics.jsonl");
-    let began = Instant::now();
-    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
-        assert!(began.elapsed() < Duration::from_secs(60), "no step in a minute");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child
-}
-
-#[cfg(unix)]
-fn end(mut child: std::process::Child) -> (Option<i32>, String) {
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
-    (child.wait().expect("it ends").code(), said)
-}
-
-#[cfg(unix)]
-#[test]
-fn a_signal_finishes_the_step_and_says_how_to_go_on() {
-    for name in ["-INT", "-TERM"] {
-        let room = room();
-        let child = long_run(&room, &[]);
-        signal(&child, name);
-        // Passed on by the shell as well: still one wish, not "stop now".
-        signal(&child, name);
-        let (code, said) = end(child);
-        assert_eq!(code, Some(130), "{said}");
-        assert!(
-            said.contains("continue with: llm-foundry train config.yaml training.max_steps=100000 --resume"),
-            "{said}"
-        );
-        assert!(
-            !room.path("run/adapter_model.safetensors").exists(),
-            "an unfinished run has no final result"
-        );
-        let steps = metrics(&room, "run").len() as u64;
-        let total = format!("training.max_steps={}", steps + 2);
-        let resumed = room.foundry(&["train", "config.yaml", &total, "--resume"]).expect_done();
-        assert!(resumed.err.contains("changed since that checkpoint: max_steps"), "{}", resumed.err);
-        assert_eq!(metrics(&room, "run").len() as u64, steps + 2, "no step is lost or taken twice");
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_signal_saves_even_where_no_checkpoints_are_due() {
-    let room = room();
-    let child = long_run(&room, &["training.save_strategy=no", "training.save_steps=500"]);
-    signal(&child, "-INT");
-    let (code, said) = end(child);
-    assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("continue with:"), "{said}");
-    let steps = metrics(&room, "run").len();
-    assert!(room.path("run").join(format!("checkpoint-{steps}")).is_dir(), "{said}");
+    // What was moved aside because it was passed over stays; nothing else does.
+    let leftovers: Vec<String> =
+        leftovers(room, run).into_iter().filter(|name| !name.starts_with(".abandoned-")).collect();
+    assert_eq!(leftovers, Vec::<String>::new());
 }
 
 #[test]
@@ -204,4 +76,77 @@ fn a_damaged_checkpoint_is_passed_over() {
     assert!(said.err.contains("checkpoint-6 is passed over"), "{}", said.err);
     assert!(said.err.contains("checkpoint-3 (step 3 of 11)"), "{}", said.err);
     same_as_uninterrupted(&room, "run");
+}
+
+#[test]
+fn a_damaged_checkpoint_that_is_named_is_refused_and_the_one_before_offered() {
+    let room = room();
+    let args = ["train", "config.yaml", "training.save_total_limit=null"];
+    room.foundry(&args).expect_done();
+    std::fs::write(room.path("run/checkpoint-9/trainer_state.json"), "{}").expect("written");
+    std::fs::remove_file(room.path("run/checkpoint-6/optimizer.safetensors")).expect("removed");
+    let said = room.foundry(&[&args[..], &["--resume", "run/checkpoint-9"]].concat());
+    said.expect_refusal(&["trainer_state.json has", "sound before it: --resume run/checkpoint-3"]);
+    let said = room.foundry(&[&args[..], &["--resume", "run/checkpoint-6"]].concat());
+    said.expect_refusal(&["optimizer.safetensors is missing", "sound before it: --resume run/checkpoint-3"]);
+    for step in [3, 11] {
+        std::fs::remove_file(room.path(&format!("run/checkpoint-{step}/manifest.json"))).expect("removed");
+    }
+    for from in ["latest", "auto"] {
+        let said = room.foundry(&[&args[..], &["--resume", from]].concat());
+        let said = said.expect_refusal(&["holds no checkpoint that is whole"]);
+        for step in [3, 6, 9, 11] {
+            assert!(said.err.contains(&format!("checkpoint-{step} is passed over")), "{}", said.err);
+        }
+    }
+}
+
+#[test]
+fn auto_begins_goes_on_and_ends() {
+    let room = room();
+    let run = ["train", "config.yaml", "--resume", "auto"];
+    let fresh = room.command(&run).env("FOUNDRY_CRASH_AT", "step.11").output().expect("the binary starts");
+    assert!(!String::from_utf8_lossy(&fresh.stderr).contains("going on from"));
+    // Goes on (the checkpoint of step 9 may still have been in the making, that of step 6 not: one at a time), and once
+    // more when there is nothing left to do.
+    let said = room.foundry(&run).expect_done();
+    let goes_on =
+        |step: u64| said.err.contains(&format!("going on from run/checkpoint-{step} (step {step} of 11)"));
+    assert!(goes_on(6) || goes_on(9), "{}", said.err);
+    let said = room.foundry(&run).expect_done();
+    assert!(said.err.contains("checkpoint-11 (step 11 of 11)"), "{}", said.err);
+    same_as_uninterrupted(&room, "run");
+    // An attempt without checkpoints is kept aside.
+    room.write("other/metrics.jsonl", "{}\n");
+    let said = room.foundry(&[&run[..], &["output_dir=other"]].concat()).expect_done();
+    assert!(said.err.contains("moved to other.previous-1"), "{}", said.err);
+    assert_eq!(room.read("other.previous-1/metrics.jsonl"), "{}\n");
+}
+
+#[test]
+fn a_checkpoint_beyond_the_end_is_refused_before_any_weight_is_read() {
+    let room = Room::new();
+    let model = room.model("model");
+    room.lora_run(TRAINING);
+    let name = format!("model.name_or_path={}", model.display());
+    room.foundry(&["train", "config.yaml", &name, "training.max_steps=3"]).expect_done();
+    std::fs::write(model.join("model.safetensors"), "no weights").expect("written");
+    let said = room.foundry(&["train", "config.yaml", &name, "--resume", "training.max_steps=2"]);
+    said.expect_refusal(&["the checkpoint is at step 3, beyond the run's 2 steps"]);
+    let said = room.foundry(&["train", "config.yaml", &name, "--resume", "training.seed=5"]);
+    said.expect_refusal(&["seed: was 42, is 5"]);
+}
+
+#[test]
+fn checkpoints_of_the_model_alone_are_smaller_and_not_gone_on_from() {
+    let room = room();
+    let args = ["train", "config.yaml", "training.save_only_model=true"];
+    room.foundry(&args).expect_done();
+    assert!(room.path("run/checkpoint-11/adapter_model.safetensors").exists());
+    assert!(!room.path("run/checkpoint-11/optimizer.safetensors").exists());
+    let said = room.foundry(&[&args[..], &["--resume"]].concat());
+    let said = said.expect_refusal(&["holds no checkpoint that a run can go on from", "save_only_model"]);
+    assert!(said.err.contains("checkpoint-11 is passed over"), "{}", said.err);
+    let said = room.foundry(&[&args[..], &["--resume", "run/checkpoint-11"]].concat());
+    said.expect_refusal(&["was written with save_only_model"]);
 }

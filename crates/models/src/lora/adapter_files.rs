@@ -97,7 +97,8 @@ impl Decoder {
     }
 
     /// Writes the adapter to an existing directory: what PEFT's `save_pretrained` writes, float32, readable by PEFT,
-    /// transformers and vLLM. `base_model_name` goes into adapter_config.json.
+    /// transformers and vLLM. `base_model_name` goes into adapter_config.json. Flushing the directory to disk is the
+    /// caller's ([`foundry_formats::flush_tree`]).
     ///
     /// # Errors
     /// A decoder without an adapter; files that cannot be written.
@@ -136,7 +137,7 @@ impl Decoder {
                 }
             }
         }
-        writer.finish()?;
+        writer.finish_unflushed()?;
         let config = spec.adapter_config(self.config.family, base_model_name, self.adapted_names());
         write_json(&dir.join("adapter_config.json"), &config, false)
     }

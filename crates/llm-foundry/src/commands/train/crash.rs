@@ -1,53 +1,78 @@
-//! `FOUNDRY_CRASH_AT`, for tests: the process kills itself (SIGKILL: nothing is tidied up) at a named moment.
+//! `FOUNDRY_CRASH_AT`, for tests: something bad happens at a named moment.
 //!
-//! `step.7` is after the update of step 7; the other names are those of [`foundry_engine::checkpoint::CRASH_POINTS`],
-//! each with an optional count: `checkpoint.before_rename#2` is the second time.
+//! `step.7` is after the update of step 7; `final.before_move` and `final.during_move` are while the result is put into
+//! the output directory; the other names are those of [`foundry_engine::checkpoint::CRASH_POINTS`]. A count may follow:
+//! `checkpoint.before_rename#2` is the second time. The process kills itself (SIGKILL: nothing is tidied up), unless
+//! `hang:` stands before the name (it sleeps there forever) or `full:` (the disk is full there, where files
+//! are written).
 
 use foundry_engine::callbacks::{Callback, Flow};
-use foundry_engine::checkpoint::CrashHook;
+use foundry_engine::checkpoint::{CrashHook, no_crash};
 use foundry_engine::{EngineError, StepReport};
-use std::cell::Cell;
-use std::rc::Rc;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-/// Where to crash.
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mishap {
+    Kill,
+    Hang,
+    FullDisk,
+}
+
+/// Where to crash, and how.
 #[derive(Clone, Debug)]
 pub(super) struct CrashAt {
     point: String,
-    left: Rc<Cell<u32>>,
+    mishap: Mishap,
+    left: Arc<AtomicU32>,
 }
 
 impl CrashAt {
     /// What the environment asks for.
     pub(super) fn from_env() -> Option<Self> {
         let wanted = std::env::var("FOUNDRY_CRASH_AT").ok().filter(|v| !v.is_empty())?;
-        let (point, count) = wanted.split_once('#').unwrap_or((&wanted, "1"));
-        let left = count.parse().unwrap_or(1);
-        Some(Self { point: point.to_owned(), left: Rc::new(Cell::new(left)) })
+        let (mishap, rest) = match wanted.split_once(':') {
+            Some(("hang", rest)) => (Mishap::Hang, rest),
+            Some(("full", rest)) => (Mishap::FullDisk, rest),
+            _ => (Mishap::Kill, wanted.as_str()),
+        };
+        let (point, count) = rest.split_once('#').unwrap_or((rest, "1"));
+        let left = Arc::new(AtomicU32::new(count.parse().unwrap_or(1).max(1)));
+        Some(Self { point: point.to_owned(), mishap, left })
     }
 
-    fn reach(&self, point: &str) {
-        if point != self.point {
-            return;
+    fn reach(&self, point: &str) -> io::Result<()> {
+        if point != self.point || self.left.fetch_sub(1, Ordering::Relaxed) != 1 {
+            return Ok(());
         }
-        self.left.set(self.left.get().saturating_sub(1));
-        if self.left.get() == 0 {
-            let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
-            std::process::abort();
+        match self.mishap {
+            Mishap::FullDisk => return Err(io::ErrorKind::StorageFull.into()),
+            Mishap::Hang => loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            },
+            Mishap::Kill => {
+                let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
+            }
         }
+        std::process::abort();
     }
 
-    /// For the writer of checkpoints.
-    pub(super) fn hook(self) -> CrashHook<'static> {
-        Box::new(move |point| {
-            self.reach(point);
-            Ok(())
-        })
+    /// For whoever writes files: the environment's wish, or an empty hook.
+    pub(super) fn hook(this: Option<Self>) -> CrashHook {
+        match this {
+            Some(crash) => Arc::new(move |point| crash.reach(point)),
+            None => no_crash(),
+        }
     }
 }
 
 impl Callback for CrashAt {
     fn on_step(&mut self, report: &StepReport) -> Result<Flow, EngineError> {
-        self.reach(&format!("step.{}", report.step));
+        // No file is written here, so a full disk changes nothing.
+        let _ = self.reach(&format!("step.{}", report.step));
         Ok(Flow::Continue)
     }
 }

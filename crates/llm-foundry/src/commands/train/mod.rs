@@ -4,32 +4,34 @@ mod crash;
 mod facts;
 mod resume;
 mod save;
+mod watch;
 
 use crate::cli::{MachineArgs, TrainArgs};
 use crate::config::{self, Config, WeightInit};
-use crate::console::{self, TrainingConsole};
+use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::expand_home;
 use crate::output_dir::{self, Existing};
 use crate::plan::Plan;
-use crate::signals::StopRequest;
+use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use foundry_comm::Solo;
 use foundry_data::Loader;
-use foundry_engine::callbacks::{Callback, Checkpoint, Flow, Memory, MetricsJsonl, Throughput};
-use foundry_engine::checkpoint;
+use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
-use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, StepReport, Summary, fit};
+use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, Summary, Trainable, fit};
 use foundry_kernels::CpuBackend;
 use foundry_models::{Decoder, Tuning};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Trains as the configuration says.
 pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
+    let began = Instant::now();
     let quiet = machine_args.quiet;
     let resolved = config::load(&args.config.config, &args.config.overrides)?;
     if args.config.print_config {
@@ -37,18 +39,21 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     }
     let config = &resolved.config;
     let output_dir = expand_home(config.output_dir.as_deref().ok_or_else(|| no_output_dir(&args))?);
-    let existing = match (&args.resume, args.overwrite_output_dir) {
-        (Some(_), _) => Existing::Continue,
-        (None, true) => Existing::MoveAside,
-        (None, false) => Existing::Refuse,
+    let (existing, resume) = match (&args.resume, args.overwrite_output_dir) {
+        (Some(from), _) => resume::find(from, &output_dir, quiet)?,
+        (None, true) => (Existing::MoveAside, None),
+        (None, false) => (Existing::Refuse, None),
     };
     output_dir::check(&output_dir, existing)?;
-    let resume = args.resume.as_deref().map(|from| resume::find(from, &output_dir, quiet)).transpose()?;
 
     let machine = Machine::choose(machine_args, config.training.threads)?;
     let plan = Plan::make(&resolved, machine, Need::Everything, quiet)?;
     console::say(quiet, plan.summary().trim_end());
     plan.check_memory(config)?;
+    let facts = resume::facts_of(&plan)?;
+    if let Some(checkpoint) = &resume {
+        resume::check(&plan, &facts, checkpoint)?;
+    }
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 
@@ -56,8 +61,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
         console::say(quiet, format!("the earlier run was moved to {}", moved.display()));
     }
     output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_yaml())?;
-    let job = Job { args: &args, output_dir: &output_dir, backend: &backend, quiet };
-    job.fit(plan, &mut decoder, resume.as_ref())
+    let job = Job { args: &args, config, output_dir: &output_dir, backend: &backend, began, quiet };
+    job.fit(plan, facts, &mut decoder, resume.as_ref())
 }
 
 fn no_output_dir(args: &TrainArgs) -> Failure {
@@ -95,22 +100,30 @@ fn load(plan: &Plan, config: &Config, backend: &CpuBackend) -> Outcome<Decoder> 
 /// A run whose every part is ready.
 struct Job<'a> {
     args: &'a TrainArgs,
+    config: &'a Config,
     output_dir: &'a Path,
     backend: &'a CpuBackend,
+    /// When the command began.
+    began: Instant,
     quiet: bool,
 }
 
 impl Job<'_> {
-    fn fit(&self, plan: Plan, decoder: &mut Decoder, resume: Option<&checkpoint::Checkpoint>) -> Outcome {
-        let Plan { subject, args, corpus, max_tokens, storage, .. } = plan;
-        let corpus = corpus.ok_or_else(|| Failure::Input("there is no data to train on".into()))?;
-        let facts = facts::facts(&subject, &corpus, storage);
+    fn fit(
+        &self,
+        plan: Plan,
+        facts: Facts,
+        decoder: &mut Decoder,
+        resume: Option<&checkpoint::Checkpoint>,
+    ) -> Outcome {
+        let Plan { subject, args, corpus, max_tokens, .. } = plan;
+        let corpus = corpus.ok_or_else(resume::no_data)?;
         let rows = Arc::new(corpus.train.rows);
         let eval_rows = corpus.eval.map(|eval| eval.rows);
         let mut loader = Loader::new(rows, args.per_device_train_batch_size, args.data_seed(), true, 0, 1);
         let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);
         let mut model = DecoderModel { decoder, save: save::saver(&subject) };
-        let stop = StopRequest::install().map_err(Failure::run)?;
+        let signals = SignalRequests::install().map_err(Failure::run)?;
         let mut run = Run {
             args: &args,
             backend: self.backend,
@@ -119,14 +132,24 @@ impl Job<'_> {
             optimizer: optimizer.as_mut(),
             loader: &mut loader,
             evaluation: eval_rows.as_deref().map(|rows| Evaluation { rows, max_tokens }),
-            callbacks: self.callbacks(&stop, args.save_total_limit),
+            callbacks: watch::callbacks(
+                self.config,
+                &args,
+                self.output_dir,
+                self.began,
+                &signals,
+                self.quiet,
+            ),
             resume,
             facts,
         };
         let summary = fit(&mut run).map_err(failure_of)?;
         drop(run);
         if summary.stopped {
-            return Err(self.interrupted(&summary));
+            return Err(self.interrupted(&summary, &signals));
+        }
+        if args.load_best_model_at_end {
+            self.load_best(&summary, &mut model)?;
         }
         save::into_output_dir(&model, self.backend, self.output_dir)?;
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
@@ -134,41 +157,43 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn callbacks(&self, stop: &StopRequest, save_total_limit: Option<usize>) -> Vec<Box<dyn Callback>> {
-        let mut callbacks: Vec<Box<dyn Callback>> = vec![
-            Box::new(Throughput::default()),
-            Box::new(Memory::of_this_process()),
-            Box::new(MetricsJsonl::new(self.output_dir)),
-        ];
-        if !self.quiet {
-            callbacks.push(Box::new(TrainingConsole::new()));
+    /// Goes back to the values of the best evaluation.
+    fn load_best(&self, summary: &Summary, model: &mut dyn Trainable) -> Outcome {
+        let Some(best) = summary.best else {
+            console::say(self.quiet, "no evaluation was a number, so the last step's values are the result");
+            return Ok(());
+        };
+        if best.step != summary.step {
+            let dir = self.output_dir.join(format!("checkpoint-{}", best.step));
+            checkpoint::load_values(&dir, self.backend, model).map_err(failure_of)?;
         }
-        callbacks.push(Box::new(StopOnSignal { stop: stop.clone(), told: self.quiet }));
-        let checkpoints = Checkpoint::new(self.output_dir, save_total_limit);
-        if let Some(crash) = crash::CrashAt::from_env() {
-            callbacks.push(Box::new(crash.clone()));
-            callbacks.push(Box::new(checkpoints.with_crash_hook(crash.hook())));
-        } else {
-            callbacks.push(Box::new(checkpoints));
-        }
-        callbacks
+        let said = format!("the result is the model of step {}, whose evaluation was the best", best.step);
+        console::say(self.quiet, said);
+        Ok(())
     }
 
-    /// What to say after a signal.
-    fn interrupted(&self, summary: &Summary) -> Failure {
+    /// What to say after a signal or at the time limit.
+    fn interrupted(&self, summary: &Summary, signals: &SignalRequests) -> Failure {
         let last = checkpoint::list(self.output_dir).ok().and_then(|list| list.last().cloned());
-        let place = format!("after step {} of {}", summary.step, summary.total_steps);
-        Failure::Interrupted(match last {
-            Some((step, path)) if step == summary.step => {
-                format!("{place}; checkpoint {}\n  continue with: {}", path.display(), self.resume_command())
-            }
-            Some((step, path)) => format!(
-                "{place}; the last checkpoint is that of step {step}, {}\n  continue with: {}",
-                path.display(),
-                self.resume_command()
-            ),
-            None => format!("{place}; there is no checkpoint; start anew with --overwrite-output-dir"),
-        })
+        let why = match self.config.training.max_time {
+            Some(_) if !signals.is_stop_set() => "the time limit (training.max_time) is near, ",
+            _ => "",
+        };
+        let place = format!("{why}after step {} of {}", summary.step, summary.total_steps);
+        let Some((step, path)) = last else {
+            let anew = "start anew with --overwrite-output-dir";
+            return Failure::Interrupted(format!("{place}; there is no checkpoint; {anew}"));
+        };
+        let path = path.display();
+        let checkpoint = match step == summary.step {
+            true => format!("checkpoint {path}"),
+            false => format!("the last checkpoint is that of step {step}, {path}"),
+        };
+        let how = match self.config.training.save_only_model {
+            true => "it holds the model only (save_only_model), so the run cannot go on from it".to_owned(),
+            false => format!("continue with: {}", self.resume_command()),
+        };
+        Failure::Interrupted(format!("{place}; {checkpoint}\n  {how}"))
     }
 
     fn resume_command(&self) -> String {
@@ -182,24 +207,6 @@ impl Job<'_> {
         );
         words.push("--resume".into());
         words.join(" ")
-    }
-}
-
-/// Asks the loop to stop after a signal.
-struct StopOnSignal {
-    stop: StopRequest,
-    told: bool,
-}
-
-impl Callback for StopOnSignal {
-    fn on_step(&mut self, _: &StepReport) -> Result<Flow, EngineError> {
-        if !self.stop.is_set() {
-            return Ok(Flow::Continue);
-        }
-        if !std::mem::replace(&mut self.told, true) {
-            anstream::eprintln!("stopping after this step, with a checkpoint (once more: at once)");
-        }
-        Ok(Flow::Stop)
     }
 }
 

@@ -1,35 +1,105 @@
-//! Which checkpoint `--resume` means.
+//! Which checkpoint `--resume` means, and whether this run may go on from it.
 
+use super::facts::facts;
 use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
-use foundry_engine::checkpoint::{Checkpoint, open, search, sweep_leftovers};
+use crate::output_dir::{Existing, has_run};
+use crate::plan::Plan;
+use foundry_engine::Timetable;
+use foundry_engine::checkpoint::{
+    Checkpoint, CheckpointError, Facts, Search, Successor, list, open, search, sweep_leftovers,
+};
 use std::path::Path;
 
-/// `latest` of the output directory, or the one named. Damaged ones are passed over, and told.
-pub(super) fn find(from: &str, output_dir: &Path, quiet: bool) -> Outcome<Checkpoint> {
+/// `latest` of the output directory, the one named, or with `auto` the latest if there is one: jobs that are
+/// started again and again give it always. Damaged checkpoints are passed over, and told.
+pub(super) fn find(from: &str, output_dir: &Path, quiet: bool) -> Outcome<(Existing, Option<Checkpoint>)> {
     sweep_leftovers(output_dir).map_err(Failure::run)?;
     let path = expand_home(from);
     let dir = match from {
-        "latest" => output_dir,
+        "latest" | "auto" => output_dir,
         // The output directory itself, as transformers allows.
         _ if path.is_dir() && !path.join("manifest.json").exists() && !is_checkpoint(&path) => &path,
-        _ => return open(&path).map_err(|e| Failure::Input(format!("--resume: {e}"))),
+        _ => return named(&path).map(|checkpoint| (Existing::Continue, Some(checkpoint))),
     };
     let found = search(dir).map_err(|e| Failure::Input(format!("--resume: {e}")))?;
     for (path, damage) in &found.damaged {
         console::say(quiet, format!("warning: {} is passed over: {damage}", path.display()));
     }
-    found.found.ok_or_else(|| {
-        let damaged = if found.damaged.is_empty() { "" } else { " that is whole" };
-        Failure::Input(format!(
-            "--resume: {} holds no checkpoint{damaged}; start the run without --resume (an earlier attempt without \
-             checkpoints is moved aside with --overwrite-output-dir)",
-            dir.display()
-        ))
+    for path in &found.model_only {
+        let why = "it holds the model only (save_only_model)";
+        console::say(quiet, format!("warning: {} is passed over: {why}", path.display()));
+    }
+    if from == "auto" && found.found.is_none() && found.damaged.is_empty() && found.model_only.is_empty() {
+        // An attempt that was killed before its first checkpoint is kept, under another name.
+        let existing = if has_run(dir) { Existing::MoveAside } else { Existing::Refuse };
+        return Ok((existing, None));
+    }
+    match found {
+        Search { found: Some(checkpoint), .. } => Ok((Existing::Continue, Some(checkpoint))),
+        nothing => Err(none(dir, &nothing)),
+    }
+}
+
+/// The checkpoint in `path`; if it is damaged, the one before it is offered.
+fn named(path: &Path) -> Outcome<Checkpoint> {
+    open(path).map_err(|error| {
+        let offer = match &error {
+            CheckpointError::Damaged { .. } => previous(path),
+            _ => None,
+        };
+        let offer = offer.map_or_else(String::new, |offer| format!("\n  sound before it: --resume {offer}"));
+        Failure::Input(format!("--resume: {error}{offer}"))
     })
+}
+
+/// The latest sound checkpoint before the one in `path`.
+fn previous(path: &Path) -> Option<String> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = |path: &Path| path.file_name().map(|name| name.to_os_string());
+    let checkpoints = list(dir).ok()?;
+    let this = checkpoints.iter().position(|(_, other)| name(other) == name(path));
+    let earlier = &checkpoints[..this.unwrap_or(checkpoints.len())];
+    let sound = earlier.iter().rev().find(|(_, other)| open(other).is_ok_and(|c| !c.is_model_only()));
+    sound.map(|(_, other)| other.display().to_string())
+}
+
+fn none(dir: &Path, search: &Search) -> Failure {
+    let what = match (search.damaged.is_empty(), search.model_only.is_empty()) {
+        (true, true) => "",
+        (false, _) => " that is whole",
+        (true, false) => " that a run can go on from (save_only_model leaves out the optimiser's state)",
+    };
+    Failure::Input(format!(
+        "--resume: {} holds no checkpoint{what}; start the run without --resume (an earlier attempt without checkpoints is \
+         moved aside with --overwrite-output-dir)",
+        dir.display()
+    ))
 }
 
 fn is_checkpoint(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
+}
+
+/// What this run's checkpoints are bound to.
+pub(super) fn facts_of(plan: &Plan) -> Outcome<Facts> {
+    let corpus = plan.corpus.as_ref().ok_or_else(no_data)?;
+    Ok(facts(&plan.subject, corpus))
+}
+
+/// A run without data: a plan makes do, training does not.
+pub(super) fn no_data() -> Failure {
+    Failure::Input("there is no data to train on".into())
+}
+
+/// Refuses a checkpoint of another run, or beyond this one's end, before any weight is loaded. (The engine
+/// checks again.)
+pub(super) fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
+    let rows = plan.corpus.as_ref().map_or(0, |corpus| corpus.train.rows.len());
+    let timetable = Timetable::new(&plan.args, rows.div_ceil(plan.args.per_device_train_batch_size));
+    let args = &plan.args;
+    let successor =
+        Successor { args, facts, world_size: 1, timetable, epoch_is_known: true, optimizer: None };
+    successor.accepts(checkpoint).map(|_| ()).map_err(Failure::input)
 }

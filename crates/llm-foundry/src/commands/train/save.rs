@@ -1,8 +1,11 @@
 //! Writing what was trained: the files of PEFT or transformers, and the tokenizer.
 
+use super::crash::CrashAt;
 use crate::failure::{Failure, Outcome};
 use crate::subject::Subject;
+use foundry_engine::checkpoint::CrashHook;
 use foundry_engine::{DecoderModel, SaveDecoder, Trainable};
+use foundry_formats::{flush_dir, flush_tree};
 use foundry_kernels::Backend;
 use foundry_models::{SaveOptions, Tuning};
 use std::fs;
@@ -24,23 +27,50 @@ pub(super) fn saver(subject: &Subject) -> SaveDecoder<'_> {
     })
 }
 
-/// The final result: built beside, flushed, then moved in file by file, so that no file is ever half there.
+/// Name of the directory in which the result is built.
+const PARTIAL: &str = "final.partial";
+
+/// The final result: built beside, flushed, then moved in file by file, so that no file is ever half there. On an error
+/// nothing half-made is left, and the checkpoints are as they were.
 pub(super) fn into_output_dir(model: &DecoderModel<'_>, backend: &dyn Backend, output_dir: &Path) -> Outcome {
-    let partial = output_dir.join("final.partial");
-    let at = |what: &'static str| move |e: std::io::Error| Failure::io(what, output_dir, &e);
+    let partial = output_dir.join(PARTIAL);
+    let crash = CrashAt::hook(CrashAt::from_env());
+    let result = build(model, backend, &partial).and_then(|()| move_in(&partial, output_dir, &crash));
+    if result.is_err() {
+        // What went wrong is worth more words than a failed clean-up.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    result
+}
+
+fn build(model: &DecoderModel<'_>, backend: &dyn Backend, partial: &Path) -> Outcome {
+    let at = |what: &'static str| move |e: std::io::Error| Failure::io(what, partial, &e);
+    // Of a run that was killed here.
     if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(at("clear"))?;
+        fs::remove_dir_all(partial).map_err(at("clear"))?;
     }
-    fs::create_dir(&partial).map_err(at("write into"))?;
-    model.save(backend, &partial).map_err(Failure::run)?;
+    fs::create_dir(partial).map_err(at("create"))?;
+    model.save(backend, partial).map_err(|e| unsaved(&*e))?;
+    flush_tree(partial).map_err(|e| unsaved(&e))
+}
+
+fn move_in(partial: &Path, output_dir: &Path, crash: &CrashHook) -> Outcome {
+    let at = |what: &'static str| move |e: std::io::Error| Failure::io(what, output_dir, &e);
     let mut names: Vec<_> =
-        fs::read_dir(&partial).map_err(at("list"))?.flatten().map(|e| e.file_name()).collect();
+        fs::read_dir(partial).map_err(at("list"))?.flatten().map(|e| e.file_name()).collect();
     names.sort();
-    for name in &names {
-        fs::File::open(partial.join(name)).and_then(|file| file.sync_all()).map_err(at("flush files in"))?;
-    }
+    crash("final.before_move").map_err(at("move files into"))?;
     for name in &names {
         fs::rename(partial.join(name), output_dir.join(name)).map_err(at("move files into"))?;
+        crash("final.during_move").map_err(at("move files into"))?;
     }
-    fs::remove_dir(&partial).map_err(at("clear"))
+    fs::remove_dir(partial).map_err(at("clear"))?;
+    flush_dir(output_dir).map_err(at("flush"))
+}
+
+fn unsaved(error: &dyn std::error::Error) -> Failure {
+    Failure::Run(format!(
+        "the result could not be saved: {error}; the checkpoints are unchanged: free disk space or correct the permissions, \
+         then add --resume to the command to save it again"
+    ))
 }

@@ -9,7 +9,7 @@ mod training;
 pub(crate) use data::{DataFormat, DataSection, PackingKind};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
-pub(crate) use training::{EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
+pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

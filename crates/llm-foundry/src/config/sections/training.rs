@@ -2,8 +2,11 @@
 
 use crate::config::memory::{GradientCheckpointing, MemoryBudget};
 use crate::config::optim_args;
+use crate::config::values::TimeSpan;
 use foundry_engine::schedule::SchedulerType;
-use foundry_engine::{IntervalStrategy, LossType, Optim, StepCount, TrainingArgs};
+use foundry_engine::{
+    EvalMetric, IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -92,13 +95,31 @@ pub(crate) struct TrainingSection {
     pub(crate) eval_steps: Option<StepCount>,
     /// Evaluate once before the first step. Default false.
     pub(crate) eval_on_start: bool,
-    /// `steps` (default), `epoch` or `no`: when checkpoints are written, besides one at the end.
+    /// `steps` (default), `epoch` (both: and one at the end), `best` (after each evaluation that is the best so far) or
+    /// `no`: when checkpoints are written. An interrupted run always writes one.
     pub(crate) save_strategy: SaveWhen,
     /// A checkpoint every so many steps; below 1: a share of all steps. Default 500.
     #[schemars(with = "f64")]
     pub(crate) save_steps: StepCount,
-    /// Keep only so many of the latest checkpoints. Default: all.
+    /// Keep only so many of the latest checkpoints; the best of an evaluated run stays too. Default: all.
     pub(crate) save_total_limit: Option<usize>,
+    /// Checkpoints without the optimiser's state: smaller, but a run cannot go on from them. Default false.
+    pub(crate) save_only_model: bool,
+    /// The result is the model of the best evaluation instead of the last step's. Every evaluation that is the best so
+    /// far then writes a checkpoint, whatever `save_strategy` is. Default false.
+    pub(crate) load_best_model_at_end: bool,
+    /// Which figure of an evaluation is compared: `loss` (default), `perplexity`, `mean_token_accuracy` or `entropy`.
+    pub(crate) metric_for_best_model: BestMetric,
+    /// More of it is better. Default: true for `mean_token_accuracy`, false for the others.
+    pub(crate) greater_is_better: Option<bool>,
+    /// End the run when so many evaluations in a row were not better than the best before them. Default: never.
+    /// transformers: argument of `EarlyStoppingCallback`.
+    pub(crate) early_stopping_patience: Option<u64>,
+    /// By how much an evaluation must be better to count for `early_stopping_patience`. Default 0.
+    pub(crate) early_stopping_threshold: f64,
+    /// Save and stop before this command has run for so long: `90m`, `1h30m`, `2d`, `12:00:00`, or seconds.
+    /// The run can be resumed. Default: no limit.
+    pub(crate) max_time: Option<TimeSpan>,
     /// Threads of the processor. Default: all this process may use (environment: FOUNDRY_THREADS). Results do not
     /// depend on it.
     pub(crate) threads: Option<usize>,
@@ -144,6 +165,13 @@ impl Default for TrainingSection {
             save_strategy: SaveWhen::Steps,
             save_steps: StepCount::steps(500),
             save_total_limit: None,
+            save_only_model: false,
+            load_best_model_at_end: false,
+            metric_for_best_model: BestMetric::Loss,
+            greater_is_better: None,
+            early_stopping_patience: None,
+            early_stopping_threshold: 0.0,
+            max_time: None,
             threads: None,
             check_memory: true,
         }
@@ -193,12 +221,22 @@ impl TrainingSection {
             eval_steps: self.eval_steps,
             eval_on_start: self.eval_on_start,
             save_strategy: match self.save_strategy {
-                SaveWhen::No => IntervalStrategy::No,
-                SaveWhen::Steps => IntervalStrategy::Steps,
-                SaveWhen::Epoch => IntervalStrategy::Epoch,
+                SaveWhen::No => SaveStrategy::No,
+                SaveWhen::Steps => SaveStrategy::Steps,
+                SaveWhen::Epoch => SaveStrategy::Epoch,
+                SaveWhen::Best => SaveStrategy::Best,
             },
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,
+            save_only_model: self.save_only_model,
+            load_best_model_at_end: self.load_best_model_at_end,
+            metric_for_best_model: match self.metric_for_best_model {
+                BestMetric::Loss => EvalMetric::Loss,
+                BestMetric::Perplexity => EvalMetric::Perplexity,
+                BestMetric::MeanTokenAccuracy => EvalMetric::MeanTokenAccuracy,
+                BestMetric::Entropy => EvalMetric::Entropy,
+            },
+            greater_is_better: self.greater_is_better,
         }
     }
 
@@ -319,4 +357,24 @@ pub(crate) enum SaveWhen {
     Steps,
     /// At the end of each epoch.
     Epoch,
+    /// After each evaluation that is the best so far.
+    Best,
+}
+
+/// `training.metric_for_best_model`; transformers' `eval_` may stand before the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BestMetric {
+    /// Mean cross-entropy of a token.
+    #[serde(alias = "eval_loss")]
+    Loss,
+    /// Its exponential.
+    #[serde(alias = "eval_perplexity")]
+    Perplexity,
+    /// Share of the tokens that had the highest logit.
+    #[serde(alias = "eval_mean_token_accuracy")]
+    MeanTokenAccuracy,
+    /// Mean entropy of the predictions.
+    #[serde(alias = "eval_entropy")]
+    Entropy,
 }

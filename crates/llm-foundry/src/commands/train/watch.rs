@@ -1,0 +1,65 @@
+//! Who watches a training run: metrics, console, signals, limits, checkpoints.
+
+use super::crash::CrashAt;
+use crate::config::Config;
+use crate::console::TrainingConsole;
+use crate::signals::SignalRequests;
+use foundry_engine::callbacks::{
+    Callback, Checkpoint, EarlyStopping, Flow, Memory, MetricsJsonl, Throughput, TimeLimit,
+};
+use foundry_engine::{EngineError, StepReport, TrainingArgs};
+use std::path::Path;
+use std::time::Instant;
+
+/// The callbacks, in the order that the engine asks for: those that fill in before those that write, checkpoints last.
+pub(super) fn callbacks(
+    config: &Config,
+    args: &TrainingArgs,
+    output_dir: &Path,
+    began: Instant,
+    signals: &SignalRequests,
+    quiet: bool,
+) -> Vec<Box<dyn Callback>> {
+    let mut callbacks: Vec<Box<dyn Callback>> = vec![
+        Box::new(Throughput::default()),
+        Box::new(Memory::of_this_process()),
+        Box::new(MetricsJsonl::new(output_dir)),
+    ];
+    if !quiet {
+        callbacks.push(Box::new(TrainingConsole::new()));
+    }
+    let training = &config.training;
+    if let Some(patience) = training.early_stopping_patience {
+        let threshold = training.early_stopping_threshold;
+        callbacks.push(Box::new(EarlyStopping::new(patience, threshold, args.comparison())));
+    }
+    if let Some(limit) = training.max_time {
+        callbacks.push(Box::new(TimeLimit::new(began, limit.0)));
+    }
+    callbacks.push(Box::new(AskedBySignal { signals: signals.clone(), told: quiet }));
+    let crash = CrashAt::from_env();
+    if let Some(crash) = crash.clone() {
+        callbacks.push(Box::new(crash));
+    }
+    let checkpoints = Checkpoint::new(output_dir, args.save_total_limit);
+    callbacks.push(Box::new(checkpoints.with_crash_hook(CrashAt::hook(crash))));
+    callbacks
+}
+
+/// Asks the loop to stop, or to save, after a signal.
+struct AskedBySignal {
+    signals: SignalRequests,
+    told: bool,
+}
+
+impl Callback for AskedBySignal {
+    fn on_step(&mut self, _: &StepReport) -> Result<Flow, EngineError> {
+        if self.signals.is_stop_set() {
+            if !std::mem::replace(&mut self.told, true) {
+                anstream::eprintln!("stopping after this step, with a checkpoint (once more: at once)");
+            }
+            return Ok(Flow::Stop);
+        }
+        Ok(if self.signals.take_save() { Flow::Save } else { Flow::Continue })
+    }
+}
