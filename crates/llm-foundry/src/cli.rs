@@ -49,6 +49,8 @@ pub(crate) enum Command {
     /// Make one adapter of several
     #[command(subcommand)]
     Adapters(AdaptersCommand),
+    /// Upload a model or an adapter to the hub
+    Push(PushArgs),
     /// Print the JSON schema of configuration files, for editors
     Schema,
 }
@@ -78,6 +80,29 @@ pub(crate) struct TrainArgs {
     /// Move an earlier run that is in the output directory aside and start anew
     #[arg(long, conflicts_with = "resume")]
     pub(crate) overwrite_output_dir: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The output directory of a run, a merge or an export
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The repository: org/name, or name of the token's owner; made if it is not there
+    #[arg(value_name = "REPO")]
+    pub(crate) repo: String,
+    /// If the repository is made now, make it private
+    #[arg(long)]
+    pub(crate) private: bool,
+    /// Branch, made if it is not there
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) revision: String,
+    /// Summary of the commit
+    #[arg(long, short, default_value = "Upload with llm-foundry", value_name = "TEXT")]
+    pub(crate) message: String,
+    /// Only list the files that would be uploaded
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

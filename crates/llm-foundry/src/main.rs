@@ -4,6 +4,7 @@
 
 mod adapter_choice;
 mod answer;
+mod card;
 mod cli;
 mod commands;
 mod config;

@@ -5,6 +5,7 @@ mod chat;
 mod data;
 mod generate;
 mod plan;
+mod push;
 mod schema;
 mod train;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Generate(args) => generate::run(&args, &cli.machine),
         Command::Data(command) => data::run(&command, &cli.machine),
         Command::Adapters(command) => adapters::run(&command, &cli.machine),
+        Command::Push(args) => push::run(&args, cli.machine.quiet),
         Command::Schema => schema::run(),
     }
 }

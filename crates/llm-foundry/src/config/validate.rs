@@ -21,6 +21,7 @@ pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
     rules.optim_kind(config);
     rules.schedule(config);
     rules.events(config);
+    rules.card(config);
     rules.output_dir(config);
     rules.problems
 }
@@ -71,6 +72,18 @@ impl Rules<'_> {
         let shown = format!("{value:?}");
         let shown = shown.trim_end_matches(".0");
         self.range(path, shown, holds, &format!("{range}, and at most 3.4e38 (32-bit floating point)"));
+    }
+
+    fn card(&mut self, config: &Config) {
+        let card = &config.card;
+        let texts = card.license.iter().map(|text| ("card.license", text));
+        let texts = texts.chain(card.language.iter().map(|text| ("card.language", text)));
+        let texts: Vec<_> = texts.chain(card.tags.iter().map(|text| ("card.tags", text))).collect();
+        for (path, text) in texts {
+            if text.trim().is_empty() || text.chars().any(char::is_control) {
+                self.wrong(path, format!("`{path}` has an empty text or a line break"), "write a name");
+            }
+        }
     }
 
     fn output_dir(&mut self, config: &Config) {

@@ -7,9 +7,17 @@
 mod download;
 mod settings;
 mod snapshot;
+#[cfg(feature = "hub")]
+mod upload;
+#[cfg(feature = "hub")]
+mod upload_error;
 
 pub(crate) use settings::HubSettings;
 pub(crate) use snapshot::Need;
+#[cfg(feature = "hub")]
+pub(crate) use upload::{Target, Upload, Uploader};
+#[cfg(feature = "hub")]
+pub(crate) use upload_error::PushError;
 
 use std::path::PathBuf;
 

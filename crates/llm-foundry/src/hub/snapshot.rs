@@ -22,6 +22,8 @@ pub(crate) const DESCRIPTION: &[&str] = &[
     "special_tokens_map.json",
     "chat_template.jinja",
     "generation_config.json",
+    // For the licence in the model card.
+    "README.md",
 ];
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";

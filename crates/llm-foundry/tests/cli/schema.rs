@@ -19,7 +19,8 @@ fn the_schema_in_the_repository_is_up_to_date() {
 fn every_key_is_documented_and_has_a_default() {
     let said = Room::new().foundry(&["schema"]).expect_done();
     let schema: Value = serde_json::from_str(&said.out).expect("JSON");
-    let sections = ["ModelSection", "TokenizerSection", "DataSection", "LoraSection", "TrainingSection"];
+    let sections =
+        ["ModelSection", "TokenizerSection", "DataSection", "LoraSection", "TrainingSection", "CardSection"];
     for section in sections {
         let definition = &schema["$defs"][section];
         assert_eq!(definition["additionalProperties"], false, "{section} refuses unknown keys");

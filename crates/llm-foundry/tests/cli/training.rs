@@ -41,6 +41,61 @@ fn an_adapter_learns_and_its_files_are_all_there() {
 }
 
 #[test]
+fn a_run_leaves_a_model_card() {
+    let room = Room::new();
+    let model = room.model("base");
+    std::fs::write(model.join("README.md"), "---\nlicense: mit\n---\n# Base\n").expect("written");
+    room.lora_run("  max_steps: 2\n  save_strategy: \"no\"\n");
+    let args =
+        ["train", "config.yaml", "model.name_or_path=base", "data.eval_fraction=0.25", "card.tags=[tiny]"];
+    room.foundry(&args).expect_done();
+    let card = room.read("run/README.md");
+    for part in [
+        "---\nlibrary_name: peft\nmodel_name: run\npipeline_tag: text-generation\nlicense: mit\n",
+        "- tiny\n",
+        "LoRA adapter for `base`",
+        "$ llm-foundry train config.yaml model.name_or_path=base data.eval_fraction=0.25 card.tags=[tiny]\n",
+        "| files | train.jsonl |",
+        "| training | 18 examples",
+        "| steps | 2 of 2 |",
+        "evaluation at step 2: loss |",
+        "  lora_alpha: 8\n",
+    ] {
+        assert!(card.contains(part), "no `{part}` in:\n{card}");
+    }
+    assert!(!card.contains("base_model"), "a path is no hub id:\n{card}");
+    // The card's licence is the configuration's where it says one, and a whole model is no adapter.
+    let full = ["lora=null", "output_dir=full", "card.license=apache-2.0"];
+    room.foundry(&[&args[..], &full[..]].concat()).expect_done();
+    let card = room.read("full/README.md");
+    assert!(card.contains("license: apache-2.0") && card.contains("library_name: transformers"), "{card}");
+    room.foundry(&["train", "config.yaml", "card.license=' '", "output_dir=x"])
+        .expect_refusal(&["card.license"]);
+}
+
+#[test]
+fn a_push_chooses_the_result_and_refuses_what_is_none() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n");
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    let said = room.foundry(&["push", "run", "org/name", "--dry-run"]).expect_done();
+    for name in ["README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"] {
+        assert!(said.out.contains(name), "no {name}: {}", said.out);
+    }
+    for name in ["metrics", "config.resolved", "checkpoint"] {
+        assert!(!said.out.contains(name), "{name}: {}", said.out);
+    }
+    let said = room.foundry(&["push", "run/checkpoint-2", "org/name", "--dry-run"]).expect_done();
+    assert!(said.out.contains("adapter_model") && !said.out.contains("optimizer"), "{}", said.out);
+    room.write("empty/notes.txt", "x");
+    room.foundry(&["push", "empty", "org/name"]).expect_refusal(&["there is no model and no adapter here"]);
+    room.foundry(&["push", "nowhere", "org/name"]).expect_refusal(&["nowhere"]);
+    room.foundry(&["push", "run", "a/b/c"]).expect_refusal(&["is no name of a repository"]);
+    #[cfg(feature = "hub")]
+    room.foundry(&["push", "run", "org/name"]).expect_refusal(&["HF_HUB_OFFLINE forbids the network"]);
+}
+
+#[test]
 fn loss_falls_on_alpaca_style_data() {
     let room = Room::new();
     room.lora_run("  max_steps: 40\n  save_strategy: \"no\"\n");

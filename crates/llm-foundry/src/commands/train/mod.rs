@@ -1,11 +1,13 @@
 //! `llm-foundry train`: plan, load, fit, save. Nothing is written before everything has been checked.
 
+mod card;
 mod crash;
 mod facts;
 mod resume;
 mod save;
 mod watch;
 
+use crate::card::Card;
 use crate::cli::{MachineArgs, TrainArgs};
 use crate::config::{self, Config, WeightInit};
 use crate::console;
@@ -62,7 +64,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     }
     output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_yaml())?;
     let job = Job { args: &args, config, output_dir: &output_dir, backend: &backend, began, quiet };
-    job.fit(plan, facts, &mut decoder, resume.as_ref())
+    let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, job.command());
+    job.fit(plan, facts, card, &mut decoder, resume.as_ref())
 }
 
 fn no_output_dir(args: &TrainArgs) -> Failure {
@@ -113,6 +116,7 @@ impl Job<'_> {
         &self,
         plan: Plan,
         facts: Facts,
+        mut card: Card,
         decoder: &mut Decoder,
         resume: Option<&checkpoint::Checkpoint>,
     ) -> Outcome {
@@ -151,7 +155,8 @@ impl Job<'_> {
         if args.load_best_model_at_end {
             self.load_best(&summary, &mut model)?;
         }
-        save::into_output_dir(&model, self.backend, self.output_dir)?;
+        card.results = card::results(&summary);
+        save::into_output_dir(&model, self.backend, &card, self.output_dir)?;
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
         console::say(self.quiet, format!("{what} saved in {}", self.output_dir.display()));
         Ok(())
@@ -197,16 +202,15 @@ impl Job<'_> {
     }
 
     fn resume_command(&self) -> String {
-        let mut words = vec!["llm-foundry train".to_owned(), self.args.config.config.display().to_string()];
-        words.extend(
-            self.args
-                .config
-                .overrides
-                .iter()
-                .map(|o| if o.contains(' ') { format!("'{o}'") } else { o.clone() }),
-        );
-        words.push("--resume".into());
-        words.join(" ")
+        format!("{} --resume", self.command())
+    }
+
+    /// The command that this run was started with, without options that only say where to begin.
+    fn command(&self) -> String {
+        let config = self.args.config.config.display().to_string();
+        let words = std::iter::once(&config).chain(&self.args.config.overrides);
+        let quoted = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
+        format!("llm-foundry train {}", quoted.collect::<Vec<_>>().join(" "))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing what was trained: the files of PEFT or transformers, and the tokenizer.
 
 use super::crash::CrashAt;
+use crate::card::Card;
 use crate::failure::{Failure, Outcome};
 use crate::subject::Subject;
 use foundry_engine::checkpoint::CrashHook;
@@ -32,10 +33,15 @@ const PARTIAL: &str = "final.partial";
 
 /// The final result: built beside, flushed, then moved in file by file, so that no file is ever half there. On an error
 /// nothing half-made is left, and the checkpoints are as they were.
-pub(super) fn into_output_dir(model: &DecoderModel<'_>, backend: &dyn Backend, output_dir: &Path) -> Outcome {
+pub(super) fn into_output_dir(
+    model: &DecoderModel<'_>,
+    backend: &dyn Backend,
+    card: &Card,
+    output_dir: &Path,
+) -> Outcome {
     let partial = output_dir.join(PARTIAL);
     let crash = CrashAt::hook(CrashAt::from_env());
-    let result = build(model, backend, &partial).and_then(|()| move_in(&partial, output_dir, &crash));
+    let result = build(model, backend, card, &partial).and_then(|()| move_in(&partial, output_dir, &crash));
     if result.is_err() {
         // What went wrong is worth more words than a failed clean-up.
         let _ = fs::remove_dir_all(&partial);
@@ -43,7 +49,7 @@ pub(super) fn into_output_dir(model: &DecoderModel<'_>, backend: &dyn Backend, o
     result
 }
 
-fn build(model: &DecoderModel<'_>, backend: &dyn Backend, partial: &Path) -> Outcome {
+fn build(model: &DecoderModel<'_>, backend: &dyn Backend, card: &Card, partial: &Path) -> Outcome {
     let at = |what: &'static str| move |e: std::io::Error| Failure::io(what, partial, &e);
     // Of a run that was killed here.
     if partial.exists() {
@@ -51,6 +57,7 @@ fn build(model: &DecoderModel<'_>, backend: &dyn Backend, partial: &Path) -> Out
     }
     fs::create_dir(partial).map_err(at("create"))?;
     model.save(backend, partial).map_err(|e| unsaved(&*e))?;
+    fs::write(partial.join("README.md"), card.to_markdown()).map_err(at("write the model card into"))?;
     flush_tree(partial).map_err(|e| unsaved(&e))
 }
 

@@ -1,11 +1,13 @@
 //! The sections of a configuration file, one file each. Every field is one key: its documentation comment is what
 //! `llm-foundry schema` hands to editors, and its default is what [`Default`] says.
 
+mod card;
 mod data;
 mod lora;
 mod model;
 mod training;
 
+pub(crate) use card::CardSection;
 pub(crate) use data::{DataFormat, DataSection, PackingKind};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
@@ -31,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) lora: Option<LoraSection>,
     /// How to train (transformers `TrainingArguments`, TRL `SFTConfig`).
     pub(crate) training: TrainingSection,
+    /// The model card beside the result.
+    pub(crate) card: CardSection,
     /// Directory of the run: the adapter or model, `metrics.jsonl`, `config.resolved.yaml` and `checkpoint-N/`.
     /// Required for `train`.
     pub(crate) output_dir: Option<String>,

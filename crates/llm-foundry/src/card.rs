@@ -1,0 +1,235 @@
+//! The model card: README.md with YAML front matter, as the hub reads it, beside every result.
+
+use crate::config::{CardSection, yaml_scalar};
+use std::fmt::Write as _;
+
+/// What a card tells; everything is text for people but the front matter.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Card {
+    /// What the result is called: the last part of its directory.
+    pub(crate) name: String,
+    /// What the base model is called by the configuration.
+    pub(crate) base: String,
+    /// Its hub id, where it is one.
+    pub(crate) base_id: Option<String>,
+    /// An adapter, and not a whole model.
+    pub(crate) is_adapter: bool,
+    /// The hub's name of the licence.
+    pub(crate) license: Option<String>,
+    /// Languages and further tags.
+    pub(crate) language: Vec<String>,
+    pub(crate) tags: Vec<String>,
+    /// Hub ids of data sets.
+    pub(crate) datasets: Vec<String>,
+    /// Lines of "Training data", "Training" and "Results": name and value.
+    pub(crate) data: Vec<(String, String)>,
+    pub(crate) training: Vec<(String, String)>,
+    pub(crate) results: Vec<(String, String)>,
+    /// The command that made it.
+    pub(crate) command: String,
+    /// The resolved configuration.
+    pub(crate) configuration: String,
+}
+
+impl Card {
+    /// What the configuration's section says comes before what was found out.
+    pub(crate) fn with_section(mut self, section: &CardSection) -> Self {
+        self.license = section.license.clone().or(self.license);
+        self.language.clone_from(&section.language);
+        self.tags.extend(section.tags.iter().cloned());
+        self
+    }
+
+    /// The file.
+    pub(crate) fn to_markdown(&self) -> String {
+        let mut text = self.front_matter();
+        let kind = if self.is_adapter { "LoRA adapter for" } else { "fine-tuned version of" };
+        let base = match &self.base_id {
+            Some(id) => format!("[{id}](https://huggingface.co/{id})"),
+            None => format!("`{}`", self.base),
+        };
+        let _ = writeln!(text, "# {}\n", self.name);
+        let _ = writeln!(
+            text,
+            "This is a {kind} {base}, trained with llm-foundry {}.",
+            env!("CARGO_PKG_VERSION")
+        );
+        self.use_section(&mut text);
+        for (title, lines) in
+            [("Training data", &self.data), ("Training", &self.training), ("Results", &self.results)]
+        {
+            if lines.is_empty() {
+                continue;
+            }
+            let _ = writeln!(text, "\n## {title}\n\n| | |\n|---|---|");
+            for (name, value) in lines {
+                let _ = writeln!(text, "| {} | {} |", cell(name), cell(value));
+            }
+        }
+        let fence = fence(&self.command);
+        let _ = writeln!(text, "\n## Command\n\n{fence}console\n$ {}\n{fence}", self.command);
+        let fence = self::fence(&self.configuration);
+        let _ = writeln!(
+            text,
+            "\n<details><summary>Configuration, with every default</summary>\n\n{fence}yaml\n{}\n{fence}\n\n</details>",
+            self.configuration.trim_end()
+        );
+        let _ = writeln!(text, "\n## Licence\n\n{}", self.licence_line());
+        let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+        let _ = writeln!(text, "\n## Versions\n\nllm-foundry {version}, {os} {arch}");
+        text
+    }
+
+    fn front_matter(&self) -> String {
+        let mut text = String::from("---\n");
+        if let Some(id) = &self.base_id {
+            let _ = writeln!(text, "base_model: {}", yaml_scalar(id));
+        }
+        let library = if self.is_adapter { "peft" } else { "transformers" };
+        let _ = writeln!(text, "library_name: {library}");
+        let _ = writeln!(text, "model_name: {}", yaml_scalar(&self.name));
+        let _ = writeln!(text, "pipeline_tag: text-generation");
+        if let Some(license) = &self.license {
+            let _ = writeln!(text, "license: {}", yaml_scalar(license));
+        }
+        let mut tags: Vec<String> = Vec::new();
+        if let Some(id) = &self.base_id {
+            let relation = if self.is_adapter { "adapter" } else { "finetune" };
+            tags.push(format!("base_model:{relation}:{id}"));
+        }
+        tags.push("llm-foundry".into());
+        if self.is_adapter {
+            tags.push("lora".into());
+        }
+        tags.extend(self.tags.iter().filter(|tag| *tag != "llm-foundry" && *tag != "lora").cloned());
+        for (key, values) in [("language", &self.language), ("datasets", &self.datasets), ("tags", &tags)] {
+            if !values.is_empty() {
+                let _ = writeln!(text, "{key}:");
+            }
+            for value in values {
+                let _ = writeln!(text, "- {}", yaml_scalar(value));
+            }
+        }
+        text.push_str("---\n\n");
+        text
+    }
+
+    fn use_section(&self, text: &mut String) {
+        let base = self.base_id.as_ref().unwrap_or(&self.base);
+        let chat = match self.is_adapter {
+            true => format!("llm-foundry chat {base} --adapter DIRECTORY_OF_THIS_FILE"),
+            false => "llm-foundry chat DIRECTORY_OF_THIS_FILE".to_owned(),
+        };
+        let _ = writeln!(text, "\n## Use\n\n```console\n$ {chat}\n```");
+        let other =
+            if self.is_adapter { "PEFT and vLLM load the adapter" } else { "transformers and vLLM load it" };
+        let _ = writeln!(text, "\n{other} from this directory.");
+    }
+
+    fn licence_line(&self) -> String {
+        match &self.license {
+            Some(license) => {
+                format!("{license} (check that the base model's and the data's licences allow it)")
+            }
+            None => {
+                "Not stated (`card.license` in the configuration); the base model's licence applies to it."
+                    .into()
+            }
+        }
+    }
+}
+
+/// Text of a table: a line, and no cell of its own.
+fn cell(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+/// A code fence longer than any run of back-ticks in `text`.
+fn fence(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}
+
+/// The licence that a model card's front matter names.
+pub(crate) fn license_in(card: &str) -> Option<String> {
+    let matter = card.trim_start_matches('\u{feff}').strip_prefix("---")?;
+    let matter = &matter[..matter.find("\n---")?];
+    let value = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
+    let value = value.trim().trim_matches(['"', '\'']).trim();
+    let is_name =
+        !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+ ".contains(c));
+    is_name.then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card() -> Card {
+        Card {
+            name: "my-run".into(),
+            base: "org/model".into(),
+            base_id: Some("org/model".into()),
+            is_adapter: true,
+            license: Some("apache-2.0".into()),
+            datasets: vec!["org/data".into()],
+            data: vec![("files".into(), "a|b.jsonl".into())],
+            training: vec![("learning rate".into(), "2e-4".into())],
+            results: vec![("loss".into(), "1.5".into())],
+            command: "llm-foundry train x.yaml".into(),
+            configuration: "# ``` inside\nmodel:\n  name_or_path: org/model\n".into(),
+            ..Card::default()
+        }
+    }
+
+    #[test]
+    fn the_front_matter_is_what_the_hub_reads() {
+        let section =
+            CardSection { language: vec!["no".into()], tags: vec!["a: b".into()], ..CardSection::default() };
+        let text = card().with_section(&section).to_markdown();
+        let matter =
+            text.strip_prefix("---\n").and_then(|t| t.split_once("\n---\n")).expect("front matter").0;
+        let expected = "base_model: org/model\nlibrary_name: peft\nmodel_name: my-run\npipeline_tag: text-generation\n\
+            license: apache-2.0\nlanguage:\n- \"no\"\ndatasets:\n- org/data\ntags:\n- \"base_model:adapter:org/model\"\n\
+            - llm-foundry\n- lora\n- \"a: b\"";
+        assert_eq!(matter, expected, "`no` without quotes would be false");
+        assert_eq!(license_in(&text).as_deref(), Some("apache-2.0"));
+    }
+
+    #[test]
+    fn what_the_text_contains_stays_text() {
+        let text = card().to_markdown();
+        assert!(text.contains("| files | a\\|b.jsonl |"), "{text}");
+        assert!(
+            text.contains("````yaml\n# ``` inside"),
+            "a fence that the configuration cannot close:\n{text}"
+        );
+        assert!(text.contains("$ llm-foundry chat org/model --adapter"), "{text}");
+    }
+
+    #[test]
+    fn a_local_base_is_no_hub_id() {
+        let local =
+            Card { base: "/home/me/model".into(), base_id: None, license: None, is_adapter: false, ..card() };
+        let text = local.to_markdown();
+        assert!(!text.contains("base_model") && !text.contains("license:"), "{text}");
+        assert!(
+            text.contains("fine-tuned version of `/home/me/model`") && text.contains("Not stated"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn licences_are_found_in_cards_only() {
+        assert_eq!(license_in("---\ntags: [a]\nlicense: \"mit\"\n---\n# x").as_deref(), Some("mit"));
+        for other in [
+            "",
+            "license: mit",
+            "---\nx: y\n---\nlicense: mit",
+            "---\nlicense: [a]\n---\n",
+            "---\nlicense: mit",
+        ] {
+            assert_eq!(license_in(other), None, "{other:?}");
+        }
+    }
+}
