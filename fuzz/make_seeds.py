@@ -102,9 +102,9 @@ def configs():
     write("adapter_config", "lora", json.dumps(lora))
     write("adapter_config", "regex", json.dumps({**lora, "target_modules": ".*\\.(q|v)_proj", "r": 0, "lora_alpha": 1e300, "rank_pattern": {"(a+)+$": 4}}))
     write("adapter_config", "wrong", '{"peft_type": "LORA", "r": -1, "target_modules": {"a": [1]}}')
-    write("manifest", "empty_list", '{"format": 1, "files": {}}')
-    write("manifest", "outside", '{"format": 1, "step": 3, "files": {"../../x": {"bytes": 18446744073709551615, "sha256": ""}, "/y": {}}}')
-    write("manifest", "self", '{"format": 1, "files": {"manifest.json": {"bytes": 1, "sha256": "00"}, ".": {"bytes": 0, "sha256": ""}}}')
+    write("manifest", "empty_list", '{"format": 2, "step": 3, "files": {}}')
+    write("manifest", "outside", '{"format": 2, "step": 3, "files": {"../../x": {"bytes": 18446744073709551615, "sha256": ""}, "/y": {"bytes": 0, "sha256": ""}}}')
+    write("manifest", "self", '{"format": 2, "step": 3, "files": {"manifest.json": {"bytes": 1, "sha256": "00"}, ".": {"bytes": 0, "sha256": ""}}}')
 
 
 for make in (rows, templates, tensors, gguf, configs):

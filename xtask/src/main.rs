@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod crash;
 mod golden;
 mod peer;
 mod quickstart;
@@ -20,6 +21,8 @@ cargo xtask <chore>
                --offline-fallback   pre-train a small model from random weights instead
   test         everything that must pass before a commit (CI runs exactly this)
   tidy         the rules of the house that a machine can check
+  crash        kill training runs at every named and at 200 random moments, and fill their disk
+               [KILLS]   so many random kills instead
   bench        matmul rate of this machine's kernels, one line per shape
                --peer PYTHON --model DIR --data FILE   TRL and llm-foundry by turns: the table of ratios
   golden       list the scripts that compute golden numbers with the Python peers
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "quickstart" => quickstart::run(rest),
         "test" => test::run(rest),
         "tidy" => tidy::run(rest),
+        "crash" => crash::run(rest),
         "bench" => bench::run(rest),
         "golden" => golden::run(rest),
         "" | "help" | "--help" | "-h" => {

@@ -78,13 +78,14 @@ impl Progress {
         self.learning_rate = plan.learning_rate;
         self.grad_norm = taken.grad_norm;
         self.loss_sum += taken.loss;
-        self.tokens += taken.tokens;
+        // Counts saturate: those of a checkpoint may come from a stranger.
+        self.tokens = self.tokens.saturating_add(taken.tokens);
         self.seconds += seconds;
-        self.window.steps += 1;
+        self.window.steps = self.window.steps.saturating_add(1);
         self.window.loss += taken.loss;
         self.window.entropy += taken.sums.entropy;
-        self.window.correct += taken.sums.correct;
-        self.window.labelled += taken.sums.count;
+        self.window.correct = self.window.correct.saturating_add(taken.sums.correct);
+        self.window.labelled = self.window.labelled.saturating_add(taken.sums.count);
         self.window.data_seconds += taken.data_seconds;
         StepReport {
             step: self.step,

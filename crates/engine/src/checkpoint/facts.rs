@@ -93,7 +93,8 @@ fn compare(state: &TrainerState, now: &Successor<'_>) -> (Vec<Difference>, Vec<D
             map.insert("micro-batches of an epoch".into(), timetable.batches_per_epoch.into());
         }
         if !same_ranks {
-            let windows = args.gradient_accumulation_steps * world_size;
+            // Saturating: a state may come from a stranger.
+            let windows = args.gradient_accumulation_steps.saturating_mul(world_size);
             map.insert("gradient_accumulation_steps times ranks".into(), windows.into());
         }
         if !same_ranks && now.epoch_is_known {

@@ -57,9 +57,24 @@ pub(crate) fn record(path: &Path) -> io::Result<FileRecord> {
     Ok(FileRecord { bytes, sha256 })
 }
 
+/// The longest manifest and the longest state that are read: far above what this program writes, far below what would
+/// hurt.
+const MANIFEST_LIMIT: u64 = 64 << 20;
+pub(super) const STATE_LIMIT: u64 = 1 << 30;
+
+/// Reads a file that must not be longer than `limit`: whose it is is not known.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// Reads the manifest of the checkpoint in `dir` and compares every file with it: first all sizes, then all contents.
 pub fn verify(dir: &Path) -> Result<Manifest, Damage> {
-    let text = match std::fs::read(dir.join(MANIFEST)) {
+    let text = match read_bounded(&dir.join(MANIFEST), MANIFEST_LIMIT) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Damage::NoManifest),
         Err(error) => return Err(unreadable(MANIFEST, &error)),
@@ -98,4 +113,19 @@ pub fn verify(dir: &Path) -> Result<Manifest, Damage> {
 
 fn unreadable(file: &str, reason: &dyn std::fmt::Display) -> Damage {
     Damage::Unreadable { file: file.into(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_beyond_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
+        let error = read_bounded(&path, 4).unwrap_err().to_string();
+        assert!(error.contains("longer than 4 bytes"), "{error}");
+    }
 }

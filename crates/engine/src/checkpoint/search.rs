@@ -1,5 +1,6 @@
 //! Finding checkpoints: the latest one that is sound, and what is wrong with those that are not.
 
+use super::manifest::{STATE_LIMIT, read_bounded};
 use super::{CheckpointError, Damage, STATE, TrainerState, verify};
 use std::fs;
 use std::io;
@@ -96,7 +97,7 @@ fn inspect(path: &Path) -> Result<Checkpoint, Damage> {
         false => Err(Damage::Missing { file: file.into() }),
     };
     listed(STATE)?;
-    let text = fs::read(path.join(STATE)).map_err(|error| unreadable(error.to_string()))?;
+    let text = read_bounded(&path.join(STATE), STATE_LIMIT).map_err(|error| unreadable(error.to_string()))?;
     let state: TrainerState = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
     if state.step != manifest.step {
         return Err(unreadable(format!("it is of step {}, the manifest of {}", state.step, manifest.step)));

@@ -259,6 +259,52 @@ fn flipped_bits_of_the_manifest_are_found_or_harmless() {
     assert!(harmless < bytes.len() / 4, "{harmless} of {} bits", 2 * bytes.len());
 }
 
+/// Puts `state` into the checkpoint and makes the manifest agree with it.
+fn forge_state(checkpoint: &Path, state: &[u8]) {
+    use sha2::Digest as _;
+    fs::write(checkpoint.join("trainer_state.json"), state).unwrap();
+    let file = checkpoint.join("manifest.json");
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let record = manifest.files.get_mut("trainer_state.json").unwrap();
+    record.bytes = state.len() as u64;
+    record.sha256 = sha2::Sha256::digest(state).iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(&file, serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+#[test]
+fn a_forged_state_is_damage_and_never_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    two_checkpoints(dir.path());
+    let checkpoint = dir.path().join("checkpoint-4");
+    let text = fs::read_to_string(checkpoint.join("trainer_state.json")).unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    forge_state(&checkpoint, text.as_bytes());
+    assert_eq!(open(&checkpoint).unwrap().state.step, 4, "the forger works");
+    let hostile = [Value::Null, (-1).into(), 1e308.into(), "x".into(), Value::Array(vec![]), u64::MAX.into()];
+    let mut refused = 0;
+    for key in state.as_object().unwrap().keys() {
+        for value in &hostile {
+            let mut forged = state.clone();
+            forged[key] = value.clone();
+            forge_state(&checkpoint, forged.to_string().as_bytes());
+            match open(&checkpoint) {
+                Err(CheckpointError::Damaged { .. }) => refused += 1,
+                Err(other) => panic!("{key}: {value}: {other}"),
+                // Whatever is of the right type: going on from it fails or not, but in words.
+                Ok(forged) => {
+                    let args = TrainingArgs { save_steps: StepCount::steps(2), ..args(4, 3, 1) };
+                    let _ = Setup { resume: Some(&forged), ..Setup::new(args) }.run();
+                }
+            }
+        }
+    }
+    assert!(refused > 60, "{refused}");
+    for text in ["", "{", "[]", "{}", "\u{0}", &"[".repeat(100_000)] {
+        forge_state(&checkpoint, text.as_bytes());
+        assert!(matches!(open(&checkpoint), Err(CheckpointError::Damaged { .. })), "{:.20}", text);
+    }
+}
+
 #[test]
 fn a_manifest_does_not_lead_out_of_its_directory() {
     let dir = tempfile::tempdir().unwrap();

@@ -249,6 +249,7 @@ fn filled_in(resolved: &Resolved, machine: Machine, args: &TrainingArgs) -> Vec<
         "training.threads" => Some(machine.threads.to_string()),
         "training.data_seed" => Some(args.data_seed().to_string()),
         "training.eval_strategy" => Some(format!("{:?}", args.eval_strategy).to_lowercase()),
+        "training.greater_is_better" => Some(args.comparison().greater_is_better.to_string()),
         "data.eval_packing" => Some(config.data.packing.to_string()),
         "model.dtype" => Some(machine::dtype_name(machine.compute(config.model.dtype)).to_owned()),
         _ => None,

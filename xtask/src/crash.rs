@@ -1,0 +1,18 @@
+//! `cargo xtask crash`: the crash tests at full length. The ordinary test run has the same tests with fewer kills.
+
+use crate::shell;
+use anyhow::{Context, Result, ensure};
+
+/// Random kills, unless a number is given.
+const KILLS: u32 = 200;
+
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    ensure!(args.len() <= 1, "`cargo xtask crash` takes at most one argument, the number of random kills");
+    let kills: u32 = match args.first() {
+        Some(text) => text.parse().with_context(|| format!("`{text}` is no number of kills"))?,
+        None => KILLS,
+    };
+    // One process and its output shown: the figures at the end are what one wants to see.
+    let arguments = ["test", "--package", "llm-foundry", "--test", "cli", "crashes::", "--", "--nocapture"];
+    shell::run(shell::cargo(&arguments).env("FOUNDRY_KILLS", kills.to_string()))
+}
