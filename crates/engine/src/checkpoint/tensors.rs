@@ -34,7 +34,11 @@ pub(crate) fn write(
     let parameters = model.parameters();
     let values = parameters.iter().map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), &p.value));
     let named = |kind: &str, index: usize| format!("{kind}.{}", parameters[index].name);
-    let state = optimizer.map(Optimizer::state).unwrap_or_default().into_iter().map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
+    let state = optimizer
+        .map(Optimizer::state)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
     let tensors: Vec<(String, Vec<usize>, &Buffer)> = values.chain(state).collect();
     let entries: Vec<Entry> =
         tensors.iter().map(|(name, shape, buffer)| Entry::new(name.clone(), stored(buffer), shape)).collect();

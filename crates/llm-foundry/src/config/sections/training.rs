@@ -4,9 +4,7 @@ use crate::config::memory::{GradientCheckpointing, MemoryBudget};
 use crate::config::optim_args;
 use crate::config::values::TimeSpan;
 use foundry_engine::schedule::SchedulerType;
-use foundry_engine::{
-    EvalMetric, IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs,
-};
+use foundry_engine::{EvalMetric, IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
