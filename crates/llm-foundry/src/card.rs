@@ -210,11 +210,11 @@ mod tests {
     #[test]
     fn a_local_base_is_no_hub_id() {
         let local =
-            Card { base: "/home/me/model".into(), base_id: None, license: None, is_adapter: false, ..card() };
+            Card { base: "/models/own".into(), base_id: None, license: None, is_adapter: false, ..card() };
         let text = local.to_markdown();
         assert!(!text.contains("base_model") && !text.contains("license:"), "{text}");
         assert!(
-            text.contains("fine-tuned version of `/home/me/model`") && text.contains("Not stated"),
+            text.contains("fine-tuned version of `/models/own`") && text.contains("Not stated"),
             "{text}"
         );
     }

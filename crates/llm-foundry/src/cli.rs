@@ -60,8 +60,8 @@ pub(crate) struct ConfigArgs {
     /// The configuration file (YAML)
     #[arg(value_name = "CONFIG")]
     pub(crate) config: PathBuf,
-    /// Values that come before the file's: section.key=value, for example training.learning_rate=1e-4. Also `+key=value`
-    /// (add), `++key=value` (add or change), `~key` (take away)
+    /// Values that come before the file's: section.key=value, for example training.learning_rate=1e-4. Also
+    /// `+key=value` (add), `++key=value` (add or change), `~key` (take away)
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Print the whole configuration, each value with the place that it comes from, and do nothing

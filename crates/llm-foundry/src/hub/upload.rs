@@ -1,7 +1,9 @@
-//! Uploads to the hub: the calls that `huggingface_hub` 1.x makes for `upload_folder` (the crate `hf-hub` only downloads).
+//! Uploads to the hub: the calls that `huggingface_hub` 1.x makes for `upload_folder` (the crate `hf-hub` only
+//! downloads).
 //!
 //! 1. `POST /api/repos/create` (409: it is there); for a branch `POST /api/models/REPO/branch/NAME`.
-//! 2. `POST /api/models/REPO/preupload/REVISION` says for each file whether it belongs into git or into large-file storage.
+//! 2. `POST /api/models/REPO/preupload/REVISION` says for each file whether it belongs into git or into
+//!    large-file storage.
 //! 3. `POST /REPO.git/info/lfs/objects/batch` says where large files go; they are `PUT` there, whole or in parts.
 //! 4. `POST /api/models/REPO/commit/REVISION` makes one commit of all files: nothing is visible before it.
 

@@ -26,8 +26,8 @@ pub(crate) struct TrainingSection {
     /// Peak learning rate. Default 2e-4 with `lora`, 2e-5 without (TRL: 2e-5 for both; ten times that is the common
     /// practice for adapters).
     pub(crate) learning_rate: Option<f64>,
-    /// Learning rate of the adapters' B matrices as a multiple of `learning_rate` (LoRA+; common: 16). Default: the same
-    /// for all. PEFT: `loraplus_lr_ratio`.
+    /// Learning rate of the adapters' B matrices as a multiple of `learning_rate` (LoRA+; common: 16).
+    /// Default: the same for all. PEFT: `loraplus_lr_ratio`.
     pub(crate) loraplus_lr_ratio: Option<f64>,
     /// Peak learning rate of embedding and head where they are trained. Default: `learning_rate`. Unsloth:
     /// `embedding_learning_rate`.
@@ -41,7 +41,8 @@ pub(crate) struct TrainingSection {
     #[schemars(with = "f64")]
     pub(crate) warmup_steps: StepCount,
     /// Optimiser. `adamw_torch_fused` (default; also `adamw_torch`): 8 bytes of state a trained number.
-    /// `adamw_bnb_8bit` (also `adamw_8bit`): 2 bytes, as bitsandbytes. `lion_32bit` (also `lion`): 4 bytes. `adafactor`: a
+    /// `adamw_bnb_8bit` (also `adamw_8bit`): 2 bytes, as bitsandbytes. `lion_32bit` (also `lion`): 4 bytes.
+    /// `adafactor`: a
     /// few bytes a row and column. `sgd`: none, 4 bytes with momentum. The `paged_` names of bitsandbytes mean the same
     /// here: there is no other memory to page to.
     pub(crate) optim: OptimKind,
