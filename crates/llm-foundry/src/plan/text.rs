@@ -4,7 +4,7 @@ use super::Plan;
 use crate::console::{bytes, thousands};
 use crate::machine::dtype_name;
 use foundry_kernels::MemoryClass;
-use foundry_models::{Checkpointing, TargetModules, Tuning};
+use foundry_models::{Checkpointing, InitLora, TargetModules, Tuning};
 use std::fmt::Write;
 
 /// What a class of memory is called.
@@ -88,7 +88,12 @@ impl Plan {
                     .adapter
                     .as_ref()
                     .map_or_else(String::new, |d| format!(", from {}", d.display()));
-                format!("LoRA r={} alpha={} on {targets}, {trained}{from}", spec.r, spec.lora_alpha)
+                let kind = if spec.use_dora { "DoRA" } else { "LoRA" };
+                let init = match spec.init_lora_weights {
+                    InitLora::Default => String::new(),
+                    named => format!(" ({named})"),
+                };
+                format!("{kind}{init} r={} alpha={} on {targets}, {trained}{from}", spec.r, spec.lora_alpha)
             }
             Tuning::Full => format!("full, {trained}"),
             Tuning::Frozen | Tuning::Adapted(_) => "none".into(),

@@ -146,7 +146,10 @@ fn modules(sources: &[Source]) -> BTreeSet<String> {
 fn rank(sources: &[Source], options: &CombineOptions) -> Result<usize, ModelError> {
     let ranks: Vec<usize> = sources
         .iter()
-        .map(|source| source.spec.rank_pattern.values().copied().fold(source.spec.r, usize::max))
+        .map(|source| {
+            let factors = source.tensors.tensors().iter().filter(|tensor| tensor.name.ends_with(A));
+            factors.filter_map(|tensor| tensor.shape.first().copied()).max().unwrap_or(source.spec.r)
+        })
         .collect();
     let largest = ranks.iter().copied().max().unwrap_or(1);
     let total = match options.method {
@@ -192,6 +195,10 @@ fn factors(sources: &[Source], module: &str) -> Result<([usize; 2], Vec<Factors>
             let what = format!("`{name}` has factors of shapes {:?} and {:?}", found_a.shape, found_b.shape);
             return Err(error(&source.dir, what, "only matrices can be combined"));
         };
+        if outputs == 0 || inputs == 0 {
+            let what = format!("`{name}` has factors without numbers");
+            return Err(error(&source.dir, what, "save the adapter again with PEFT"));
+        }
         if ra != r || rb != r || *shape.get_or_insert([outputs, inputs]) != [outputs, inputs] {
             let what = format!(
                 "`{name}` has factors of shapes {:?} and {:?}, which fit neither adapter_config.json nor the other \
