@@ -15,6 +15,7 @@ use std::sync::Mutex;
 /// What both passes read.
 pub(super) struct Inputs<'a, T> {
     pub(super) op: Attention,
+    pub(super) isa: Isa,
     /// Row stride of `lse_nt`.
     pub(super) rows: usize,
     pub(super) q: &'a [T],

@@ -105,7 +105,15 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
             let queries = first..seeing.end.min(first + most_queries);
             load_queries::<T, F, MR>(inputs, saved, tile, task.kv_head, queries.clone(), &mut rows);
             let at = (tile.span.q_start + first - task.first) * group * stride;
-            query_tile::<F, MR, NV>(&inputs.op, tile, queries, &mut keys, &mut rows, &mut task.dq[at..]);
+            query_tile::<F, MR, NV>(
+                inputs.isa,
+                &inputs.op,
+                tile,
+                queries,
+                &mut keys,
+                &mut rows,
+                &mut task.dq[at..],
+            );
         }
         store(keys.dk, width, dk);
         store(keys.dv, width, dv);
@@ -162,6 +170,7 @@ fn load_queries<T: Operand, F: MulAdd, const MR: usize>(
 /// One query tile meets one key tile: the five products.
 #[inline(always)]
 fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
+    isa: Isa,
     op: &Attention,
     tile: &KeyTile,
     queries: Range<usize>,
@@ -179,8 +188,8 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
         let n = used.next_multiple_of(LANES);
         let (p, ds) = (&mut rows.p[row * KEYS..], &mut rows.ds[row * KEYS..]);
         let (q, dout) = (&rows.q[row * stride..], &rows.dout[row * stride..]);
-        product::<F, MR, NV, false>(Left::Rows(q, stride), width, keys.k_columns, KEYS, n, p, KEYS);
-        product::<F, MR, NV, false>(Left::Rows(dout, stride), width, keys.v_columns, KEYS, n, ds, KEYS);
+        product::<F, MR, NV, false>(isa, Left::Rows(q, stride), width, keys.k_columns, KEYS, n, p, KEYS);
+        product::<F, MR, NV, false>(isa, Left::Rows(dout, stride), width, keys.v_columns, KEYS, n, ds, KEYS);
         for i in 0..MR {
             let (first, end) = visible(op, tile, query(row + i));
             let seen = first.saturating_sub(tile.first).min(n)..end.saturating_sub(tile.first).min(used);
@@ -188,12 +197,13 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
             score_row::<F>(op.softcap, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
         }
         let dq = &mut dq[row * stride..];
-        product::<F, MR, NV, true>(Left::Rows(ds, KEYS), used, keys.k, stride, stride, dq, stride);
+        product::<F, MR, NV, true>(isa, Left::Rows(ds, KEYS), used, keys.k, stride, stride, dq, stride);
     }
     let k = count.next_multiple_of(MR);
     for key in (0..tile.len).step_by(MR) {
         let (dv, dk) = (&mut keys.dv[key * stride..], &mut keys.dk[key * stride..]);
         product::<F, MR, NV, true>(
+            isa,
             Left::Columns(&rows.p[key..], KEYS),
             k,
             rows.dout,
@@ -203,6 +213,7 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
             stride,
         );
         product::<F, MR, NV, true>(
+            isa,
             Left::Columns(&rows.ds[key..], KEYS),
             k,
             rows.q,

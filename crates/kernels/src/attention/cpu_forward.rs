@@ -4,11 +4,11 @@
 use super::cpu::Inputs;
 use super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS};
 use super::cpu_tile::{Left, product, widen_columns, widen_rows};
-use crate::Attention;
 use crate::lanes::{LANES, MulAdd, max_lanes, sum_lanes};
 use crate::math;
 use crate::operand::Operand;
 use crate::simd::matrix::BlockMut;
+use crate::{Attention, Isa};
 
 pub(super) struct QueryTask<'a, T> {
     pub(super) tile: QueryTile,
@@ -70,7 +70,7 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
     for start in (first..end).step_by(KEYS) {
         let len = KEYS.min(end - start);
         load_keys(inputs, task, start, len, &mut keys);
-        key_tile::<F, MR, NV>(&inputs.op, &task.tile, start, len, &mut rows, &keys, scores);
+        key_tile::<F, MR, NV>(inputs.isa, &inputs.op, &task.tile, start, len, &mut rows, &keys, scores);
     }
     store(inputs, task, &rows);
 }
@@ -112,6 +112,7 @@ fn load_keys<T: Operand>(
 /// All rows of the task meet one key tile.
 #[inline(always)]
 fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
+    isa: Isa,
     op: &Attention,
     tile: &QueryTile,
     start: usize,
@@ -132,6 +133,7 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
         let used = len.min(end - start);
         let n = used.next_multiple_of(LANES);
         product::<F, MR, NV, false>(
+            isa,
             Left::Rows(&rows.q[row * width..], width),
             width,
             keys.k,
@@ -148,7 +150,7 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
             softmax_row::<F>(op.softcap, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);
         }
         let out = &mut rows.out[row * stride..];
-        product::<F, MR, NV, true>(Left::Rows(scores, KEYS), used, keys.v, stride, stride, out, stride);
+        product::<F, MR, NV, true>(isa, Left::Rows(scores, KEYS), used, keys.v, stride, stride, out, stride);
     }
 }
 

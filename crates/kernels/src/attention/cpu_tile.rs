@@ -5,8 +5,12 @@
 //! standard library are not always inlined across the border of an instruction set.
 
 use super::cpu_cut::KEYS;
+use crate::Isa;
 use crate::lanes::{LANES, MulAdd};
 use crate::operand::Operand;
+use crate::simd::matrix::Matrix;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::tile_avx2;
 
 /// Where the left operand of a product lies.
 #[derive(Clone, Copy)]
@@ -17,9 +21,11 @@ pub(super) enum Left<'a> {
     Columns(&'a [f32], usize),
 }
 
-/// `C[MR, n] = A[MR, k] · B[k, n]`, or `+=` if `ADD`. `n` is a multiple of [`LANES`].
+/// `C[MR, n] = A[MR, k] · B[k, n]`, or `+=` if `ADD`. `n` is a multiple of [`LANES`]. With AVX2 the work is done by a
+/// kernel in intrinsics: what the compiler makes of the loops here keeps half of the sums in memory.
 #[inline(always)]
 pub(super) fn product<F: MulAdd, const MR: usize, const NV: usize, const ADD: bool>(
+    isa: Isa,
     a: Left<'_>,
     k: usize,
     b: &[f32],
@@ -28,6 +34,17 @@ pub(super) fn product<F: MulAdd, const MR: usize, const NV: usize, const ADD: bo
     c: &mut [f32],
     c_stride: usize,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx2(witness) = isa
+        && MR == tile_avx2::ROWS
+    {
+        let a = match a {
+            Left::Rows(a, stride) => (Matrix::new(a, stride), false),
+            Left::Columns(a, stride) => (Matrix::new(a, stride), true),
+        };
+        return tile_avx2::product::<ADD>(witness, a, k, Matrix::new(b, b_stride), n, c, c_stride);
+    }
+    let _ = isa;
     let mut j = 0;
     while j + NV * LANES <= n {
         block::<F, MR, NV, ADD>(a, k, &b[j..], b_stride, &mut c[j..], c_stride);

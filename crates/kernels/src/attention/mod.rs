@@ -79,7 +79,7 @@ pub(crate) fn forward(
     let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
     let lse = &mut lse.f32_mut()[..rows * op.heads];
     with_operand!(q.dtype(), T => {
-        let inputs = cpu::Inputs::<T> { op: *op, rows, q: &q.typed()[..query_len],
+        let inputs = cpu::Inputs::<T> { op: *op, isa, rows, q: &q.typed()[..query_len],
             k: &k.typed()[..key_len], v: &v.typed()[..key_len] };
         cpu::forward(pool, isa, &inputs, spans, &mut out.typed_mut()[..query_len], lse);
     });
@@ -104,7 +104,7 @@ pub(crate) fn backward(
     let (rows, keys) = extents(spans);
     let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
     with_operand!(q.dtype(), T => {
-        let inputs = cpu::Inputs::<T> { op: *op, rows, q: &q.typed()[..query_len],
+        let inputs = cpu::Inputs::<T> { op: *op, isa, rows, q: &q.typed()[..query_len],
             k: &k.typed()[..key_len], v: &v.typed()[..key_len] };
         let saved = cpu::Saved { out: &out.typed()[..query_len],
             lse: &lse.f32()[..rows * op.heads], dout: &dout.typed()[..query_len] };

@@ -137,9 +137,12 @@ impl<T: Operand> MicroKernel for F32Avx2<T> {
     }
 
     fn stage(self, a: Matrix<'_, T>, trans: bool, rows: usize, k: usize, dst: &mut [f32], stride: usize) {
+        if trans {
+            return pack_avx2::transpose_columns(self.0, a, rows, k, dst, stride);
+        }
         Isa::Avx2(self.0).vectorize(
             #[inline(always)]
-            || plain::stage(a, trans, rows, k, dst, stride),
+            || plain::stage(a, false, rows, k, dst, stride),
         );
     }
 

@@ -3,6 +3,7 @@
 use super::{ABSMAX_BLOCK, NF4_BLOCK, NF4_LEVELS, QuantizedMatrix, Stored, StoredAbsmax, dynamic_levels};
 use crate::Isa;
 use crate::operand::Operand;
+#[cfg(target_arch = "x86_64")]
 use crate::simd::nf4 as vector;
 
 /// A quantised matrix to be read.
@@ -104,29 +105,44 @@ pub(super) fn int8_weight(code: i8, absmax: f32) -> f32 {
     f32::from(code) * absmax * 7.874_015_718_698_502e-3
 }
 
+/// Blocks whose scales are worked out at a time.
+const MANY: usize = 16;
+
 #[inline]
 fn nf4<T: Operand>(isa: Isa, codes: &[u8], absmax: Scales<'_>, first: usize, out: &mut [T]) {
     let (mut at, mut rest) = (first, out);
     while !rest.is_empty() {
-        let len = (NF4_BLOCK - at % NF4_BLOCK).min(rest.len());
-        let part = rest.split_off_mut(..len).expect("not longer");
-        let scale = absmax.of(at / NF4_BLOCK);
-        let whole = match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(witness) if at.is_multiple_of(2) => {
-                vector::expand(witness, &codes[at / 2..], scale, part)
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(witness) if at.is_multiple_of(2) => {
-                vector::expand(witness.avx2(), &codes[at / 2..], scale, part)
-            }
-            _ => 0,
-        };
+        // Up to the end of a block, then whole blocks.
+        let into = at % NF4_BLOCK;
+        let most = if into == 0 { MANY * NF4_BLOCK } else { NF4_BLOCK - into };
+        let part = rest.split_off_mut(..most.min(rest.len())).expect("not longer");
+        let mut scales = [0.0; MANY];
+        let blocks = (into + part.len()).div_ceil(NF4_BLOCK);
+        for (b, scale) in scales[..blocks].iter_mut().enumerate() {
+            *scale = absmax.of(at / NF4_BLOCK + b);
+        }
+        let whole = if at.is_multiple_of(2) { by_eight(isa, &codes[at / 2..], &scales, part) } else { 0 };
         for (i, out) in part.iter_mut().enumerate().skip(whole) {
+            let scale = scales[(into + i) / NF4_BLOCK];
             *out = T::narrow(NF4_LEVELS[usize::from(nf4_code(codes, at + i))] * scale);
         }
-        at += len;
+        at += part.len();
     }
+}
+
+/// Writes as many whole groups of eight as the instruction set can; returns how many numbers that were. `out` does not
+/// cross into another block, or starts with one.
+#[inline]
+fn by_eight<T: Operand>(isa: Isa, codes: &[u8], scales: &[f32], out: &mut [T]) -> usize {
+    let whole = out.len() / 8 * 8;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(witness) => vector::expand(witness, codes, scales, &mut out[..whole]),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(witness) => vector::expand(witness.avx2(), codes, scales, &mut out[..whole]),
+        _ => return 0,
+    }
+    whole
 }
 
 /// The code of weight `i`.

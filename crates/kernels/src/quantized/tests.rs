@@ -227,9 +227,11 @@ fn check_product(op: &Matmul, kind: Quantization, operands: Dtype, seed: u64) {
 fn products_of_several_blocks_of_k_and_of_few_rows() {
     for kind in KINDS {
         for operands in [Dtype::F32, Dtype::Bf16] {
-            check_product(&Matmul::nt(20, 70, 9000), kind, operands, 1);
-            check_product(&Matmul::nn(20, 70, 9001), kind, operands, 2);
-            (1..=9).for_each(|m| check_product(&Matmul::nt(m, 130, 576), kind, operands, 3));
+            check_product(&Matmul::nt(12, 40, 4300), kind, operands, 1);
+            check_product(&Matmul::nn(12, 40, 4301), kind, operands, 2);
+            for m in [1, 2, 3, 7, 8, 9] {
+                check_product(&Matmul::nt(m, 40, 576), kind, operands, 3);
+            }
         }
     }
 }

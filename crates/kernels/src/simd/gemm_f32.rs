@@ -97,3 +97,27 @@ unsafe fn sums_512<const R: usize, const V: usize>(
     let sums = acc;
     store::rows(out, &sums, epilogue);
 }
+
+/// `steps` rounds of 24 multiply-adds in registers, for benchmarks: floating-point operations done, and a number that
+/// depends on all of them.
+pub(super) fn register_only(_: Avx512, steps: usize) -> (f64, f32) {
+    // SAFETY: the witness proves the instructions.
+    let sum = unsafe { rounds(steps) };
+    ((24 * 32 * steps) as f64, sum)
+}
+
+/// # Safety
+/// AVX-512.
+#[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
+unsafe fn rounds(steps: usize) -> f32 {
+    let (a, b) = (_mm512_set1_ps(std::hint::black_box(1.0)), _mm512_set1_ps(std::hint::black_box(1e-9)));
+    let mut acc = [_mm512_setzero_ps(); 24];
+    for _ in 0..steps {
+        for sum in &mut acc {
+            *sum = _mm512_fmadd_ps(a, b, *sum);
+        }
+    }
+    // A copy: a reference to the accumulators themselves would keep them in memory during the loop.
+    let done = acc;
+    _mm512_reduce_add_ps(done.into_iter().fold(_mm512_setzero_ps(), |total, sum| _mm512_add_ps(total, sum)))
+}

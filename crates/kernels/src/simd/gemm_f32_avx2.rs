@@ -1,8 +1,8 @@
 //! AVX2 micro-kernel for f32: 6 × 16 sums, one fused multiply-add per sum and step.
 
-use super::Avx2;
 use super::gemm_f32::check;
 use super::matrix::{Epilogue, Matrix, Out};
+use super::{Avx2, store_avx2};
 use std::arch::x86_64::*;
 
 /// Most rows of a tile.
@@ -75,13 +75,36 @@ unsafe fn sums_256<const R: usize>(
     }
     // A copy: a reference to the accumulators themselves would keep them in memory during the loop.
     let done = acc;
-    for (i, row) in done.iter().enumerate() {
-        let mut sums = [0.0f32; COLS_256];
-        // SAFETY: `sums` has room for two vectors of 8.
-        unsafe {
-            _mm256_storeu_ps(sums.as_mut_ptr(), row[0]);
-            _mm256_storeu_ps(sums.as_mut_ptr().add(8), row[1]);
+    store_avx2::rows(out, &done, epilogue);
+}
+
+/// `steps` rounds of 12 multiply-adds in registers, for benchmarks: floating-point operations done, and a number that
+/// depends on all of them.
+pub(super) fn register_only(_: Avx2, steps: usize) -> (f64, f32) {
+    // SAFETY: the witness proves the instructions.
+    let sum = unsafe { rounds(steps) };
+    ((12 * 16 * steps) as f64, sum)
+}
+
+/// # Safety
+/// AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rounds(steps: usize) -> f32 {
+    let (a, b) = (_mm256_set1_ps(std::hint::black_box(1.0)), _mm256_set1_ps(std::hint::black_box(1e-9)));
+    let mut acc = [_mm256_setzero_ps(); 12];
+    for _ in 0..steps {
+        for sum in &mut acc {
+            *sum = _mm256_fmadd_ps(a, b, *sum);
         }
-        out.put(i, &sums, epilogue);
     }
+    // A copy: a reference to the accumulators themselves would keep them in memory during the loop.
+    let done = acc;
+    let mut lanes = [0.0f32; 8];
+    for sum in done {
+        let mut part = [0.0f32; 8];
+        // SAFETY: room for eight numbers.
+        unsafe { _mm256_storeu_ps(part.as_mut_ptr(), sum) };
+        lanes.iter_mut().zip(part).for_each(|(lane, x)| *lane += x);
+    }
+    lanes.iter().sum()
 }

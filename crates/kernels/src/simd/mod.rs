@@ -36,6 +36,10 @@ pub(crate) mod pack_avx2;
 pub mod peak;
 #[cfg(target_arch = "x86_64")]
 mod store;
+#[cfg(target_arch = "x86_64")]
+mod store_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tile_avx2;
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA), or that the former are emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

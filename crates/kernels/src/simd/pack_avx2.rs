@@ -16,9 +16,9 @@ pub(crate) fn pack_rows<T: Operand>(_: Avx2, b: Matrix<'_, T>, cols: usize, k: u
     let whole = k / 8 * 8;
     for first in [0, 8] {
         let present = cols.saturating_sub(first).min(8);
-        // SAFETY: the witness proves the instructions; rows `first..first + present` of `b` hold `whole` numbers, and
+        // SAFETY: the witness proves the instructions; `present` rows from `first` on hold `whole` numbers, and
         // `dst` has `whole` rows of COLS.
-        unsafe { transpose(b, first, present, whole, dst.as_mut_ptr().wrapping_add(first)) };
+        unsafe { transpose(b.at(first, 0), present, whole, dst.as_mut_ptr().wrapping_add(first), COLS) };
     }
     let (_, rest) = dst[..k * COLS].split_at_mut(whole * COLS);
     for (p, to) in rest.chunks_exact_mut(COLS).enumerate() {
@@ -28,16 +28,52 @@ pub(crate) fn pack_rows<T: Operand>(_: Avx2, b: Matrix<'_, T>, cols: usize, k: u
     }
 }
 
+/// `dst[i][p] = a[p][i]` in f32 for `rows` columns and `k` rows of `a`; rows of `dst` are `stride` apart, a multiple of 8 and
+/// at least `k`: what lies between `k` and the next multiple of 8 becomes zero.
+pub(crate) fn transpose_columns<T: Operand>(
+    _: Avx2,
+    a: Matrix<'_, T>,
+    rows: usize,
+    k: usize,
+    dst: &mut [f32],
+    stride: usize,
+) {
+    a.expect("A", k, rows);
+    assert!(
+        stride.is_multiple_of(8) && k <= stride && dst.len() >= rows * stride,
+        "no room for {rows} rows of {k}"
+    );
+    // Sixteen rows of `dst` at a time: their lines stay in the first-level cache, and whole lines of `a` are read.
+    for i in (0..rows).step_by(16) {
+        let count = (rows - i).min(16);
+        let whole = count / 8 * 8;
+        for p in (0..k).step_by(8) {
+            let present = (k - p).min(8);
+            // SAFETY: the witness proves the instructions; `present` rows of `a` from `p` on hold `whole` numbers from `i`
+            // on, and `whole` rows of `dst` have room for eight numbers from `p` on, a multiple of 8 below `stride`.
+            unsafe {
+                let to = dst.as_mut_ptr().add(i * stride + p);
+                transpose(a.at(p, i), present, whole, to, stride);
+            }
+        }
+        for row in i + whole..i + count {
+            for (p, to) in dst[row * stride..][..k].iter_mut().enumerate() {
+                *to = a.data[p * a.stride + row].widen();
+            }
+        }
+    }
+}
+
 /// # Safety
-/// AVX2; rows `first..first + present` of `b` hold `k` numbers, a multiple of 8; `dst` points to `k` rows of 8 elements,
-/// COLS apart.
+/// AVX2; `present ≤ 8` rows of `b` hold `k` numbers, a multiple of 8; `dst` points to `k` rows of 8 elements, `stride`
+/// apart.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn transpose<T: Operand>(b: Matrix<'_, T>, first: usize, present: usize, k: usize, dst: *mut f32) {
+unsafe fn transpose<T: Operand>(b: Matrix<'_, T>, present: usize, k: usize, dst: *mut f32, stride: usize) {
     for p in (0..k).step_by(8) {
         let mut r = [_mm256_setzero_ps(); 8];
         for (i, row) in r.iter_mut().enumerate().take(present) {
             // SAFETY: eight numbers from `p` on are inside the row.
-            *row = unsafe { eight(b.data.as_ptr().add((first + i) * b.stride + p)) };
+            *row = unsafe { eight(b.data.as_ptr().add(i * b.stride + p)) };
         }
         let mut t = [_mm256_setzero_ps(); 8];
         for i in 0..4 {
@@ -56,8 +92,8 @@ unsafe fn transpose<T: Operand>(b: Matrix<'_, T>, first: usize, present: usize, 
             let high = _mm256_permute2f128_ps::<0x31>(r[i], r[4 + i]);
             // SAFETY: rows `p + i` and `p + 4 + i` of the panel.
             unsafe {
-                _mm256_storeu_ps(dst.add((p + i) * COLS), low);
-                _mm256_storeu_ps(dst.add((p + 4 + i) * COLS), high);
+                _mm256_storeu_ps(dst.add((p + i) * stride), low);
+                _mm256_storeu_ps(dst.add((p + 4 + i) * stride), high);
             }
         }
     }
