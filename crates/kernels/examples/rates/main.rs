@@ -4,11 +4,11 @@
 //! ```text
 //! cargo xtask bench [--threads N] [--isa NAME] [--seconds S] [SPEC…]
 //! ```
-//! A spec is `layout:operands:result:MxNxK`, such as `nt:bf16:f32:2048x1536x576` (`C[M,N]`, sums of length `K`; operands
-//! `bf16-nf4`, `bf16-int8`, `f32-nf4`, … have a quantised second factor), or `attention:operands:NxKxHxT` (heads,
-//! key/value heads, head width, tokens). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed. The spec `-`
-//! reads specs from standard input, one a line, and answers each at once, so that a script can time another library in
-//! between.
+//! A spec is `layout:operands:result:MxNxK`, such as `nt:bf16:f32:2048x1536x576` (`C[M,N]`, sums of length `K`;
+//! operands `bf16-nf4`, `bf16-int8`, `f32-nf4`, … have a quantised second factor), or `attention:operands:NxKxHxT`
+//! (heads, key/value heads, head width, tokens). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed.
+//! The spec `-` reads specs from standard input, one a line, and answers each at once, so that a script can time
+//! another library in between.
 
 mod attention;
 mod matmul;

@@ -1,5 +1,6 @@
 //! The numbers that codes stand for.
 
+use crate::dynamic_map::DynamicMap;
 use std::sync::LazyLock;
 
 /// The sixteen levels of NF4: quantiles of a normal distribution, scaled to ±1 (QLoRA, appendix E; digits of
@@ -34,37 +35,10 @@ pub(super) const NF4_BORDERS: [f32; 15] = {
     borders
 };
 
-/// The 256 levels of the signed dynamic map (Dettmers 2016, "8-bit approximations for parallelism in deep learning"):
-/// for each decade from 10⁻⁶ to 1, twice as many levels as for the one below, and zero and one.
+/// The 256 levels of the signed dynamic map, which the scales of NF4 are quantised with: `nested_quant_map` of
+/// bitsandbytes' files.
 pub fn dynamic_levels() -> &'static [f32; 256] {
-    static LEVELS: LazyLock<[f32; 256]> = LazyLock::new(|| {
-        let mut levels = vec![0.0f32, 1.0];
-        for decade in 0..7 {
-            let scale = 10f64.powi(decade - 6);
-            let points = linspace((1 << decade) + 1);
-            for pair in points.windows(2) {
-                let middle = (pair[0] + pair[1]) / 2.0;
-                // Python multiplies its own float with a tensor of f32: the product is one of f32.
-                let level = scale as f32 * middle;
-                levels.extend([level, -level]);
-            }
-        }
-        levels.sort_by(f32::total_cmp);
-        levels.try_into().expect("2 + 2·(1 + 2 + … + 64) levels")
-    });
-    &LEVELS
-}
-
-/// `torch.linspace(0.1, 1, n)` in f32: from the start in the first half, from the end in the second, with one rounding
-/// (the product of two f32 is exact in f64).
-fn linspace(n: usize) -> Vec<f32> {
-    let (start, end) = (0.1f32, 1.0f32);
-    let step = f64::from((end - start) / (n - 1) as f32);
-    let point = |i: usize| match i < n / 2 {
-        true => step * i as f64 + f64::from(start),
-        false => f64::from(end) - step * (n - 1 - i) as f64,
-    };
-    (0..n).map(|i| point(i) as f32).collect()
+    &DynamicMap::signed().values
 }
 
 /// Positions of the table [`nearest_dynamic`] looks numbers up in.

@@ -88,7 +88,7 @@ pub(super) fn nf4_code(x: f32) -> u32 {
 fn nf4_block(block: &[f32; NF4_BLOCK], factor: f32, codes: &mut [u8]) {
     let mut wide = [0u32; NF4_BLOCK];
     for i in 0..NF4_BLOCK {
-        // Magnitudes of at most 1 within a rounding, beyond which there is no border: bitsandbytes' clamp changes nothing.
+        // Magnitudes of at most 1 within a rounding; there is no border beyond: bitsandbytes' clamp changes nothing.
         wide[i] = nf4_code(block[i] * factor);
     }
     for (code, pair) in codes.iter_mut().zip(wide.as_chunks::<2>().0) {

@@ -2,10 +2,10 @@
 //!
 //! With the feature the very same kernels, packings and masks compile to calls of these functions, so that machines
 //! without AVX-512 hold them against the reference, in `cargo xtask test`. That proves the logic: which elements are
-//! read, where they go, what masks and tails cut off, the order of the sums. It proves nothing about speed or registers,
-//! nor that `std::arch` maps a name to the instruction of Intel's manual; that needs the hardware. `VDPBF16PS` is as
-//! the manual has it: the pair's second product is added first, each addition is rounded to nearest even, and denormal
-//! numbers count as zero on both sides.
+//! read, where they go, what masks and tails cut off, the order of the sums. It proves nothing about speed or
+//! registers, nor that `std::arch` maps a name to the instruction of Intel's manual; that needs the hardware.
+//! `VDPBF16PS` is as the manual has it: the pair's second product is added first, each addition is rounded to nearest
+//! even, and denormal numbers count as zero on both sides.
 //!
 //! Pointers are read and written byte by byte under the mask, as the instructions do: a masked element is not touched.
 

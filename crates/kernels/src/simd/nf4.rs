@@ -6,8 +6,8 @@ use crate::operand::Operand;
 use crate::quantized::{NF4_BLOCK, NF4_LEVELS};
 use std::arch::x86_64::*;
 
-/// `out[i] = level(code i) · scale` for runs of [`NF4_BLOCK`], one scale each; `out` has whole groups of eight, and only the
-/// last run may be shorter.
+/// `out[i] = level(code i) · scale` for runs of [`NF4_BLOCK`], one scale each; `out` has whole groups of eight, and
+/// only the last run may be shorter.
 #[inline]
 pub(crate) fn expand<T: Operand>(_: Avx2, codes: &[u8], scales: &[f32], out: &mut [T]) {
     assert!(out.len().is_multiple_of(8) && out.len() <= scales.len() * NF4_BLOCK, "{} numbers", out.len());

@@ -28,8 +28,8 @@ pub(crate) fn pack_rows<T: Operand>(_: Avx2, b: Matrix<'_, T>, cols: usize, k: u
     }
 }
 
-/// `dst[i][p] = a[p][i]` in f32 for `rows` columns and `k` rows of `a`; rows of `dst` are `stride` apart, a multiple of 8 and
-/// at least `k`: what lies between `k` and the next multiple of 8 becomes zero.
+/// `dst[i][p] = a[p][i]` in f32 for `rows` columns and `k` rows of `a`; rows of `dst` are `stride` apart, a multiple
+/// of 8 and at least `k`: what lies between `k` and the next multiple of 8 becomes zero.
 pub(crate) fn transpose_columns<T: Operand>(
     _: Avx2,
     a: Matrix<'_, T>,
@@ -49,8 +49,8 @@ pub(crate) fn transpose_columns<T: Operand>(
         let whole = count / 8 * 8;
         for p in (0..k).step_by(8) {
             let present = (k - p).min(8);
-            // SAFETY: the witness proves the instructions; `present` rows of `a` from `p` on hold `whole` numbers from `i`
-            // on, and `whole` rows of `dst` have room for eight numbers from `p` on, a multiple of 8 below `stride`.
+            // SAFETY: the witness proves the instructions; `present` rows of `a` from `p` on hold `whole` numbers
+            // from `i` on, and `whole` rows of `dst` have room for eight from `p` on, a multiple of 8 below `stride`.
             unsafe {
                 let to = dst.as_mut_ptr().add(i * stride + p);
                 transpose(a.at(p, i), present, whole, to, stride);

@@ -37,8 +37,8 @@ pub(crate) fn product<const ADD: bool>(
 }
 
 /// # Safety
-/// AVX2 and FMA; element `(i, p)` of A is at `i·row + p·step` for `i < 6`, `p < k`; `b` points to `k` rows of 16 numbers and
-/// `c` to 6.
+/// AVX2 and FMA; element `(i, p)` of A is at `i·row + p·step` for `i < 6`, `p < k`; `b` points to `k` rows of 16
+/// numbers and `c` to 6.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn block<const ADD: bool>(
     a: *const f32,
@@ -63,7 +63,7 @@ unsafe fn block<const ADD: bool>(
         };
     }
     for _ in 0..k / 2 {
-        // SAFETY: two steps of `k`, inside both tiles by the caller's promise; the pointers may come to rest behind them.
+        // SAFETY: two steps of `k`, inside both tiles by the caller's promise; pointers may come to rest behind them.
         unsafe {
             step!(0);
             step!(1);
