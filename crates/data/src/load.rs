@@ -83,11 +83,24 @@ pub(crate) fn take_items(
     count: usize,
     bytes: usize,
 ) -> Result<Vec<Item>, DataError> {
+    if let Some(error) = pipeline.pending.take() {
+        return Err(error);
+    }
     let (mut items, mut size) = (Vec::new(), 0);
     while items.len() < count && size < bytes {
-        let Some(item) = pipeline.next(tally)? else { break };
-        size += item.row.size();
-        items.push(item);
+        match pipeline.next(tally) {
+            Ok(Some(item)) => {
+                size += item.row.size();
+                items.push(item);
+            }
+            Ok(None) => break,
+            // What is wrong with the rows before it comes first.
+            Err(error) if !items.is_empty() => {
+                pipeline.pending = Some(error);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(items)
 }

@@ -298,8 +298,8 @@ impl Maker<'_> {
 /// The first rows of a stream, and how much of the data they are.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Their report.
-    pub report: DataReport,
+    /// Them, and their report.
+    pub data: Dataset,
     /// Bytes of text in the raw rows of the sample.
     pub text_bytes: u64,
 }
@@ -315,11 +315,13 @@ pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataEr
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
     let mut maker = Maker { spec, sources: &sources, preparation, counter };
     let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
-    if maker.chunk(&mut pipeline)?.is_none() {
-        return Err(maker.nothing());
+    // A chunk may consist of rows without labels.
+    let mut rows = Vec::new();
+    while rows.is_empty() {
+        rows = maker.chunk(&mut pipeline)?.ok_or_else(|| maker.nothing())?;
     }
     let text_bytes = maker.preparation.text_bytes;
-    Ok(Sample { report: maker.counter.report, text_bytes })
+    Ok(Sample { data: Dataset { rows, report: maker.counter.report }, text_bytes })
 }
 
 /// The first [`HELD_OUT_LIMIT`] examples that the stream leaves out for evaluation. They are found in one pass without

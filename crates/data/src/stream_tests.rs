@@ -196,6 +196,6 @@ fn the_held_out_part_is_not_streamed() {
     assert!(training.iter().all(|batch| !eval.rows.contains(&batch.row)));
     assert_eq!(stream.next_batch().unwrap().numbers, [0], "nothing is lost");
     let sampled = sample(&spec, &tiny()).unwrap();
-    assert_eq!(sampled.report.examples, training.len());
+    assert_eq!(sampled.data.report.examples, training.len());
     assert!(pack(&[], 1, PackingStrategy::Bfd).is_empty() && sampled.text_bytes > 0);
 }

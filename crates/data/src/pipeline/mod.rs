@@ -79,6 +79,8 @@ impl Tally {
 pub(crate) struct Pipeline {
     mixer: Mixer,
     shuffle: Option<ShuffleBuffer>,
+    /// An error that stands behind rows which have not been looked at yet.
+    pub(crate) pending: Option<DataError>,
 }
 
 /// The place of a pipeline between two rows.
@@ -111,7 +113,7 @@ impl Pipeline {
         let probabilities: Option<Vec<f64>> = sources.iter().map(|source| source.probability).collect();
         let mixer = Mixer::new(streams.collect(), probabilities.as_deref(), spec.stopping_strategy, seed);
         let shuffle = (pass.shuffle_buffer > 0).then(|| ShuffleBuffer::new(pass.shuffle_buffer, seed));
-        Self { mixer, shuffle }
+        Self { mixer, shuffle, pending: None }
     }
 
     /// The next row; `None` at the end of the pass.

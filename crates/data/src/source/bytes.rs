@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use super::kind::Compression;
 use crate::error::DataError;
 
@@ -61,6 +63,26 @@ impl DataFile {
             Some(remote) => Ok(remote.size()),
             None => Ok(std::fs::metadata(&self.path).map_err(|e| Failed::new(&self.path, e))?.len()),
         }
+    }
+
+    /// What tells it from other files without reading all of it: its size, and SHA-256 of its first and last 64 KiB.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn fingerprint(&self) -> Result<Vec<u8>, DataError> {
+        const END: u64 = 1 << 16;
+        let failed = |e| DataError::from(Failed::new(&self.path, e));
+        let mut content = self.content()?;
+        let size = content.size();
+        let mut hash = Sha256::new();
+        hash.update(size.to_le_bytes());
+        for start in [0, size.saturating_sub(END)] {
+            let mut bytes = Vec::new();
+            content.seek(SeekFrom::Start(start)).map_err(failed)?;
+            content.by_ref().take(END).read_to_end(&mut bytes).map_err(failed)?;
+            hash.update(bytes);
+        }
+        Ok(hash.finalize().to_vec())
     }
 
     /// Its bytes, with any number of cursors over them.

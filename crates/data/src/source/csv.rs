@@ -1,6 +1,6 @@
 //! CSV and TSV: a header line, then records whose values are texts. Quoted values may hold delimiters and line breaks.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +24,8 @@ pub(super) struct CsvRows {
     header: StringRecord,
     /// Position at which `reader` was made.
     base: Position,
+    /// 1 where lines end with `\r\n`: the parser counts a line when it meets the `\n` in front of the next record.
+    lag: u64,
     taken: Arc<AtomicU64>,
     record: StringRecord,
 }
@@ -64,10 +66,20 @@ impl CsvRows {
         let mut stream = ByteStream::open(file, compression, 0)?;
         stream.skip_bom().map_err(|e| Failed::new(&path, e))?;
         let start = Position { offset: stream.offset(), line: 0, rows: 0 };
+        let head = stream.fill_buf().map_err(|e| Failed::new(&path, e))?;
+        let line_end = head.iter().position(|&b| b == b'\n').unwrap_or(0);
+        let lag = u64::from(line_end > 0 && head[line_end - 1] == b'\r');
         let (reader_at_start, taken) = reader(stream, delimiter);
         let header = StringRecord::new();
-        let mut rows =
-            Self { reader: reader_at_start, path, header, base: start, taken, record: StringRecord::new() };
+        let mut rows = Self {
+            reader: reader_at_start,
+            path,
+            header,
+            base: start,
+            lag,
+            taken,
+            record: StringRecord::new(),
+        };
         match rows.record() {
             Ok(true) => rows.header = rows.record.clone(),
             Ok(false) => {}
@@ -95,7 +107,8 @@ impl CsvRows {
     /// Reads the next record into `record`.
     fn record(&mut self) -> Result<bool, Unreadable> {
         self.taken.store(0, Ordering::Relaxed);
-        let line = self.base.line + self.reader.position().line();
+        let first = self.reader.position().byte() == 0 && self.base.offset == 0;
+        let line = self.base.line + self.reader.position().line() + if first { 0 } else { self.lag };
         let place = Place::new(&self.path, line);
         self.reader.read_record(&mut self.record).map_err(|error| self.unreadable(error, place))
     }
@@ -144,7 +157,7 @@ impl RowReader for CsvRows {
         if !self.record()? {
             return Ok(None);
         }
-        let line = self.record.position().map_or(at.line + 1, |p| self.base.line + p.line());
+        let line = self.record.position().map_or(at.line + 1, |p| self.base.line + p.line() + self.lag);
         let place = Place::new(&self.path, line);
         let row = Row::Object(self.object(&place)?);
         Ok(Some(Found { at, place, row }))

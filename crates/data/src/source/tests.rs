@@ -253,7 +253,7 @@ fn a_file_that_shrinks_is_told_and_one_that_grows_is_read_as_it_was() {
 
 #[test]
 fn tables_of_text_are_rows_of_texts() {
-    let text = "q,\"a, b\",messages\r\n1,\"x\ny\",\"[{\"\"role\"\": \"\"user\"\"}]\"\n,z,[\n";
+    let text = "q,\"a, b\",messages\r\n1,\"x\ny\",\"[{\"\"role\"\": \"\"user\"\"}]\"\r\n,z,[\r\n";
     let (rows, _) = read("a.csv", text.as_bytes(), SampleBy::Line).unwrap();
     let objects: Vec<Value> = rows
         .iter()
