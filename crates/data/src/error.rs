@@ -306,7 +306,7 @@ pub enum DataError {
         /// The row.
         place: Place,
         /// What the tokenizer said.
-        source: FormatError,
+        source: Box<FormatError>,
     },
     /// A place in the data that a checkpoint keeps and that this data does not have.
     #[error(

@@ -199,3 +199,38 @@ fn the_held_out_part_is_not_streamed() {
     assert_eq!(sampled.data.report.examples, training.len());
     assert!(pack(&[], 1, PackingStrategy::Bfd).is_empty() && sampled.text_bytes > 0);
 }
+
+/// The most memory that this process has had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_does_not_grow_with_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("{}\n", json!({"text": "ab cd ".repeat(30)}));
+    let drain = |rows: usize| {
+        let path = dir.path().join(format!("{rows}.jsonl"));
+        std::fs::write(&path, line.repeat(rows)).unwrap();
+        let mut spec = spec(vec![DataFile::local(path)]);
+        spec.shuffle_buffer = 500;
+        spec.data.dataset_num_proc = Some(1);
+        batches_of_a_pass(&mut loader(&spec), rows);
+        peak_memory()
+    };
+    let small = drain(4_000);
+    let large = drain(40_000);
+    // Eight megabytes of text more, whose tokens alone would be 30 MB; allocators keep some slack.
+    assert!(large - small < 6_000_000, "{small} bytes for 4,000 rows, {large} for 40,000");
+}
+
+#[cfg(target_os = "linux")]
+fn batches_of_a_pass(stream: &mut StreamLoader, rows: usize) {
+    for number in 0..rows as u64 {
+        assert_eq!(stream.next_batch().unwrap().numbers, [number]);
+    }
+}

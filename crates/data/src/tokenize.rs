@@ -135,8 +135,8 @@ impl<'a> Tokenizing<'a> {
             return Ok(all_labelled(self.tokenize_rendered(&rendered.text, place)?));
         }
         let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
-        let (tokens, offsets) =
-            encoded.map_err(|source| DataError::Tokenizer { place: place.clone(), source })?;
+        let (tokens, offsets) = encoded
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })?;
         let template = self.template();
         let spans = if template.has_generation_tags() {
             rendered.assistant_spans
@@ -203,14 +203,14 @@ impl<'a> Tokenizing<'a> {
     fn encode(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
         self.tokenizer
             .encode(text, true)
-            .map_err(|source| DataError::Tokenizer { place: place.clone(), source })
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })
     }
 
     /// Rendered text: the template has written all special tokens.
     fn tokenize_rendered(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
         self.tokenizer
             .encode(text, false)
-            .map_err(|source| DataError::Tokenizer { place: place.clone(), source })
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })
     }
 }
 

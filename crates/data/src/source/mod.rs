@@ -175,5 +175,7 @@ pub fn file_kind(file: &DataFile) -> Result<FileKind, DataError> {
     kind::of(file).map(|(kind, _)| kind)
 }
 
+#[cfg(all(test, feature = "tables"))]
+mod table_tests;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@ use super::bytes::ByteStream;
 use super::*;
 
 /// Everything a reader gives from `at` on: rows with their positions, problems, blank pieces.
-type Everything = (Vec<(Position, u64, Row)>, Vec<DataError>, usize);
+pub(super) type Everything = (Vec<(Position, u64, Row)>, Vec<DataError>, usize);
 
-fn read_from(file: &DataFile, by: SampleBy, at: Position) -> Result<Everything, DataError> {
+pub(super) fn read_from(file: &DataFile, by: SampleBy, at: Position) -> Result<Everything, DataError> {
     let mut reader = open(file, by, at)?;
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     loop {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One of several sources of training rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SourceSection {
     /// Its files, as in `data.train`. Required.
@@ -28,21 +28,6 @@ pub(crate) struct SourceSection {
     pub(crate) take: Option<u64>,
     /// Part of the rows to use, above 0 and at most 1, drawn with `training.seed`. Default: all.
     pub(crate) fraction: Option<f64>,
-}
-
-impl Default for SourceSection {
-    fn default() -> Self {
-        Self {
-            path: OneOrMany::default(),
-            format: None,
-            text_field: None,
-            columns: BTreeMap::new(),
-            weight: None,
-            skip: 0,
-            take: None,
-            fraction: None,
-        }
-    }
 }
 
 /// `data.filter`.
