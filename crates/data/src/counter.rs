@@ -37,6 +37,19 @@ impl ExampleCounter {
         Self { report, limit, packing: spec.packing, eos, seen: HashSet::new() }
     }
 
+    /// Takes over what was noticed while reading, which is counted from the start each time.
+    pub(crate) fn adopt(&mut self, read: &DataReport) {
+        let report = &mut self.report;
+        report.format = read.format;
+        (report.blank, report.skipped) = (read.blank, read.skipped);
+        report.problems.clone_from(&read.problems);
+        (report.filtered, report.contaminated) = (read.filtered, read.contaminated);
+        report.unused_keys.clone_from(&read.unused_keys);
+        for (file, read) in report.files.iter_mut().zip(&read.files) {
+            file.examples = read.examples;
+        }
+    }
+
     /// Counts one example, not yet truncated.
     pub(crate) fn example(&mut self, example: &Tokenized) {
         let Sequence { tokens, labels } = &example.sequence;

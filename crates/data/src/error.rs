@@ -8,25 +8,35 @@ use foundry_formats::FormatError;
 use crate::chat::TemplateError;
 use crate::shape::{SUPPORTED_SHAPES, Shape};
 
-/// Where an example stands: a file and its line, from 1.
+/// Where an example stands: a file and its line, from 1, or the row of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The file as it was named.
     pub path: Arc<Path>,
-    /// Line on which the example begins, from 1.
+    /// Line on which the example begins, from 1; of a table, the row in its group, from 0.
     pub line: u64,
+    /// Row group (Parquet) or batch (Arrow), from 0.
+    pub group: Option<u64>,
 }
 
 impl Place {
     /// The place `path:line`.
     pub fn new(path: &Arc<Path>, line: u64) -> Self {
-        Self { path: Arc::clone(path), line }
+        Self { path: Arc::clone(path), line, group: None }
+    }
+
+    /// The place of row `row` of row group `group`, both from 0.
+    pub(crate) fn in_group(path: &Arc<Path>, group: u64, row: u64) -> Self {
+        Self { path: Arc::clone(path), line: row, group: Some(group) }
     }
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.path.display(), self.line)
+        match self.group {
+            None => write!(f, "{}:{}", self.path.display(), self.line),
+            Some(group) => write!(f, "{}, row group {group}, row {}", self.path.display(), self.line),
+        }
     }
 }
 
@@ -35,7 +45,7 @@ impl std::fmt::Display for Place {
 #[non_exhaustive]
 pub enum DataError {
     /// The file list is empty.
-    #[error("no data file is named; list at least one .json, .jsonl or .txt file under `data`")]
+    #[error("no data file is named; list at least one under `data`")]
     NoFiles,
     /// The file system refused.
     #[error("{}: {source}; check the path and its permissions", path.display())]
@@ -46,7 +56,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A file of a kind that is not read.
-    #[error("{}: cannot tell the format from the name; supported are .json, .jsonl, .ndjson and .txt{}", path.display(), extension_hint(path))]
+    #[error("{}: cannot tell the format from the name; supported are .jsonl, .ndjson, .json, .csv, .tsv, .txt (these also with .gz or .zst), .parquet and .arrow{}", path.display(), extension_hint(path))]
     UnknownExtension {
         /// The file.
         path: PathBuf,
@@ -82,6 +92,90 @@ pub enum DataError {
         place: Place,
         /// The limit in bytes.
         limit: usize,
+    },
+    /// A whole file that is one example is far too long to be one.
+    #[error("{}: the document is longer than {limit} bytes; cut it with `sample_by: paragraph` or `line`", path.display())]
+    DocumentTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A file has become shorter while it was read, or since a checkpoint.
+    #[error(
+        "{}: the file has shrunk: it had {was} bytes and now ends at {now}; do not write to data files during a run",
+        path.display()
+    )]
+    FileShrank {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it had.
+        was: u64,
+        /// Bytes that there are.
+        now: u64,
+    },
+    /// Compressed data is damaged or cut off.
+    #[error("{}: broken compressed data: {problem}; the download or copy may be incomplete: fetch the file again", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// What the decompressor said.
+        problem: String,
+    },
+    /// A Parquet or Arrow file with an outer compression.
+    #[error("{}: tables are compressed inside; decompress the outer layer first", path.display())]
+    CompressedTable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A Parquet or Arrow file that is damaged.
+    #[error("{}: broken table: {problem}; write the file again", path.display())]
+    BrokenTable {
+        /// The file.
+        path: PathBuf,
+        /// What contradicts what.
+        problem: String,
+    },
+    /// A CSV record or header that does not fit.
+    #[error("{place}: {problem}")]
+    BadTable {
+        /// The record.
+        place: Place,
+        /// What does not fit.
+        problem: String,
+    },
+    /// This program was built without a part that the file needs.
+    #[error("{}: this program was built without the feature `{feature}`; build with it, or convert the file to .jsonl", path.display())]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// A column named under `columns` is not in a row.
+    #[error(
+        "{place}: there is no column `{column}`, which `columns` names for `{name}`; the row has {}",
+        quoted(keys)
+    )]
+    NoColumn {
+        /// The row.
+        place: Place,
+        /// The key that the column should have.
+        name: String,
+        /// The column.
+        column: String,
+        /// The keys of the row.
+        keys: Vec<String>,
+    },
+    /// Probabilities that do not fit the sources.
+    #[error(
+        "{sources} source(s) need {sources} probabilities above 0, given are {given:?}; give every source one, or none"
+    )]
+    BadProbabilities {
+        /// Sources there are.
+        sources: usize,
+        /// Probabilities given.
+        given: Vec<f64>,
     },
     /// The keys fit no supported shape.
     #[error("{place}: no supported shape has the keys {}; supported are:{SUPPORTED_SHAPES}", quoted(keys))]
@@ -212,7 +306,7 @@ pub enum DataError {
         /// The row.
         place: Place,
         /// What the tokenizer said.
-        source: FormatError,
+        source: Box<FormatError>,
     },
     /// A place in the data that a checkpoint keeps and that this data does not have.
     #[error(
@@ -223,6 +317,22 @@ pub enum DataError {
         /// What does not fit.
         problem: String,
     },
+    /// A stream of rows of any length.
+    #[error(
+        "streamed data needs `max_length`: memory is set aside for rows of this length; give one, or set `streaming: false`"
+    )]
+    StreamWithoutLength,
+    /// A setting that needs every row at once.
+    #[error("`{setting}` is not for streamed data: {remedy}; or set `streaming: false`")]
+    NotStreamed {
+        /// The setting.
+        setting: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The thread that reads ahead has stopped after an error that was reported before.
+    #[error("the stream of data ended after an earlier error; start again from the last checkpoint")]
+    StreamEnded,
     /// A held-out split that leaves one side empty.
     #[error(
         "a held-out split of {wanted} leaves no example on one side of the {examples} there are; choose a smaller or larger part, or name a separate file"
@@ -233,6 +343,33 @@ pub enum DataError {
         /// Examples there are.
         examples: usize,
     },
+}
+
+impl DataError {
+    /// Whether it is about one row or one file's content, which can be left out, and not about settings or the system.
+    pub(crate) fn is_about_a_row(&self) -> bool {
+        use DataError as E;
+        matches!(
+            self,
+            E::BrokenJson { .. }
+                | E::NotAnObject { .. }
+                | E::NotUtf8 { .. }
+                | E::LineTooLong { .. }
+                | E::DocumentTooLong { .. }
+                | E::Compressed { .. }
+                | E::BrokenTable { .. }
+                | E::BadTable { .. }
+                | E::NoColumn { .. }
+                | E::UnknownShape { .. }
+                | E::AmbiguousShape { .. }
+                | E::MixedShapes { .. }
+                | E::BadRow { .. }
+                | E::NoAssistantTokens { .. }
+                | E::Render { .. }
+                | E::NotPrefixPreserving { .. }
+                | E::Tokenizer { .. }
+        )
+    }
 }
 
 fn quoted(keys: &[String]) -> String {
@@ -250,8 +387,7 @@ fn paths(files: &[PathBuf]) -> String {
 
 fn extension_hint(path: &Path) -> &'static str {
     match path.extension().and_then(|e| e.to_str()) {
-        Some("gz" | "zst" | "xz" | "bz2" | "zip") => " (decompress the file first)",
-        Some("parquet" | "arrow" | "csv" | "tsv") => " (convert the table to .jsonl first)",
+        Some("xz" | "bz2" | "zip") => " (decompress the file first)",
         None if path.extension().is_none() => " (a directory? name the files in it)",
         _ => "",
     }

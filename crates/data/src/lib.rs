@@ -10,28 +10,38 @@ mod counter;
 mod dataset;
 mod error;
 mod example;
+mod filter;
 mod lengths;
 mod load;
 mod loader;
 mod mask;
 pub mod numpy_rng;
 pub mod pack;
+mod pipeline;
+mod prepare;
 mod report;
 mod shape;
-mod source;
+pub(crate) mod source;
 mod spec;
+mod stream;
 mod tokenize;
 
 pub use batches::{Batches, MicroBatch, Rows};
 pub use dataset::{Dataset, PackedRow, Sequence};
 pub use error::{DataError, Place};
 pub use example::{ChatExtras, Example, Message};
+pub use filter::{Charset, TextFilter};
 pub use lengths::Lengths;
 pub use load::{load, load_with_holdout};
 pub use loader::{Cursor, Loader};
 pub use report::{DataReport, FileCount};
 pub use shape::Shape;
-pub use spec::{DataSpec, FormatHint, Holdout, PackingStrategy, SampleBy};
+pub use source::{DataFile, FileKind, ReadAt, file_kind};
+pub use spec::{
+    DataSpec, Decontamination, FormatHint, Holdout, OnError, PackingStrategy, SampleBy, Source,
+    StoppingStrategy,
+};
+pub use stream::{CHUNK_BYTES, Sample, StreamLoader, StreamSpec, held_out, sample};
 
 /// The label of a token that does not count in the loss (PyTorch's `ignore_index`).
 pub const IGNORED: i32 = -100;

@@ -1,25 +1,20 @@
 //! From the named files to a data set: read, tokenise, split, truncate, pack, shuffle, count.
 
-use std::num::NonZero;
-
 use foundry_formats::Tokenizer;
 
 use crate::counter::{ExampleCounter, has_label};
-use crate::dataset::Dataset;
-use crate::error::{DataError, Place};
-use crate::example::{Example, from_row};
+use crate::dataset::{Dataset, PackedRow, Sequence};
+use crate::error::DataError;
 use crate::numpy_rng::NumpyRng;
 use crate::pack::{one_per_row, pack};
-use crate::report::{DataReport, FileCount};
-use crate::shape::Shape;
-use crate::source::{Row, read_file};
-use crate::spec::{DataSpec, FormatHint, Holdout};
-use crate::tokenize::{Tokenized, Tokenizing};
+use crate::pipeline::{Item, Pass, Pipeline, Tally};
+use crate::prepare::Preparation;
+use crate::report::DataReport;
+use crate::spec::{DataSpec, Holdout};
+use crate::tokenize::Tokenized;
 
-/// Examples that each thread tokenises between two looks at the file.
-const EXAMPLES_PER_THREAD: usize = 256;
-/// Unused keys that the report names.
-const UNUSED_KEYS_LIMIT: usize = 50;
+/// Rows that are read before they are tokenised.
+const EXAMPLES_AT_ONCE: usize = 1024;
 
 /// Loads a data set: all files of `spec`, tokenised by `tokenizer`, as rows.
 ///
@@ -62,143 +57,57 @@ fn read_and_tokenize(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
 ) -> Result<(Vec<Tokenized>, DataReport), DataError> {
-    if spec.files.is_empty() {
-        return Err(DataError::NoFiles);
+    let sources = spec.all_sources();
+    let mut preparation = Preparation::new(spec, &sources, tokenizer)?;
+    let mut pipeline = Pipeline::new(spec, &sources, Pass::default());
+    let mut examples = Vec::new();
+    loop {
+        let items = take_items(&mut pipeline, &mut preparation.tally, EXAMPLES_AT_ONCE, usize::MAX)?;
+        let is_end = items.is_empty();
+        examples.extend(preparation.run(items)?);
+        if is_end {
+            break;
+        }
     }
-    if spec.max_length == Some(0) {
-        return Err(DataError::ZeroLength);
+    if examples.is_empty() {
+        let files = preparation.report.files.into_iter().map(|file| file.path).collect();
+        return Err(DataError::Empty { files });
     }
-    if spec.packing && spec.max_length.is_none() {
-        return Err(DataError::PackingWithoutLength);
-    }
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = spec.dataset_num_proc.unwrap_or(cores).max(1);
-    let mut reading = Reading {
-        spec,
-        tokenizer,
-        threads,
-        report: DataReport::default(),
-        tokenizing: None,
-        waiting: Vec::new(),
-        examples: Vec::new(),
-    };
-    for path in &spec.files {
-        let before = reading.count();
-        let blank = read_file(path, spec.sample_by, &mut |place, row| reading.take(place, row))?;
-        reading.report.blank += blank;
-        let examples = reading.count() - before;
-        reading.report.files.push(FileCount { path: path.clone(), examples, tokens: 0 });
-    }
-    reading.flush()?;
-    if reading.examples.is_empty() {
-        return Err(DataError::Empty { files: spec.files.clone() });
-    }
-    Ok((reading.examples, reading.report))
+    Ok((examples, preparation.report))
 }
 
-/// The state between two rows.
-struct Reading<'a> {
-    spec: &'a DataSpec,
-    tokenizer: &'a Tokenizer,
-    threads: usize,
-    report: DataReport,
-    /// Made when the first row has shown its shape.
-    tokenizing: Option<Tokenizing<'a>>,
-    waiting: Vec<(Place, Example)>,
-    examples: Vec<Tokenized>,
-}
-
-impl Reading<'_> {
-    fn count(&self) -> usize {
-        self.examples.len() + self.waiting.len()
+/// Up to `count` rows, or as many as have `bytes` bytes of text.
+pub(crate) fn take_items(
+    pipeline: &mut Pipeline,
+    tally: &mut Tally,
+    count: usize,
+    bytes: usize,
+) -> Result<Vec<Item>, DataError> {
+    if let Some(error) = pipeline.pending.take() {
+        return Err(error);
     }
-
-    fn take(&mut self, place: Place, row: Row) -> Result<(), DataError> {
-        let shape = self.shape_of(&place, &row)?;
-        let example = match row {
-            Row::Text(text) => Example::Text(text),
-            Row::Object(object) => {
-                self.note_unused(object.keys(), shape);
-                from_row(object, shape, &self.spec.text_field, &place)?
+    let (mut items, mut size) = (Vec::new(), 0);
+    while items.len() < count && size < bytes {
+        match pipeline.next(tally) {
+            Ok(Some(item)) => {
+                size += item.row.size();
+                items.push(item);
             }
-        };
-        self.waiting.push((place, example));
-        if self.waiting.len() >= self.threads * EXAMPLES_PER_THREAD { self.flush() } else { Ok(()) }
-    }
-
-    /// The shape of this row, which must be that of the rows before it.
-    fn shape_of(&mut self, place: &Place, row: &Row) -> Result<Shape, DataError> {
-        let found = self.found_shape(place, row)?;
-        match self.report.format {
-            Some(expected) if expected != found => {
-                Err(DataError::MixedShapes { place: place.clone(), expected, found })
+            Ok(None) => break,
+            // What is wrong with the rows before it comes first.
+            Err(error) if !items.is_empty() => {
+                pipeline.pending = Some(error);
+                break;
             }
-            Some(expected) => Ok(expected),
-            None => {
-                self.report.format = Some(found);
-                self.tokenizing = Some(Tokenizing::new(self.spec, self.tokenizer, found)?);
-                Ok(found)
-            }
+            Err(error) => return Err(error),
         }
     }
-
-    fn found_shape(&self, place: &Place, row: &Row) -> Result<Shape, DataError> {
-        let object = match row {
-            Row::Object(object) => object,
-            Row::Text(_) if matches!(self.spec.format, FormatHint::Auto | FormatHint::Text) => {
-                return Ok(Shape::Text);
-            }
-            Row::Text(_) => {
-                let shape = Shape::demanded(self.spec.format, &serde_json::Map::new()).unwrap_or(Shape::Text);
-                let problem =
-                    "a .txt file holds plain text; leave `format` out or name a .jsonl file".to_owned();
-                return Err(DataError::BadRow { place: place.clone(), shape, problem, keys: Vec::new() });
-            }
-        };
-        if let Some(shape) = Shape::demanded(self.spec.format, object) {
-            return Ok(shape);
-        }
-        let keys = || object.keys().cloned().collect();
-        let mut shapes = Shape::candidates(object, &self.spec.text_field);
-        match (shapes.pop(), shapes.is_empty()) {
-            (Some(shape), true) => Ok(shape),
-            (None, _) => Err(DataError::UnknownShape { place: place.clone(), keys: keys() }),
-            (Some(last), false) => match self.report.format {
-                // Later rows may have more keys than the first; they keep its shape.
-                Some(expected) if expected == last || shapes.contains(&expected) => Ok(expected),
-                _ => {
-                    shapes.push(last);
-                    Err(DataError::AmbiguousShape { place: place.clone(), keys: keys(), shapes })
-                }
-            },
-        }
-    }
-
-    fn note_unused<'k>(&mut self, keys: impl Iterator<Item = &'k String>, shape: Shape) {
-        for key in keys {
-            let used = shape.keys().contains(&key.as_str())
-                || (shape == Shape::Text && *key == self.spec.text_field);
-            if !used
-                && self.report.unused_keys.len() < UNUSED_KEYS_LIMIT
-                && !self.report.unused_keys.contains(key)
-            {
-                self.report.unused_keys.insert(key.clone());
-            }
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), DataError> {
-        let waiting = std::mem::take(&mut self.waiting);
-        if let Some(tokenizing) = &self.tokenizing {
-            self.examples.extend(tokenizing.run(&waiting, self.threads)?);
-        }
-        Ok(())
-    }
+    Ok(items)
 }
 
 /// Tokenised examples to rows, as TRL's `_prepare_dataset`: with packing shuffle, pack (which truncates or splits) and
 /// shuffle again; without it truncate, drop what has no label and shuffle.
-fn finish(
+pub(crate) fn finish(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     examples: Vec<Tokenized>,
@@ -210,20 +119,10 @@ fn finish(
         counter.example(&example);
         sequences.push(example.sequence);
     }
-    let rows = if spec.packing {
-        shuffle(spec, &mut sequences);
-        let mut rows = pack(&sequences, spec.max_length.unwrap_or(usize::MAX), spec.packing_strategy);
-        shuffle(spec, &mut rows);
-        rows
-    } else {
-        for sequence in &mut sequences {
-            sequence.tokens.truncate(counter.limit);
-            sequence.labels.truncate(counter.limit);
-        }
-        sequences.retain(|s| has_label(&s.labels));
-        shuffle(spec, &mut sequences);
-        one_per_row(sequences)
-    };
+    shuffle_if(spec.packing, spec, &mut sequences);
+    let mut rows = rows_of(spec, sequences, counter.limit);
+    // Without packing rows are examples, so that it does not matter which of them is shuffled.
+    shuffle_if(true, spec, &mut rows);
     rows.iter().for_each(|row| counter.row(row));
     let report = counter.report;
     if report.labelled_tokens == 0 {
@@ -237,9 +136,22 @@ fn finish(
     Ok(Dataset { rows, report })
 }
 
+/// Rows of sequences: packed (which truncates or splits), or truncated to `limit` and without those that have no label.
+pub(crate) fn rows_of(spec: &DataSpec, mut sequences: Vec<Sequence>, limit: usize) -> Vec<PackedRow> {
+    if spec.packing {
+        return pack(&sequences, spec.max_length.unwrap_or(usize::MAX), spec.packing_strategy);
+    }
+    for sequence in &mut sequences {
+        sequence.tokens.truncate(limit);
+        sequence.labels.truncate(limit);
+    }
+    sequences.retain(|s| has_label(&s.labels));
+    one_per_row(sequences)
+}
+
 /// datasets' `shuffle(seed)`.
-fn shuffle<T: Default>(spec: &DataSpec, items: &mut Vec<T>) {
-    if spec.shuffle_dataset {
+fn shuffle_if<T: Default>(wanted: bool, spec: &DataSpec, items: &mut Vec<T>) {
+    if wanted && spec.shuffle_dataset {
         let order = NumpyRng::seeded(spec.seed).permutation(items.len());
         *items = order.into_iter().map(|i| std::mem::take(&mut items[i])).collect();
     }

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::dataset::PackedRow;
-use crate::spec::PackingStrategy;
+use crate::shape::Shape;
+use crate::spec::{FormatHint, PackingStrategy};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}\
                       {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";

@@ -5,6 +5,8 @@
 //! for Random Number Generation", 2014), her `seed_seq` variant that NumPy calls SeedSequence (NEP 19), and the masked
 //! rejection by which NumPy's shuffles draw bounded integers (`random_interval`).
 
+use serde::{Deserialize, Serialize};
+
 const MULTIPLIER: u128 = 0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645;
 const POOL_WORDS: usize = 4;
 const INIT_A: u32 = 0x43b0_d7e5;
@@ -15,12 +17,30 @@ const MIX_LEFT: u32 = 0xca01_f9dd;
 const MIX_RIGHT: u32 = 0x4973_f715;
 
 /// NumPy's `default_rng(seed)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NumpyRng {
+    #[serde(with = "hexadecimal")]
     state: u128,
+    #[serde(with = "hexadecimal")]
     increment: u128,
     /// The upper half of the last 64-bit draw, waiting for the next 32-bit one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     spare: Option<u32>,
+}
+
+/// 128-bit numbers as texts: JSON numbers are read as 64-bit ones by most programs.
+mod hexadecimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{value:032x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
 }
 
 impl NumpyRng {
@@ -65,6 +85,23 @@ impl NumpyRng {
         }
     }
 
+    /// A uniform index below `n`, which must be above 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.up_to(n as u64 - 1) as usize
+    }
+
+    /// `Generator.random()`: a uniform number in `0..1` of 53 bits.
+    pub(crate) fn random(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One draw of `Generator.choice(len(p), size=…, p=p)`; `cdf` is [`cumulative`] of p.
+    pub(crate) fn choice(&mut self, cdf: &[f64]) -> usize {
+        let draw = self.random();
+        // searchsorted(side="right")
+        cdf.partition_point(|&end| end <= draw).min(cdf.len() - 1)
+    }
+
     /// `Generator.permutation(n)`: a random order of `0..n`.
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
@@ -74,6 +111,20 @@ impl NumpyRng {
         }
         order
     }
+}
+
+/// `p.cumsum() / p.sum()`, as `Generator.choice` computes it.
+pub(crate) fn cumulative(p: &[f64]) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut cdf: Vec<f64> = p
+        .iter()
+        .map(|&p| {
+            sum += p;
+            sum
+        })
+        .collect();
+    cdf.iter_mut().for_each(|end| *end /= sum);
+    cdf
 }
 
 /// `SeedSequence(seed).generate_state(4, uint64)`.

@@ -60,6 +60,14 @@ pub struct DataReport {
     pub compared: usize,
     /// Examples that share a long run of words with the evaluation data; `None`: not looked for.
     pub contaminated: Option<usize>,
+    /// Rows that could not be used and were left out (`on_error: skip`).
+    pub skipped: usize,
+    /// What was wrong with the first of them.
+    pub problems: Vec<String>,
+    /// Examples left out by their length or their characters.
+    pub filtered: usize,
+    /// Examples left out because an earlier one is equal.
+    pub deduplicated: usize,
     /// Rows after packing.
     pub rows: usize,
     /// Sequences in these rows.
@@ -182,6 +190,16 @@ impl fmt::Display for DataReport {
         if let Some(contaminated) = self.contaminated {
             let share = percent(contaminated, self.examples);
             write!(f, "\nshared with the evaluation data {contaminated} ({share:.1} %)")?;
+        }
+        if self.skipped + self.filtered + self.deduplicated > 0 {
+            write!(
+                f,
+                "\nleft out: {} unusable, {} by the filter, {} equal to an earlier one",
+                self.skipped, self.filtered, self.deduplicated
+            )?;
+        }
+        for problem in &self.problems {
+            write!(f, "\nleft out: {problem}")?;
         }
         if !self.unused_keys.is_empty() {
             let keys: Vec<&str> = self.unused_keys.iter().map(String::as_str).collect();

@@ -1,9 +1,13 @@
 //! What to load and how: the `data` section of a run, under Hugging Face's names.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::filter::TextFilter;
+use crate::source::DataFile;
 
 /// The shape of the rows of a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,11 +55,94 @@ pub enum SampleBy {
     Line,
 }
 
+/// One of several sources that make up a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Its files, in this order.
+    pub files: Vec<DataFile>,
+    /// Shape of its rows.
+    pub format: FormatHint,
+    /// The key of plain text in its rows.
+    pub text_field: String,
+    /// Keys that rows should have → columns that hold their values.
+    pub columns: BTreeMap<String, String>,
+    /// Rows to leave out at the start.
+    pub skip: u64,
+    /// The most rows to use.
+    pub take: Option<u64>,
+    /// The part of the rows to use, drawn by `seed` and the row's number: the same rows in every pass.
+    pub fraction: Option<f64>,
+    /// How likely the next row is one of this source; all sources of a data set have one, or none has.
+    pub probability: Option<f64>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            format: FormatHint::Auto,
+            text_field: "text".to_owned(),
+            columns: BTreeMap::new(),
+            skip: 0,
+            take: None,
+            fraction: None,
+            probability: None,
+        }
+    }
+}
+
+/// When the mixture of sources with probabilities ends (datasets' `interleave_datasets`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppingStrategy {
+    /// As soon as one source is used up.
+    #[default]
+    FirstExhausted,
+    /// When every source has been used up once; those that end earlier begin again.
+    AllExhausted,
+    /// When every row of every source has been used; those that end earlier stay out.
+    AllExhaustedWithoutReplacement,
+}
+
+/// What happens with a row that cannot be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It is an error.
+    #[default]
+    Fail,
+    /// It is left out and counted.
+    Skip,
+}
+
+/// A check of training rows against texts that they must not contain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decontamination {
+    /// Files with the texts (evaluation sets); every text in their rows counts.
+    pub files: Vec<DataFile>,
+    /// Words in a row that must be equal; 13 in Brown et al., "Language Models are Few-Shot Learners" (2020).
+    pub ngram: usize,
+    /// Leave such rows out; otherwise they are only counted.
+    pub drop: bool,
+}
+
 /// Everything [`crate::load`] needs to know. [`DataSpec::default`] has TRL's defaults and no files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSpec {
-    /// Files to read, in this order: `.json`, `.jsonl`, `.ndjson`, `.txt`.
+    /// Files to read, in this order, as one source of the shape `format`.
     pub files: Vec<PathBuf>,
+    /// Several sources in place of `files` (which is then empty).
+    pub sources: Vec<Source>,
+    /// When a mixture of sources ends.
+    pub stopping_strategy: StoppingStrategy,
+    /// What happens with rows that cannot be used.
+    pub on_error: OnError,
+    /// Leave out rows by their text.
+    pub filter: TextFilter,
+    /// Leave out rows whose texts are those of an earlier one.
+    pub deduplicate: bool,
+    /// Look for evaluation texts in the rows.
+    pub decontaminate: Option<Decontamination>,
     /// Shape of the rows.
     pub format: FormatHint,
     /// The key of plain text in JSON rows (TRL's `dataset_text_field`).
@@ -92,6 +179,12 @@ impl Default for DataSpec {
     fn default() -> Self {
         Self {
             files: Vec::new(),
+            sources: Vec::new(),
+            stopping_strategy: StoppingStrategy::FirstExhausted,
+            on_error: OnError::Fail,
+            filter: TextFilter::default(),
+            deduplicate: false,
+            decontaminate: None,
             format: FormatHint::Auto,
             text_field: "text".to_owned(),
             sample_by: SampleBy::Document,
@@ -108,6 +201,21 @@ impl Default for DataSpec {
             chat_template_kwargs: Map::new(),
             dataset_num_proc: None,
         }
+    }
+}
+
+impl DataSpec {
+    /// The sources, `files` being one.
+    pub fn all_sources(&self) -> Vec<Source> {
+        if self.files.is_empty() {
+            return self.sources.clone();
+        }
+        vec![Source {
+            files: self.files.iter().map(DataFile::local).collect(),
+            format: self.format,
+            text_field: self.text_field.clone(),
+            ..Source::default()
+        }]
     }
 }
 

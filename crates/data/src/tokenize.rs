@@ -75,33 +75,8 @@ impl<'a> Tokenizing<'a> {
         })
     }
 
-    /// Tokenises all examples on up to `threads` threads; the result is in their order whatever the number of threads.
-    /// The first example (in order) that fails decides the error.
-    pub(crate) fn run(
-        &self,
-        examples: &[(Place, Example)],
-        threads: usize,
-    ) -> Result<Vec<Tokenized>, DataError> {
-        let one = |part: &[(Place, Example)]| -> Result<Vec<Tokenized>, DataError> {
-            part.iter().map(|(place, example)| self.example(example, place)).collect()
-        };
-        let part_len = examples.len().div_ceil(threads.max(1)).max(1);
-        if part_len >= examples.len() {
-            return one(examples);
-        }
-        let parts: Vec<Result<Vec<Tokenized>, DataError>> = std::thread::scope(|scope| {
-            let started: Vec<_> =
-                examples.chunks(part_len).map(|part| scope.spawn(move || one(part))).collect();
-            started.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
-        });
-        let mut all = Vec::with_capacity(examples.len());
-        for part in parts {
-            all.extend(part?);
-        }
-        Ok(all)
-    }
-
-    fn example(&self, example: &Example, place: &Place) -> Result<Tokenized, DataError> {
+    /// Tokenises one example.
+    pub(crate) fn example(&self, example: &Example, place: &Place) -> Result<Tokenized, DataError> {
         let mut out = match example {
             Example::Text(text) => {
                 let tokens = self.encode(&self.with_eos(text), place)?;
@@ -160,8 +135,8 @@ impl<'a> Tokenizing<'a> {
             return Ok(all_labelled(self.tokenize_rendered(&rendered.text, place)?));
         }
         let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
-        let (tokens, offsets) =
-            encoded.map_err(|source| DataError::Tokenizer { place: place.clone(), source })?;
+        let (tokens, offsets) = encoded
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })?;
         let template = self.template();
         let spans = if template.has_generation_tags() {
             rendered.assistant_spans
@@ -228,14 +203,14 @@ impl<'a> Tokenizing<'a> {
     fn encode(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
         self.tokenizer
             .encode(text, true)
-            .map_err(|source| DataError::Tokenizer { place: place.clone(), source })
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })
     }
 
     /// Rendered text: the template has written all special tokens.
     fn tokenize_rendered(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
         self.tokenizer
             .encode(text, false)
-            .map_err(|source| DataError::Tokenizer { place: place.clone(), source })
+            .map_err(|source| DataError::Tokenizer { place: place.clone(), source: Box::new(source) })
     }
 }
 

@@ -23,4 +23,4 @@ pub use error::FormatError;
 pub use flush::{flush_dir, flush_tree};
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
-pub use tokenizer::{Tokenizer, panic_is_guarded};
+pub use tokenizer::{Tokenizer, guarded, panic_is_guarded};

@@ -1,33 +1,79 @@
 //! The data of a run: training rows, evaluation rows, and how many of them the model sees at once.
 
-use crate::config::Config;
+use crate::config::{AutoOr, Config, DataSection};
 use crate::data_files::expand;
 use crate::failure::{Failure, Outcome};
-use foundry_data::{DataSpec, Dataset, Holdout, PackedRow, load, load_with_holdout};
+use foundry_data::{
+    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Source, StreamSpec, held_out, load,
+    load_with_holdout, sample,
+};
 use foundry_formats::Tokenizer;
-use std::path::PathBuf;
+
+/// Bytes of data files above which rows are streamed.
+const STREAM_ABOVE: u64 = 64 << 20;
 
 /// Loaded data.
 pub(crate) struct Corpus {
+    /// All rows, or, of a stream, its first ones.
     pub(crate) train: Dataset,
     pub(crate) eval: Option<Dataset>,
+    /// Training rows are read while training.
+    pub(crate) stream: Option<Stream>,
+}
+
+/// Training data that is not held in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) spec: StreamSpec,
+    /// Bytes of all files.
+    pub(crate) file_bytes: u64,
+    /// Bytes of text in the rows that `Corpus::train` shows.
+    pub(crate) sampled_bytes: u64,
 }
 
 /// The files that a configuration names, all of which exist.
 pub(crate) struct CorpusFiles {
-    train: Vec<PathBuf>,
-    eval: Vec<PathBuf>,
+    train: Vec<Source>,
+    eval: Vec<Source>,
+    decontaminate: Option<Decontamination>,
 }
 
 impl CorpusFiles {
     /// Finds them.
     pub(crate) fn find(config: &Config) -> Outcome<Self> {
-        let train = expand("data.train", &config.data.train.0)?;
-        let eval = expand("data.eval", &config.data.eval.0)?;
-        Ok(Self { train, eval })
+        let data = &config.data;
+        let mut train = Vec::new();
+        if data.sources.is_empty() {
+            train.extend(source(data, "data.train", &data.train.0)?);
+        }
+        let weights: f64 = data.sources.iter().filter_map(|section| section.weight).sum();
+        for (index, section) in data.sources.iter().enumerate() {
+            let Some(mut source) = source(data, &format!("data.sources.{index}.path"), &section.path.0)?
+            else {
+                continue;
+            };
+            source.format = section.format.unwrap_or(data.format).hint();
+            source.text_field = section.text_field.clone().unwrap_or(source.text_field);
+            if !section.columns.is_empty() {
+                source.columns.clone_from(&section.columns);
+            }
+            (source.skip, source.take, source.fraction) = (section.skip, section.take, section.fraction);
+            source.probability = section.weight.map(|weight| weight / weights);
+            train.push(source);
+        }
+        let eval = source(data, "data.eval", &data.eval.0)?.into_iter().collect();
+        let decontaminate = match &data.decontaminate {
+            None => None,
+            Some(wanted) => Some(Decontamination {
+                files: files("data.decontaminate.path", &wanted.path.0)?,
+                ngram: wanted.ngram,
+                drop: wanted.drop,
+            }),
+        };
+        Ok(Self { train, eval, decontaminate })
     }
 
-    /// Reads, tokenises and packs them.
+    /// Reads, tokenises and packs them; of a stream, the first rows.
     pub(crate) fn load(
         self,
         config: &Config,
@@ -36,26 +82,98 @@ impl CorpusFiles {
         threads: usize,
     ) -> Outcome<Corpus> {
         let data = &config.data;
-        let spec = data.spec(self.train, config.training.seed, eos_token_ids, threads);
+        let file_bytes = bytes(&self.train)?;
+        let streams = match data.streaming {
+            AutoOr::Given(given) => given,
+            AutoOr::Auto => file_bytes > STREAM_ABOVE,
+        };
+        let mut spec = data.spec(self.train, config.training.seed, eos_token_ids, threads);
+        spec.decontaminate = self.decontaminate;
+        let eval_spec = data.eval_spec(&spec, self.eval);
+        if streams {
+            return stream(config, tokenizer, spec, &eval_spec, file_bytes);
+        }
         if data.eval_fraction > 0.0 {
             let holdout = Holdout::Fraction(data.eval_fraction);
             let (train, eval) = load_with_holdout(&spec, tokenizer, holdout).map_err(Failure::input)?;
-            return Ok(Corpus { train, eval: Some(eval) });
+            return Ok(Corpus { train, eval: Some(eval), stream: None });
         }
-        let eval_spec: DataSpec = data.eval_spec(&spec, self.eval);
         let train = load(&spec, tokenizer).map_err(Failure::input)?;
-        let eval = match eval_spec.files.is_empty() {
-            true => None,
-            false => Some(load(&eval_spec, tokenizer).map_err(Failure::input)?),
-        };
-        Ok(Corpus { train, eval })
+        Ok(Corpus { train, eval: eval_rows(&eval_spec, tokenizer)?, stream: None })
     }
+}
+
+fn eval_rows(spec: &DataSpec, tokenizer: &Tokenizer) -> Outcome<Option<Dataset>> {
+    if spec.sources.is_empty() {
+        return Ok(None);
+    }
+    load(spec, tokenizer).map(Some).map_err(Failure::input)
+}
+
+/// Looks at the first rows of a stream.
+fn stream(
+    config: &Config,
+    tokenizer: &Tokenizer,
+    data: DataSpec,
+    eval: &DataSpec,
+    file_bytes: u64,
+) -> Outcome<Corpus> {
+    let spec = StreamSpec {
+        data,
+        shuffle_buffer: config.data.shuffle_buffer,
+        eval_fraction: config.data.eval_fraction,
+        batch_size: config.training.per_device_train_batch_size,
+        rank: 0,
+        world_size: 1,
+    };
+    let first = sample(&spec, tokenizer).map_err(Failure::input)?;
+    let eval = match config.data.eval_fraction > 0.0 {
+        true => Some(held_out(&spec, eval, tokenizer).map_err(Failure::input)?),
+        false => eval_rows(eval, tokenizer)?,
+    };
+    let stream = Stream { spec, file_bytes, sampled_bytes: first.text_bytes };
+    let corpus = Corpus { train: first.data, eval, stream: Some(stream) };
+    if config.training.max_steps < 1 {
+        let (rows, steps) = corpus.guess(config);
+        return Err(Failure::Input(format!(
+            "the training data is streamed ({} MB of files), and how many rows that is becomes known only by reading \
+             all of it: `training.max_steps` must say when to end\n  one pass is about {rows} rows, so about \
+             max_steps={steps} (a guess from the first rows and the size of the files, and too low for compressed \
+             ones)\n  or set data.streaming=false to load everything before the first step",
+            file_bytes / 1_000_000
+        )));
+    }
+    Ok(corpus)
+}
+
+/// The source that consists of the named files.
+fn source(data: &DataSection, key: &str, names: &[String]) -> Outcome<Option<Source>> {
+    let files = files(key, names)?;
+    Ok((!files.is_empty()).then(|| Source {
+        files,
+        format: data.format.hint(),
+        text_field: data.text_field.clone(),
+        columns: data.columns.clone(),
+        ..Source::default()
+    }))
+}
+
+fn files(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
+    Ok(expand(key, names)?.into_iter().map(DataFile::local).collect())
+}
+
+fn bytes(sources: &[Source]) -> Outcome<u64> {
+    let files = sources.iter().flat_map(|source| &source.files);
+    files.map(|file| file.size().map_err(Failure::input)).sum()
 }
 
 impl Corpus {
     /// The most tokens that a micro-batch of `batch_size` rows can have, whatever the order of the rows.
     pub(crate) fn longest_batch(&self, batch_size: usize) -> usize {
-        longest(&self.train.rows, batch_size)
+        match self.stream.as_ref().and_then(|stream| stream.spec.data.max_length) {
+            Some(length) => batch_size * length,
+            None => longest(&self.train.rows, batch_size),
+        }
     }
 
     /// The longest row of the evaluation data.
@@ -63,10 +181,26 @@ impl Corpus {
         self.eval.as_ref().map_or(0, |eval| longest(&eval.rows, 1))
     }
 
-    /// Bytes of the rows in memory: a token id and a label for each token.
+    /// Bytes of the rows in memory: a token id and a label for each token. Of a stream: what it holds at most three
+    /// times (used, waiting, being made), text and tokens, and its shuffle buffer.
     pub(crate) fn bytes(&self) -> u64 {
-        let tokens = |data: &Dataset| data.report.tokens as u64;
-        8 * (tokens(&self.train) + self.eval.as_ref().map_or(0, tokens))
+        let tokens = |data: &Dataset| 8 * data.report.tokens as u64;
+        let held = tokens(&self.train) + self.eval.as_ref().map_or(0, tokens);
+        let Some(stream) = &self.stream else { return held };
+        let text = stream.sampled_bytes / (self.train.report.examples as u64).max(1);
+        let buffered = text * stream.spec.shuffle_buffer as u64;
+        // Values of a parsed row take about twice their text.
+        held + 2 * tokens(&self.train) + 2 * (stream.sampled_bytes + buffered)
+    }
+
+    /// Rows and steps of one pass over a stream, guessed from its first rows.
+    fn guess(&self, config: &Config) -> (u64, u64) {
+        let Some(stream) = &self.stream else { return (self.train.rows.len() as u64, 0) };
+        let passes = stream.file_bytes as f64 / stream.sampled_bytes.max(1) as f64;
+        let rows = (self.train.report.rows as f64 * passes.max(1.0)).round();
+        let training = &config.training;
+        let of_a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps;
+        (rows as u64, (rows / of_a_step.max(1) as f64).ceil() as u64)
     }
 }
 

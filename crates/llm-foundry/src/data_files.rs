@@ -12,10 +12,7 @@ pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<PathBuf>> {
         if path.is_file() {
             files.push(path);
         } else if path.is_dir() {
-            return Err(Failure::Input(format!(
-                "{key}: {name} is a directory; name its files, for example {}/*.jsonl",
-                name.trim_end_matches('/')
-            )));
+            files.extend(inside(key, name, &path)?);
         } else if name.contains(['*', '?', '[']) {
             files.extend(matching(key, name, &path)?);
         } else {
@@ -28,6 +25,31 @@ pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<PathBuf>> {
     }
     Ok(files)
 }
+
+/// The data files right inside a directory, sorted.
+fn inside(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
+    let is_data = |path: &PathBuf| {
+        let file =
+            path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        let stem = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
+        EXTENSIONS.iter().any(|end| stem.ends_with(end)) && path.is_file()
+    };
+    let entries = std::fs::read_dir(path).map_err(|e| Failure::io("list", path, &e))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_data).collect();
+    if files.is_empty() {
+        return Err(Failure::Input(format!(
+            "{key}: the directory {name} holds no data file (those end in {}, or these with .gz or .zst); files further \
+             down need a pattern, for example {}/**/*.jsonl",
+            EXTENSIONS.join(", "),
+            name.trim_end_matches('/')
+        )));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// How names of data files end.
+const EXTENSIONS: [&str; 8] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow"];
 
 fn matching(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
     let wrong = |what: String| Failure::Input(format!("{key}: the pattern {name} {what}"));
@@ -71,6 +93,8 @@ mod tests {
         };
         assert!(said("a.jsonk").contains("did you mean a.jsonl?"));
         assert!(said("*.csv").contains("matches no file"));
-        assert!(said("").contains("is a directory"));
+        assert_eq!(names(expand("data.train", &[at("")]).expect("files")), ["a.jsonl", "b.jsonl", "c.txt"]);
+        std::fs::create_dir(dir.path().join("empty")).expect("made");
+        assert!(said("empty").contains("holds no data file"));
     }
 }

@@ -15,8 +15,9 @@ pub fn panic_is_guarded() -> bool {
     GUARDED.get()
 }
 
-/// Calls into the crate; an error or a panic comes back as its message.
-pub(super) fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+/// Calls into code of others that may panic on hostile files; an error or a panic comes back as its message. What the
+/// call changed must not be relied on after an error.
+pub fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     // Unwind safety: after an error the tokenizer is only read again or dropped, and its caches hold no invariants
     // beyond their own entries.
     let outer = GUARDED.replace(true);

@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::{FormatError, gguf};
-use guard::guarded;
-pub use guard::panic_is_guarded;
+pub use guard::{guarded, panic_is_guarded};
 use special::SpecialTokens;
 
 /// Text to token ids and back, as the model's own files define it.

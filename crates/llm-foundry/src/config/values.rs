@@ -233,3 +233,57 @@ mod tests {
         assert_eq!(serde_json::from_str::<TimeSpan>(&written).expect("read back"), span);
     }
 }
+
+/// `auto`, or yes or no.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AutoOr {
+    /// Decided by what there is.
+    #[default]
+    Auto,
+    /// As the user says.
+    Given(bool),
+}
+
+impl<'de> Deserialize<'de> for AutoOr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice;
+        impl Visitor<'_> for Choice {
+            type Value = AutoOr;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("auto, true or false")
+            }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<AutoOr, E> {
+                Ok(AutoOr::Given(value))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<AutoOr, E> {
+                match text {
+                    "auto" => Ok(AutoOr::Auto),
+                    "true" => Ok(AutoOr::Given(true)),
+                    "false" => Ok(AutoOr::Given(false)),
+                    other => {
+                        Err(E::custom(format_args!("unknown value `{other}`: expected auto, true or false")))
+                    }
+                }
+            }
+        }
+        deserializer.deserialize_any(Choice)
+    }
+}
+
+impl Serialize for AutoOr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            AutoOr::Auto => serializer.serialize_str("auto"),
+            AutoOr::Given(value) => serializer.serialize_bool(*value),
+        }
+    }
+}
+
+impl JsonSchema for AutoOr {
+    fn schema_name() -> Cow<'static, str> {
+        "AutoOr".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "boolean" }] })
+    }
+}

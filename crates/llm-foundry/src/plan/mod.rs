@@ -223,6 +223,13 @@ fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
         let total = u64::try_from(args.max_steps).ok().filter(|&steps| steps > 0)?;
         return Some(Steps { total, per_epoch: None, tokens: None });
     };
+    if corpus.stream.is_some() {
+        let total = u64::try_from(args.max_steps).ok()?;
+        let report = &corpus.train.report;
+        let rows = total * (args.per_device_train_batch_size * args.gradient_accumulation_steps) as u64;
+        let tokens = rows as f64 * report.tokens as f64 / report.rows.max(1) as f64;
+        return Some(Steps { total, per_epoch: None, tokens: Some(tokens.round() as u64) });
+    }
     let batches = corpus.train.rows.len().div_ceil(args.per_device_train_batch_size);
     let timetable = Timetable::new(args, batches);
     let tokens = timetable.epoch(timetable.total_steps) * corpus.train.report.tokens as f64;

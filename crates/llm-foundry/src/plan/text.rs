@@ -114,6 +114,17 @@ impl Plan {
 
     fn data_lines(&self, line: &mut impl FnMut(&str, String)) {
         let Some(corpus) = &self.corpus else { return };
+        if let Some(stream) = &corpus.stream {
+            let (size, buffer) = (bytes(stream.file_bytes), stream.spec.shuffle_buffer);
+            let order = match buffer {
+                0 => "in the order of the files".to_owned(),
+                rows => format!("through a shuffle buffer of {}", thousands(rows as u64)),
+            };
+            line(
+                "stream",
+                format!("{size} of files, read while training, {order}; counts are of the first rows"),
+            );
+        }
         let sets = [("data", Some(&corpus.train)), ("eval data", corpus.eval.as_ref())];
         for (name, set) in sets.into_iter().filter_map(|(name, set)| Some((name, &set?.report))) {
             line(

@@ -11,6 +11,7 @@ mod plans;
 mod resume;
 mod schema;
 mod signals;
+mod streams;
 mod support;
 mod training;
 mod wrong_input;

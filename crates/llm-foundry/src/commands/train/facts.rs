@@ -28,7 +28,7 @@ pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: &Storage) -> Fa
             json!(storage.quantization.as_ref().map(|w| format!("{:?} but {:?}", w.kind, w.skip))),
         ),
         ("training.bf16_stochastic_round".to_owned(), json!(storage.bf16_parameters)),
-        ("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))),
+        training_data(corpus),
     ]);
     // Full fine-tuning has every weight in the checkpoint; an adapter says nothing without its base.
     if let Some(base) = base_weights(subject).filter(|_| matches!(subject.tuning, Tuning::Lora(_))) {
@@ -57,6 +57,26 @@ fn base_weights(subject: &Subject) -> Option<String> {
         }
     }
     Some(hex(&hash.finalize()))
+}
+
+/// What identifies the training data: its rows, or, of a stream, the settings and the ends of its files.
+fn training_data(corpus: &Corpus) -> (String, Value) {
+    let Some(stream) = &corpus.stream else {
+        return ("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows)));
+    };
+    let mut spec = stream.spec.clone();
+    // Neither changes a row.
+    (spec.data.dataset_num_proc, spec.data.eos_token_ids) = (None, Vec::new());
+    let mut hash = Sha256::new();
+    for file in spec.data.sources.iter_mut().flat_map(|source| &mut source.files) {
+        hash.update(file.fingerprint().unwrap_or_default());
+        // The file may have been moved.
+        *file = foundry_data::DataFile::local(file.path().file_name().unwrap_or_default());
+    }
+    hash.update(format!("{spec:?}"));
+    // The same settings and files with another tokenizer or template give other rows.
+    hash.update(fingerprint(&corpus.train.rows));
+    ("streamed data (SHA-256 of settings and ends of files)".to_owned(), json!(hex(&hash.finalize())))
 }
 
 fn fingerprint(rows: &[PackedRow]) -> String {

@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use foundry_comm::Solo;
-use foundry_data::Loader;
+use foundry_data::{Batches, DataReport, Loader, StreamLoader};
 use foundry_engine::callbacks::Callback;
 use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
@@ -126,9 +126,21 @@ impl Job<'_> {
     ) -> Outcome {
         let Plan { subject, args, corpus, max_tokens, flops_per_token, .. } = plan;
         let corpus = corpus.ok_or_else(resume::no_data)?;
-        let rows = Arc::new(corpus.train.rows);
         let eval_rows = corpus.eval.map(|eval| eval.rows);
-        let mut loader = Loader::new(rows, args.per_device_train_batch_size, args.data_seed(), true, 0, 1);
+        let mut streamed = None;
+        let mut indexed = None;
+        let loader: &mut dyn Batches = match corpus.stream {
+            Some(stream) => {
+                let tokenizer =
+                    subject.tokenizer.clone().ok_or_else(|| Failure::Input("no tokenizer".into()))?;
+                let loader = StreamLoader::new(stream.spec, Arc::new(tokenizer)).map_err(Failure::input)?;
+                streamed.insert(loader)
+            }
+            None => {
+                let (rows, batch_size) = (Arc::new(corpus.train.rows), args.per_device_train_batch_size);
+                indexed.insert(Loader::new(rows, batch_size, args.data_seed(), true, 0, 1))
+            }
+        };
         let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);
         let mut model = DecoderModel { decoder, save: save::saver(&subject) };
         let signals = SignalRequests::install().map_err(Failure::run)?;
@@ -150,7 +162,7 @@ impl Job<'_> {
             comm: &Solo,
             model: &mut model,
             optimizer: optimizer.as_mut(),
-            loader: &mut loader,
+            loader,
             evaluation: eval_rows.as_deref().map(|rows| Evaluation { rows, max_tokens }),
             callbacks,
             resume,
@@ -158,6 +170,9 @@ impl Job<'_> {
         };
         let summary = fit(&mut run).map_err(failure_of)?;
         drop(run);
+        if let Some(loader) = &streamed {
+            self.tell_left_out(loader.report());
+        }
         if summary.stopped {
             return Err(self.interrupted(&summary, &signals));
         }
@@ -169,6 +184,14 @@ impl Job<'_> {
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
         console::say(self.quiet, format!("{what} saved in {}", self.output_dir.display()));
         Ok(())
+    }
+
+    /// Rows of a stream that were left out: what loading tells before the first step.
+    fn tell_left_out(&self, report: &DataReport) {
+        if report.skipped > 0 {
+            let first = report.problems.join("\n  ");
+            console::say(self.quiet, format!("{} unusable row(s) were left out:\n  {first}", report.skipped));
+        }
     }
 
     /// Goes back to the values of the best evaluation.
@@ -228,6 +251,10 @@ fn failure_of(error: EngineError) -> Failure {
     use checkpoint::CheckpointError;
     match error {
         EngineError::Argument(_) | EngineError::Schedule(_) | EngineError::Resume(_) => Failure::input(error),
+        // A bad row met while streaming is the input's fault; a disk that fails is not.
+        EngineError::Data { source, .. } if !matches!(*source, foundry_data::DataError::Io { .. }) => {
+            Failure::Input(source.to_string())
+        }
         EngineError::Checkpoint(CheckpointError::Damaged { .. } | CheckpointError::Occupied { .. }) => {
             Failure::input(error)
         }

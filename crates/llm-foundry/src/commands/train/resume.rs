@@ -96,10 +96,13 @@ pub(super) fn no_data() -> Failure {
 /// Refuses a checkpoint of another run, or beyond this one's end, before any weight is loaded. (The engine
 /// checks again.)
 pub(super) fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
-    let rows = plan.corpus.as_ref().map_or(0, |corpus| corpus.train.rows.len());
-    let timetable = Timetable::new(&plan.args, rows.div_ceil(plan.args.per_device_train_batch_size));
+    // Of a stream only the first rows are at hand.
+    let indexed = plan.corpus.as_ref().filter(|corpus| corpus.stream.is_none());
+    let rows = indexed.map(|corpus| corpus.train.rows.len());
+    let batches = rows.map(|rows| rows.div_ceil(plan.args.per_device_train_batch_size));
+    let timetable = Timetable::of(&plan.args, batches).map_err(Failure::input)?;
+    let epoch_is_known = batches.is_some();
     let args = &plan.args;
-    let successor =
-        Successor { args, facts, world_size: 1, timetable, epoch_is_known: true, optimizer: None };
+    let successor = Successor { args, facts, world_size: 1, timetable, epoch_is_known, optimizer: None };
     successor.accepts(checkpoint).map(|_| ()).map_err(Failure::input)
 }

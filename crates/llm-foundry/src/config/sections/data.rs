@@ -1,18 +1,40 @@
 //! Section `data`.
 
-use crate::config::values::OneOrMany;
-use foundry_data::{DataSpec, FormatHint, PackingStrategy, SampleBy};
+use super::sources::{DecontaminateSection, FilterSection, RowErrors, SourceSection, Stopping};
+use crate::config::values::{AutoOr, OneOrMany};
+use foundry_data::{DataSpec, FormatHint, OnError, PackingStrategy, SampleBy, Source, StoppingStrategy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
 /// Section `data`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DataSection {
-    /// Training files: a path, a pattern with `*`, `?` or `**`, or a list of them. `.jsonl`, `.json` and `.txt`.
-    /// Files of one pattern are read in the order of their names. Required.
+    /// Training files: a path, a directory, a pattern with `*`, `?` or `**`, or a list of them.
+    /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`. Files of one pattern
+    /// are read in the order of their names. Required, unless there are `sources`.
     pub(crate) train: OneOrMany,
+    /// Several sources of training rows in place of `train`, one after the other or mixed by `weight`.
+    pub(crate) sources: Vec<SourceSection>,
+    /// When a mixture by `weight` ends. Default `first_exhausted`. datasets: `stopping_strategy`.
+    pub(crate) stopping_strategy: Stopping,
+    /// Which column holds what, for example `{prompt: question, completion: answer}`. Default: columns have the names of
+    /// the shape.
+    pub(crate) columns: BTreeMap<String, String>,
+    /// Read rows while training instead of before it, in memory that does not grow with the data; `training.max_steps`
+    /// must then say when to end. Default `auto`: when the files have more than 64 MB.
+    pub(crate) streaming: AutoOr,
+    /// Streamed rows leave in random order from a buffer of so many; 0: in their own order. Default 1000.
+    pub(crate) shuffle_buffer: usize,
+    /// What happens with a row that cannot be used. Default `fail`.
+    pub(crate) on_error: RowErrors,
+    /// Leave out training examples by their text. Default: none.
+    pub(crate) filter: FilterSection,
+    /// Leave out training examples that are equal to an earlier one (not when streaming). Default false.
+    pub(crate) deduplicate: bool,
+    /// Look for evaluation texts in the training examples. Default: no.
+    pub(crate) decontaminate: Option<DecontaminateSection>,
     /// Evaluation files, in the same way. Default: none.
     pub(crate) eval: OneOrMany,
     /// Share of the training examples set aside for evaluation, from 0 (default) to below 1, drawn with
@@ -56,6 +78,15 @@ impl Default for DataSection {
     fn default() -> Self {
         Self {
             train: OneOrMany::default(),
+            sources: Vec::new(),
+            stopping_strategy: Stopping::FirstExhausted,
+            columns: BTreeMap::new(),
+            streaming: AutoOr::Auto,
+            shuffle_buffer: 1000,
+            on_error: RowErrors::Fail,
+            filter: FilterSection::default(),
+            deduplicate: false,
+            decontaminate: None,
             eval: OneOrMany::default(),
             eval_fraction: 0.0,
             format: DataFormat::Auto,
@@ -78,21 +109,25 @@ impl DataSection {
     /// What the data crate is told about the training files.
     pub(crate) fn spec(
         &self,
-        files: Vec<PathBuf>,
+        sources: Vec<Source>,
         seed: u64,
         eos_token_ids: Vec<u32>,
         threads: usize,
     ) -> DataSpec {
         DataSpec {
-            files,
-            format: match self.format {
-                DataFormat::Auto => FormatHint::Auto,
-                DataFormat::Text => FormatHint::Text,
-                DataFormat::PromptCompletion => FormatHint::PromptCompletion,
-                DataFormat::Messages => FormatHint::Messages,
-                DataFormat::Alpaca => FormatHint::Alpaca,
-                DataFormat::Sharegpt => FormatHint::ShareGpt,
+            sources,
+            stopping_strategy: match self.stopping_strategy {
+                Stopping::FirstExhausted => StoppingStrategy::FirstExhausted,
+                Stopping::AllExhausted => StoppingStrategy::AllExhausted,
+                Stopping::AllExhaustedWithoutReplacement => StoppingStrategy::AllExhaustedWithoutReplacement,
             },
+            on_error: match self.on_error {
+                RowErrors::Fail => OnError::Fail,
+                RowErrors::Skip => OnError::Skip,
+            },
+            filter: self.filter.filter(),
+            deduplicate: self.deduplicate,
+            format: self.format.hint(),
             text_field: self.text_field.clone(),
             sample_by: match self.sample_by {
                 SampleKind::Line => SampleBy::Line,
@@ -116,13 +151,18 @@ impl DataSection {
             chat_template: None,
             chat_template_kwargs: self.chat_template_kwargs.clone(),
             dataset_num_proc: Some(threads),
+            ..DataSpec::default()
         }
     }
 
     /// The same for the evaluation files.
-    pub(crate) fn eval_spec(&self, train: &DataSpec, files: Vec<PathBuf>) -> DataSpec {
+    pub(crate) fn eval_spec(&self, train: &DataSpec, sources: Vec<Source>) -> DataSpec {
         DataSpec {
-            files,
+            sources,
+            // What is measured is all of it, as it is.
+            filter: Default::default(),
+            deduplicate: false,
+            decontaminate: None,
             packing: self.eval_packing.unwrap_or(self.packing),
             shuffle_dataset: false,
             ..train.clone()
@@ -158,6 +198,19 @@ pub(crate) enum DataFormat {
     Alpaca,
     /// `{"conversations": [{"from": …, "value": …}, …]}`.
     Sharegpt,
+}
+
+impl DataFormat {
+    pub(crate) fn hint(self) -> FormatHint {
+        match self {
+            DataFormat::Auto => FormatHint::Auto,
+            DataFormat::Text => FormatHint::Text,
+            DataFormat::PromptCompletion => FormatHint::PromptCompletion,
+            DataFormat::Messages => FormatHint::Messages,
+            DataFormat::Alpaca => FormatHint::Alpaca,
+            DataFormat::Sharegpt => FormatHint::ShareGpt,
+        }
+    }
 }
 
 /// `data.sample_by`.

@@ -5,12 +5,14 @@ mod card;
 mod data;
 mod lora;
 mod model;
+mod sources;
 mod training;
 
 pub(crate) use card::CardSection;
 pub(crate) use data::{DataFormat, DataSection, PackingKind};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
+pub(crate) use sources::Stopping;
 pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
 
 use schemars::JsonSchema;

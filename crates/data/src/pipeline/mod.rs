@@ -1,0 +1,144 @@
+//! From sources to one stream of raw rows: files in order, chosen rows, mixture, shuffle buffer. Each stage has a state
+//! that is plain data, and the stream goes on from it as if it had never stopped.
+
+mod mix;
+mod shuffle;
+mod source_stream;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{DataError, Place};
+use crate::source::{Position, Row};
+use crate::spec::{DataSpec, OnError, Source};
+use mix::{Mixer, MixerState};
+use shuffle::{ShuffleBuffer, ShuffleState};
+pub(crate) use source_stream::SourceStream;
+
+/// Problems that are told in full; the others are counted.
+const PROBLEMS_TOLD: usize = 5;
+
+/// A raw row on its way, and where it can be read again.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Item {
+    pub(crate) id: RowId,
+    pub(crate) place: Place,
+    pub(crate) row: Row,
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowId {
+    /// Number of the source.
+    pub(crate) source: usize,
+    /// Number of the file in the source.
+    pub(crate) file: usize,
+    /// Where a reader of the file must be opened.
+    pub(crate) at: Position,
+}
+
+/// Which part of a split by row number a stream has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Part {
+    /// Everything.
+    #[default]
+    Whole,
+    /// What is not held out.
+    Training(f64),
+    /// What is held out.
+    HeldOut(f64),
+}
+
+/// What was left out on the way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) on_error: OnError,
+    /// Blank lines, paragraphs and files.
+    pub(crate) blank: usize,
+    /// Rows, or rests of files, that could not be used.
+    pub(crate) skipped: usize,
+    /// The first of them.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Tally {
+    /// A row cannot be used: an error, or one more in the count.
+    pub(crate) fn refuse(&mut self, error: DataError) -> Result<(), DataError> {
+        if self.on_error == OnError::Fail || !error.is_about_a_row() {
+            return Err(error);
+        }
+        self.skipped += 1;
+        if self.problems.len() < PROBLEMS_TOLD {
+            self.problems.push(error.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The stream of raw rows of one pass over the data.
+pub(crate) struct Pipeline {
+    mixer: Mixer,
+    shuffle: Option<ShuffleBuffer>,
+    /// An error that stands behind rows which have not been looked at yet.
+    pub(crate) pending: Option<DataError>,
+}
+
+/// The place of a pipeline between two rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PipelineState {
+    mixer: MixerState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shuffle: Option<ShuffleState>,
+}
+
+/// How the rows of a pass are chosen and ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Pass {
+    /// Number of the pass, from 0; it changes the order and the mixture.
+    pub(crate) epoch: u64,
+    /// Rows in the shuffle buffer; 0: no shuffling.
+    pub(crate) shuffle_buffer: usize,
+    /// The part of the rows.
+    pub(crate) part: Part,
+}
+
+impl Pipeline {
+    /// The stream at its start.
+    pub(crate) fn new(spec: &DataSpec, sources: &[Source], pass: Pass) -> Self {
+        let seed = spec.seed.wrapping_add(pass.epoch);
+        let streams = sources.iter().enumerate().map(|(index, source)| {
+            SourceStream::new(index, source.clone(), spec.sample_by, spec.seed, pass.part)
+        });
+        let probabilities: Option<Vec<f64>> = sources.iter().map(|source| source.probability).collect();
+        let mixer = Mixer::new(streams.collect(), probabilities.as_deref(), spec.stopping_strategy, seed);
+        let shuffle = (pass.shuffle_buffer > 0).then(|| ShuffleBuffer::new(pass.shuffle_buffer, seed));
+        Self { mixer, shuffle, pending: None }
+    }
+
+    /// The next row; `None` at the end of the pass.
+    pub(crate) fn next(&mut self, tally: &mut Tally) -> Result<Option<Item>, DataError> {
+        match &mut self.shuffle {
+            None => self.mixer.next(tally),
+            Some(buffer) => buffer.next(&mut self.mixer, tally),
+        }
+    }
+
+    /// The place before the next row.
+    pub(crate) fn state(&self) -> PipelineState {
+        PipelineState { mixer: self.mixer.state(), shuffle: self.shuffle.as_ref().map(ShuffleBuffer::state) }
+    }
+
+    /// Goes to a place that a pipeline over the same sources was at.
+    pub(crate) fn restore(&mut self, state: &PipelineState) -> Result<(), DataError> {
+        self.mixer.restore(&state.mixer)?;
+        match (&mut self.shuffle, &state.shuffle) {
+            (None, None) => Ok(()),
+            (Some(buffer), Some(state)) => buffer.restore(state, &self.mixer),
+            _ => Err(DataError::BadState { problem: "only one side has a shuffle buffer".to_owned() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

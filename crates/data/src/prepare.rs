@@ -1,0 +1,280 @@
+//! Raw rows to tokenised examples: columns, shape, filters, and the policy for rows that cannot be used.
+
+use std::collections::HashMap;
+
+use foundry_formats::Tokenizer;
+use serde_json::{Map, Value};
+
+use crate::error::{DataError, Place};
+use crate::example::{Example, from_row};
+use crate::filter::{Deduplication, NgramSet};
+use crate::pipeline::{Item, Pass, Pipeline, SourceStream, Tally};
+use crate::report::{DataReport, FileCount};
+use crate::shape::Shape;
+use crate::source::Row;
+use crate::spec::{DataSpec, FormatHint, Source};
+use crate::tokenize::{Tokenized, Tokenizing};
+
+/// Unused keys that the report names.
+const UNUSED_KEYS_LIMIT: usize = 50;
+
+/// Everything between raw rows and tokenised examples.
+pub(crate) struct Preparation<'a> {
+    spec: &'a DataSpec,
+    sources: &'a [Source],
+    /// Shape and tokenisation of each source; `None` for a source without rows.
+    plans: Vec<Option<(Shape, Tokenizing<'a>)>>,
+    threads: usize,
+    deduplication: Option<Deduplication>,
+    evaluation: Option<NgramSet>,
+    pub(crate) tally: Tally,
+    pub(crate) report: DataReport,
+    /// Bytes of text in the rows so far.
+    pub(crate) text_bytes: u64,
+    /// Place of each file in `report.files`.
+    files: HashMap<(usize, usize), usize>,
+}
+
+impl<'a> Preparation<'a> {
+    /// Looks at the first row of each source, which decides over its shape.
+    pub(crate) fn new(
+        spec: &'a DataSpec,
+        sources: &'a [Source],
+        tokenizer: &'a Tokenizer,
+    ) -> Result<Self, DataError> {
+        check(spec, sources)?;
+        let threads = match spec.dataset_num_proc {
+            Some(threads) => threads.max(1),
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        let mut report = DataReport::default();
+        let mut files = HashMap::new();
+        for (source, number) in sources.iter().zip(0..) {
+            for (file, index) in source.files.iter().zip(0..) {
+                files.insert((number, index), report.files.len());
+                report.files.push(FileCount { path: file.path().to_path_buf(), examples: 0, tokens: 0 });
+            }
+        }
+        let evaluation = spec.decontaminate.as_ref().map(|_| evaluation_texts(spec)).transpose()?;
+        let mut preparation = Self {
+            spec,
+            sources,
+            plans: Vec::new(),
+            threads,
+            deduplication: spec.deduplicate.then(Deduplication::default),
+            evaluation,
+            tally: Tally { on_error: spec.on_error, ..Tally::default() },
+            report,
+            text_bytes: 0,
+            files,
+        };
+        for index in 0..sources.len() {
+            let plan = preparation.plan(index, tokenizer)?;
+            preparation.plans.push(plan);
+        }
+        preparation.report.format = preparation.plans.iter().flatten().map(|(shape, _)| *shape).next();
+        Ok(preparation)
+    }
+
+    /// The shape of a source by its first row of a known one.
+    fn plan(
+        &self,
+        index: usize,
+        tokenizer: &'a Tokenizer,
+    ) -> Result<Option<(Shape, Tokenizing<'a>)>, DataError> {
+        let source = &self.sources[index];
+        let mut stream =
+            SourceStream::new(index, source.clone(), self.spec.sample_by, self.spec.seed, Default::default());
+        // What is left out is counted when the rows are read for good.
+        let mut tally = Tally { on_error: self.spec.on_error, ..Tally::default() };
+        while let Some(mut item) = stream.next(&mut tally)? {
+            let shape = rename(source, &mut item).and_then(|()| found_shape(source, None, &item));
+            match shape {
+                Ok(shape) => return Ok(Some((shape, Tokenizing::new(self.spec, tokenizer, shape)?))),
+                Err(error) => tally.refuse(error)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tokenises rows, in their order whatever the number of threads; those that are left out are counted.
+    pub(crate) fn run(&mut self, items: Vec<Item>) -> Result<Vec<Tokenized>, DataError> {
+        let mut examples = Vec::with_capacity(items.len());
+        for item in items {
+            let (source, file) = (item.id.source, item.id.file);
+            self.text_bytes += item.row.size() as u64;
+            match self.example(item) {
+                Ok(Some((place, example))) => {
+                    self.report.files[self.files[&(source, file)]].examples += 1;
+                    examples.push((source, place, example));
+                }
+                Ok(None) => {}
+                Err(error) => self.tally.refuse(error)?,
+            }
+        }
+        let mut tokenized = Vec::with_capacity(examples.len());
+        for result in self.tokenize(&examples) {
+            match result {
+                Ok(example) => tokenized.push(example),
+                Err(error) => self.tally.refuse(error)?,
+            }
+        }
+        self.report.blank = self.tally.blank;
+        self.report.skipped = self.tally.skipped;
+        self.report.problems.clone_from(&self.tally.problems);
+        Ok(tokenized)
+    }
+
+    /// One row as an example, unless it is filtered out.
+    fn example(&mut self, mut item: Item) -> Result<Option<(Place, Example)>, DataError> {
+        let source = &self.sources[item.id.source];
+        rename(source, &mut item)?;
+        let expected = self.plans[item.id.source].as_ref().map(|(shape, _)| *shape);
+        let shape = found_shape(source, expected, &item)?;
+        if let Some(expected) = expected.filter(|expected| *expected != shape) {
+            return Err(DataError::MixedShapes { place: item.place, expected, found: shape });
+        }
+        let Item { place, row, .. } = item;
+        let example = match row {
+            Row::Text(text) => Example::Text(text),
+            Row::Object(object) => {
+                note_unused(&mut self.report, &object, shape, source);
+                from_row(object, shape, &source.text_field, &place)?
+            }
+        };
+        Ok(self.keeps(&example).then_some((place, example)))
+    }
+
+    fn keeps(&mut self, example: &Example) -> bool {
+        if !self.spec.filter.keeps(example) {
+            self.report.filtered += 1;
+            return false;
+        }
+        if self.deduplication.as_mut().is_some_and(|seen| !seen.is_new(example)) {
+            self.report.deduplicated += 1;
+            return false;
+        }
+        if let (Some(evaluation), Some(wanted)) = (&self.evaluation, &self.spec.decontaminate) {
+            let touches = evaluation.touches(example);
+            *self.report.contaminated.get_or_insert(0) += usize::from(touches);
+            return !(touches && wanted.drop);
+        }
+        true
+    }
+
+    /// Tokenises on all threads; results are in the order of the examples.
+    fn tokenize(&self, examples: &[(usize, Place, Example)]) -> Vec<Result<Tokenized, DataError>> {
+        let one = |(source, place, example): &(usize, Place, Example)| {
+            let (_, tokenizing) = self.plans[*source].as_ref().expect("a source with a row has a plan");
+            tokenizing.example(example, place)
+        };
+        let part_len = examples.len().div_ceil(self.threads).max(1);
+        if part_len >= examples.len() {
+            return examples.iter().map(one).collect();
+        }
+        std::thread::scope(|scope| {
+            let parts = examples.chunks(part_len);
+            let started: Vec<_> =
+                parts.map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
+            started
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                .collect()
+        })
+    }
+}
+
+/// Settings that no data fits.
+fn check(spec: &DataSpec, sources: &[Source]) -> Result<(), DataError> {
+    if sources.iter().all(|source| source.files.is_empty()) {
+        return Err(DataError::NoFiles);
+    }
+    if spec.max_length == Some(0) {
+        return Err(DataError::ZeroLength);
+    }
+    if spec.packing && spec.max_length.is_none() {
+        return Err(DataError::PackingWithoutLength);
+    }
+    let given: Vec<f64> = sources.iter().filter_map(|source| source.probability).collect();
+    let is_one = given.iter().all(|p| p.is_finite() && *p > 0.0);
+    if !given.is_empty() && (given.len() < sources.len() || !is_one) {
+        return Err(DataError::BadProbabilities { sources: sources.len(), given });
+    }
+    Ok(())
+}
+
+/// The runs of words of the evaluation data.
+fn evaluation_texts(spec: &DataSpec) -> Result<NgramSet, DataError> {
+    let Some(wanted) = &spec.decontaminate else { return Ok(NgramSet::new(1)) };
+    let source = Source { files: wanted.files.clone(), ..Source::default() };
+    let mut pipeline = Pipeline::new(spec, &[source], Pass::default());
+    let mut tally = Tally { on_error: spec.on_error, ..Tally::default() };
+    let mut set = NgramSet::new(wanted.ngram);
+    while let Some(item) = pipeline.next(&mut tally)? {
+        match item.row {
+            Row::Object(object) => set.add(&Value::Object(object)),
+            Row::Text(text) => set.add(&Value::String(text)),
+        }
+    }
+    Ok(set)
+}
+
+/// Gives columns the names that the shapes know.
+fn rename(source: &Source, item: &mut Item) -> Result<(), DataError> {
+    let Row::Object(object) = &mut item.row else { return Ok(()) };
+    let mut renamed: Vec<(&String, Value)> = Vec::new();
+    for (name, column) in &source.columns {
+        let Some(value) = object.remove(column) else {
+            let keys = object.keys().cloned().collect();
+            let (name, column) = (name.clone(), column.clone());
+            return Err(DataError::NoColumn { place: item.place.clone(), name, column, keys });
+        };
+        renamed.push((name, value));
+    }
+    object.extend(renamed.into_iter().map(|(name, value)| (name.clone(), value)));
+    Ok(())
+}
+
+/// The shape of a row; `expected` is that of the rows before it.
+fn found_shape(source: &Source, expected: Option<Shape>, item: &Item) -> Result<Shape, DataError> {
+    let place = &item.place;
+    let object = match &item.row {
+        Row::Object(object) => object,
+        Row::Text(_) if matches!(source.format, FormatHint::Auto | FormatHint::Text) => {
+            return Ok(Shape::Text);
+        }
+        Row::Text(_) => {
+            let shape = Shape::demanded(source.format, &Map::new()).unwrap_or(Shape::Text);
+            let problem = "a .txt file holds plain text; leave `format` out or name a .jsonl file".to_owned();
+            return Err(DataError::BadRow { place: place.clone(), shape, problem, keys: Vec::new() });
+        }
+    };
+    if let Some(shape) = Shape::demanded(source.format, object) {
+        return Ok(shape);
+    }
+    let keys = || object.keys().cloned().collect();
+    let mut shapes = Shape::candidates(object, &source.text_field);
+    match (shapes.pop(), shapes.is_empty()) {
+        (Some(shape), true) => Ok(shape),
+        (None, _) => Err(DataError::UnknownShape { place: place.clone(), keys: keys() }),
+        (Some(last), false) => match expected {
+            // Later rows may have more keys than the first; they keep its shape.
+            Some(expected) if expected == last || shapes.contains(&expected) => Ok(expected),
+            _ => {
+                shapes.push(last);
+                Err(DataError::AmbiguousShape { place: place.clone(), keys: keys(), shapes })
+            }
+        },
+    }
+}
+
+fn note_unused(report: &mut DataReport, object: &Map<String, Value>, shape: Shape, source: &Source) {
+    for key in object.keys() {
+        let used =
+            shape.keys().contains(&key.as_str()) || (shape == Shape::Text && *key == source.text_field);
+        let is_news = !used && !report.unused_keys.contains(key);
+        if is_news && report.unused_keys.len() < UNUSED_KEYS_LIMIT {
+            report.unused_keys.insert(key.clone());
+        }
+    }
+}

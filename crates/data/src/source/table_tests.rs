@@ -1,0 +1,96 @@
+//! Parquet and Arrow files made by pyarrow (golden/make_table_goldens.py), and what hostile ones do.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::tests::read_from;
+use super::*;
+
+fn golden(name: &str) -> DataFile {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    DataFile::local(path)
+}
+
+const TABLES: [&str; 3] = ["tables.parquet", "tables.arrow", "tables_stream.arrow"];
+
+fn objects(file: &DataFile, at: Position) -> Vec<Value> {
+    let (rows, problems, _) = read_from(file, SampleBy::Line, at).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    rows.into_iter()
+        .map(|(_, _, row)| match row {
+            Row::Object(object) => Value::Object(object),
+            Row::Text(_) => panic!("an object is expected"),
+        })
+        .collect()
+}
+
+#[test]
+fn tables_have_the_rows_of_json_lines() {
+    let expected = objects(&golden("tables.jsonl"), Position::default());
+    for name in TABLES {
+        // Without the column of bytes, and without the nulls that the table adds to structs.
+        assert_eq!(objects(&golden(name), Position::default()), expected, "{name}");
+    }
+}
+
+#[test]
+fn tables_go_on_from_any_row() {
+    for name in TABLES {
+        let file = golden(name);
+        let all = objects(&file, Position::default());
+        let mut reader = open(&file, SampleBy::Line, Position::default()).unwrap();
+        for number in 0..=all.len() {
+            assert_eq!(objects(&file, reader.position()), all[number..], "{name} from row {number}");
+            reader.next().unwrap();
+        }
+    }
+}
+
+#[test]
+fn places_are_row_groups_and_rows() {
+    let mut reader = open(&golden("tables.parquet"), SampleBy::Line, Position::default()).unwrap();
+    let places: Vec<String> = std::iter::from_fn(|| reader.next().unwrap())
+        .map(|found| found.place.to_string().rsplit_once("golden/").unwrap().1.to_owned())
+        .collect();
+    assert_eq!(places[6..8], ["tables.parquet, row group 0, row 6", "tables.parquet, row group 1, row 0"]);
+    assert_eq!(places[22], "tables.parquet, row group 3, row 1");
+}
+
+/// Reads a file of these bytes to its end or first error.
+fn read_bytes(name: &str, bytes: &[u8]) -> Result<usize, DataError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let (rows, mut problems, _) = read_from(&DataFile::local(path), SampleBy::Line, Position::default())?;
+    if problems.is_empty() { Ok(rows.len()) } else { Err(problems.remove(0)) }
+}
+
+#[test]
+fn a_lying_footer_is_an_error() {
+    let mut bytes = std::fs::read(golden("tables.parquet").path()).unwrap();
+    let end = bytes.len();
+    bytes[end - 8..end - 4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    let error = read_bytes("a.parquet", &bytes).unwrap_err().to_string();
+    assert!(error.contains("a.parquet: broken table: "), "{error}");
+    for cut in [0, 3, 12, end / 2, end - 1] {
+        let error = read_bytes("a.parquet", &bytes[..cut]).unwrap_err();
+        assert!(matches!(error, DataError::BrokenTable { .. }), "cut at {cut}: {error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Flipped bytes: rows or an error, never a panic and never more memory than the file could need.
+    #[test]
+    fn mutilated_tables_never_panic(which in 0usize..3, at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<Option<prop::sample::Index>>()) {
+        let mut bytes = std::fs::read(golden(TABLES[which]).path()).unwrap();
+        let place = at.index(bytes.len());
+        bytes[place] = with;
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let _ = read_bytes(TABLES[which], &bytes);
+    }
+}

@@ -1,0 +1,348 @@
+//! Rows without ever holding the data: read, mixed, shuffled, tokenised and packed ahead of the training loop, in
+//! memory that does not depend on how much data there is.
+//!
+//! The stream is cut into chunks of [`PACKING_CHUNK`] rows, each tokenised and packed on its own as TRL does
+//! (`datasets.map` in batches of 1000), earlier where its texts reach [`CHUNK_BYTES`]. A place in the stream is the
+//! pipeline's state before the chunk and the number of packed rows used of it: to go on, one chunk is made again.
+//! The stream of packed rows does not depend on the number of ranks; rank r of W takes every W-th batch of it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use foundry_formats::Tokenizer;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::batches::{Batches, MicroBatch};
+use crate::counter::ExampleCounter;
+use crate::dataset::{Dataset, PackedRow};
+use crate::error::DataError;
+use crate::load::{finish, rows_of, take_items};
+use crate::pack::PACKING_CHUNK;
+use crate::pipeline::{Part, Pass, Pipeline, PipelineState};
+use crate::prepare::Preparation;
+use crate::report::DataReport;
+use crate::spec::{DataSpec, Source};
+
+/// Bytes of text after which a chunk ends early.
+pub const CHUNK_BYTES: usize = 8 << 20;
+/// Chunks that wait for the training loop, one more being made.
+const CHUNKS_AHEAD: usize = 1;
+/// Examples that are held out at most: an evaluation is no pass over the data.
+const HELD_OUT_LIMIT: usize = 1000;
+
+/// What is streamed, and how.
+#[derive(Clone, Debug)]
+pub struct StreamSpec {
+    /// Sources, shapes, packing.
+    pub data: DataSpec,
+    /// Rows in the shuffle buffer; 0: the order of the files.
+    pub shuffle_buffer: usize,
+    /// Part of the rows that is held out (for [`held_out`]), by their numbers; 0: none.
+    pub eval_fraction: f64,
+    /// Rows of a micro-batch.
+    pub batch_size: usize,
+    /// This rank, below `world_size`.
+    pub rank: usize,
+    /// Ranks.
+    pub world_size: usize,
+}
+
+impl StreamSpec {
+    fn pass(&self, epoch: u64) -> Pass {
+        let part = if self.eval_fraction > 0.0 { Part::Training(self.eval_fraction) } else { Part::Whole };
+        Pass { epoch, shuffle_buffer: self.shuffle_buffer, part }
+    }
+}
+
+/// A place in the stream of packed rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamState {
+    /// The pass over the data, from 0.
+    epoch: u64,
+    /// Packed rows of this pass before the chunk.
+    rows: u64,
+    /// The pipeline before the chunk; `None`: at the start of the pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pipeline: Option<PipelineState>,
+    /// Packed rows of the chunk that have been used.
+    used: usize,
+}
+
+impl StreamState {
+    const START: Self = Self { epoch: 0, rows: 0, pipeline: None, used: 0 };
+}
+
+/// Packed rows that were made together.
+#[derive(Debug)]
+struct Chunk {
+    /// The place before it.
+    start: StreamState,
+    rows: Vec<PackedRow>,
+    /// Everything counted so far.
+    report: DataReport,
+}
+
+/// Micro-batches from a stream; a thread works ahead.
+pub struct StreamLoader {
+    spec: StreamSpec,
+    tokenizer: Arc<Tokenizer>,
+    /// The place of the next row of the stream, wherever the thread is.
+    place: StreamState,
+    chunk: Vec<PackedRow>,
+    report: DataReport,
+    producer: Option<Producer>,
+}
+
+/// The thread that works ahead.
+struct Producer {
+    chunks: Option<Receiver<Result<Chunk, DataError>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        // Without a receiver the thread ends with its next chunk.
+        self.chunks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl StreamLoader {
+    /// A stream at its start. Nothing is read before the first batch is asked for.
+    ///
+    /// # Errors
+    /// [`DataError::StreamWithoutLength`]: rows of a stream need a greatest length, for which memory is set aside.
+    /// [`DataError::NotStreamed`]: settings that need all rows at once.
+    pub fn new(spec: StreamSpec, tokenizer: Arc<Tokenizer>) -> Result<Self, DataError> {
+        check(&spec.data)?;
+        let report = DataReport::default();
+        Ok(Self { spec, tokenizer, place: StreamState::START, chunk: Vec::new(), report, producer: None })
+    }
+
+    /// What has been noticed in the chunks that the training loop has reached.
+    pub fn report(&self) -> &DataReport {
+        &self.report
+    }
+
+    /// The next row of the stream, and its number in the pass.
+    fn next_row(&mut self) -> Result<(u64, PackedRow), DataError> {
+        while self.place.used >= self.chunk.len() {
+            let from = self.place.clone();
+            let producer = self.producer.get_or_insert_with(|| start(&self.spec, &self.tokenizer, from));
+            let received = producer.chunks.as_ref().and_then(|chunks| chunks.recv().ok());
+            let chunk = received.unwrap_or(Err(DataError::StreamEnded))?;
+            self.place = StreamState { used: chunk.start.used, ..chunk.start };
+            (self.chunk, self.report) = (chunk.rows, chunk.report);
+        }
+        let row = std::mem::take(&mut self.chunk[self.place.used]);
+        let number = self.place.rows + self.place.used as u64;
+        self.place.used += 1;
+        Ok((number, row))
+    }
+}
+
+impl Batches for StreamLoader {
+    fn batches_per_epoch(&self) -> Option<usize> {
+        None
+    }
+
+    fn next_batch(&mut self) -> Result<MicroBatch, DataError> {
+        let mut batch = MicroBatch::default();
+        let StreamSpec { batch_size, rank, world_size, .. } = self.spec;
+        for index in 0..batch_size * world_size {
+            let (number, row) = self.next_row()?;
+            if index / batch_size == rank {
+                batch.row.append(&row);
+                batch.numbers.push(number);
+            }
+        }
+        Ok(batch)
+    }
+
+    fn state(&self) -> Value {
+        serde_json::to_value(&self.place).expect("numbers and texts are plain data")
+    }
+
+    fn restore(&mut self, state: &Value) -> Result<(), DataError> {
+        let place: StreamState = serde_json::from_value(state.clone())
+            .map_err(|error| DataError::BadState { problem: error.to_string() })?;
+        self.producer = None;
+        self.chunk.clear();
+        self.place = place;
+        Ok(())
+    }
+}
+
+/// What a stream cannot do.
+fn check(spec: &DataSpec) -> Result<(), DataError> {
+    if spec.max_length.is_none() {
+        return Err(DataError::StreamWithoutLength);
+    }
+    match (spec.deduplicate, spec.shuffle_dataset) {
+        (true, _) => Err(DataError::NotStreamed {
+            setting: "deduplicate",
+            remedy: "it remembers every row; write the data once with `llm-foundry data tokenize` and train on that",
+        }),
+        (_, true) => Err(DataError::NotStreamed {
+            setting: "shuffle_dataset",
+            remedy: "it needs every row at once; use `shuffle_buffer`",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Starts the thread at a place.
+fn start(spec: &StreamSpec, tokenizer: &Arc<Tokenizer>, from: StreamState) -> Producer {
+    let (sender, chunks) = sync_channel(CHUNKS_AHEAD);
+    let (spec, tokenizer) = (spec.clone(), Arc::clone(tokenizer));
+    let thread = std::thread::spawn(move || {
+        if let Err(error) = produce(&spec, &tokenizer, from, &sender) {
+            // A receiver that is gone does not want to know.
+            let _ = sender.send(Err(error));
+        }
+    });
+    Producer { chunks: Some(chunks), thread: Some(thread) }
+}
+
+/// Makes chunks until nobody wants them.
+fn produce(
+    spec: &StreamSpec,
+    tokenizer: &Tokenizer,
+    from: StreamState,
+    sender: &SyncSender<Result<Chunk, DataError>>,
+) -> Result<(), DataError> {
+    let sources = spec.data.all_sources();
+    let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
+    let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
+    let mut maker = Maker { spec, sources: &sources, preparation, counter };
+    let mut place = from;
+    loop {
+        let mut pipeline = Pipeline::new(&spec.data, &sources, spec.pass(place.epoch));
+        if let Some(state) = &place.pipeline {
+            pipeline.restore(state)?;
+        }
+        let before = place.rows;
+        while let Some(rows) = maker.chunk(&mut pipeline)? {
+            let next = StreamState {
+                rows: place.rows + rows.len() as u64,
+                pipeline: Some(pipeline.state()),
+                used: 0,
+                ..place
+            };
+            if place.used > rows.len() {
+                return Err(DataError::BadState {
+                    problem: format!("row {} of {} that were made together", place.used, rows.len()),
+                });
+            }
+            let report = maker.counter.report.clone();
+            if !rows.is_empty() && sender.send(Ok(Chunk { start: place, rows, report })).is_err() {
+                return Ok(());
+            }
+            place = next;
+        }
+        if place.rows == before && before == 0 {
+            return Err(maker.nothing());
+        }
+        place = StreamState { epoch: place.epoch + 1, ..StreamState::START };
+    }
+}
+
+/// Makes chunks.
+struct Maker<'a> {
+    spec: &'a StreamSpec,
+    sources: &'a [Source],
+    preparation: Preparation<'a>,
+    counter: ExampleCounter,
+}
+
+impl Maker<'_> {
+    /// The packed rows of the next raw rows; `None` at the end of the pass.
+    fn chunk(&mut self, pipeline: &mut Pipeline) -> Result<Option<Vec<PackedRow>>, DataError> {
+        let items = take_items(pipeline, &mut self.preparation.tally, PACKING_CHUNK, CHUNK_BYTES)?;
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let examples = self.preparation.run(items)?;
+        self.counter.adopt(&self.preparation.report);
+        let mut sequences = Vec::with_capacity(examples.len());
+        for example in examples {
+            self.counter.example(&example);
+            sequences.push(example.sequence);
+        }
+        let rows = rows_of(&self.spec.data, sequences, self.counter.limit);
+        rows.iter().for_each(|row| self.counter.row(row));
+        Ok(Some(rows))
+    }
+
+    /// A pass without a row.
+    fn nothing(&self) -> DataError {
+        let report = &self.counter.report;
+        if report.examples > 0 {
+            let masked = report.dropped_unlabelled + report.kept_unlabelled;
+            return DataError::NothingToLearn {
+                examples: report.examples,
+                empty: report.dropped_empty,
+                masked,
+            };
+        }
+        let files = self.sources.iter().flat_map(|source| &source.files);
+        DataError::Empty { files: files.map(|file| file.path().to_path_buf()).collect() }
+    }
+}
+
+/// The first rows of a stream, and how much of the data they are.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Them, and their report.
+    pub data: Dataset,
+    /// Bytes of text in the raw rows of the sample.
+    pub text_bytes: u64,
+}
+
+/// Makes the first chunk of a stream, for a plan.
+///
+/// # Errors
+/// As [`crate::load`], for what the first chunk shows.
+pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataError> {
+    check(&spec.data)?;
+    let sources = spec.data.all_sources();
+    let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
+    let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
+    let mut maker = Maker { spec, sources: &sources, preparation, counter };
+    let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
+    // A chunk may consist of rows without labels.
+    let mut rows = Vec::new();
+    while rows.is_empty() {
+        rows = maker.chunk(&mut pipeline)?.ok_or_else(|| maker.nothing())?;
+    }
+    let text_bytes = maker.preparation.text_bytes;
+    Ok(Sample { data: Dataset { rows, report: maker.counter.report }, text_bytes })
+}
+
+/// The first [`HELD_OUT_LIMIT`] examples that the stream leaves out for evaluation. They are found in one pass without
+/// holding the rest; the pass ends when there are enough.
+///
+/// # Errors
+/// As [`crate::load`].
+pub fn held_out(spec: &StreamSpec, eval: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError> {
+    let sources = spec.data.all_sources();
+    let mut preparation = Preparation::new(eval, &sources, tokenizer)?;
+    let pass = Pass { epoch: 0, shuffle_buffer: 0, part: Part::HeldOut(spec.eval_fraction) };
+    let mut pipeline = Pipeline::new(eval, &sources, pass);
+    let items = take_items(&mut pipeline, &mut preparation.tally, HELD_OUT_LIMIT, usize::MAX)?;
+    let examples = preparation.run(items)?;
+    if examples.is_empty() {
+        let wanted = format!("{} of the examples", spec.eval_fraction);
+        return Err(DataError::BadHoldout { wanted, examples: 0 });
+    }
+    finish(eval, tokenizer, examples, preparation.report)
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
