@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_numbers_are_bitsandbytes() {
-        // `create_dynamic_map(True)` and `(False)` of bitsandbytes 0.50.2: bits at some places, and the sum of all bits.
+        // `create_dynamic_map(True)` and `(False)` of bitsandbytes 0.50.2: bits at some places, and the sum of all
+        // bits.
         let signed = DynamicMap::signed().values.map(f32::to_bits);
         let unsigned = DynamicMap::unsigned().values.map(f32::to_bits);
         let sum = |bits: [u32; 256]| bits.iter().map(|b| u64::from(*b)).sum::<u64>();

@@ -226,6 +226,13 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FormatEr
     temporary.persist(&file)
 }
 
+/// As [`write_atomically`], without the fsync: see [`Writer::finish_unflushed`].
+pub(crate) fn write_unflushed(path: &Path, bytes: &[u8]) -> Result<(), FormatError> {
+    let (temporary, mut file) = TemporaryFile::create(path)?;
+    file.write_all(bytes).map_err(FormatError::io(path, "write"))?;
+    temporary.rename()
+}
+
 /// A file under a temporary name next to its target; removed on drop unless it was persisted.
 #[derive(Debug)]
 struct TemporaryFile {

@@ -200,6 +200,7 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json`, `tokenizer_config.json` and, where there is one, `chat_template.jinja` and other side
     /// files; unchanged files are copied byte for byte. Each file is complete or absent.
+    /// Flushing the directory to disk is the caller's ([`crate::flush_tree`]).
     ///
     /// # Errors
     /// [`FormatError::Io`].

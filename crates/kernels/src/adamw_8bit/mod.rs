@@ -2,9 +2,9 @@
 //! Quantization"; bitsandbytes 0.50 `AdamW8bit` on a CPU).
 //!
 //! Blocks of 256 elements share a scale. A step widens both moments (`value = code[q]·absmax`), updates as
-//! [`AdamW`] does (`p *= 1-lr·wd` first, as bitsandbytes on a CPU; its CUDA kernel decays last), and quantises again with
-//! the new greatest magnitudes, each element to the nearest code. (bitsandbytes' CPU library finds it by a table that errs
-//! below 2⁻¹⁶ of the block's maximum; here it is exact, as in bitsandbytes' torch fallback.)
+//! [`AdamW`] does (`p *= 1-lr·wd` first, as bitsandbytes on a CPU; its CUDA kernel decays last), and quantises
+//! again with the new greatest magnitudes, each element to the nearest code. (bitsandbytes' CPU library finds it by
+//! a table that errs below 2⁻¹⁶ of the block's maximum; here it is exact, as in bitsandbytes' torch fallback.)
 
 mod cpu;
 pub(crate) mod reference;

@@ -38,8 +38,8 @@ fn step(
 #[test]
 fn every_path_agrees_with_the_reference() {
     for n in [1, 256, 300, 40_000] {
-        // Where an element lies between two codes, f64 may choose the other one: its moment then differs by up to 1 % of
-        // the block's maximum, and the parameter by that part of a learning rate.
+        // Where an element lies between two codes, f64 may choose the other one: its moment then differs by
+        // up to 1 % of the block's maximum, and the parameter by that part of a learning rate.
         check(&format!("{n}"), 1e-4, |backend| {
             let mut numbers = Numbers::new(37);
             let mut param = buffer(Dtype::F32, &numbers.vec(n, 1.0));

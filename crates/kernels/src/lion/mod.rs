@@ -2,8 +2,8 @@
 //!
 //! `p *= 1-lr·wd`; `p -= lr · sign(β₁·m + (1-β₁)·g)`; `m = β₂·m + (1-β₂)·g`, with `sign(0) = 0`.
 //!
-//! `p` parameter, `g` gradient (times the clipping factor), `m` momentum. Factors are computed in f64 and rounded to f32
-//! once; the arithmetic on elements is f32.
+//! `p` parameter, `g` gradient (times the clipping factor), `m` momentum. Factors are computed in f64 and rounded
+//! to f32 once; the arithmetic on elements is f32.
 
 mod cpu;
 pub(crate) mod reference;

@@ -1,16 +1,16 @@
 //! Matrices stored in four or eight bits a weight, as bitsandbytes 0.50 stores them.
 //!
-//! - NF4 (QLoRA, Dettmers et al. 2023): codes of 16 levels ([`NF4_LEVELS`]), two in a byte, the first in the high half, and
-//!   `absmax` of each run of 64. A weight is `level · absmax`.
+//! - NF4 (QLoRA, Dettmers et al. 2023): codes of 16 levels ([`NF4_LEVELS`]), two in a byte, the first in the high
+//!   half, and `absmax` of each run of 64. A weight is `level · absmax`.
 //! - NF4, double quantised: `absmax` itself in 8 bits, levels of [`dynamic_levels`], with their own `absmax` for 256 of
 //!   them. A weight is `level · (dynamic · absmax₂ + offset)`.
 //! - int8 (LLM.int8(), Dettmers et al. 2022): -127…127, and `absmax` of each row ("SCB"). A weight is
 //!   `q · absmax · (1/127)`.
 //!
-//! Runs are those of the row-major matrix laid end to end; a row need not be a whole number of them. Arithmetic is in
-//! f32 in the order written here, then one rounding to the dtype of the other operand: a product with a quantised matrix
-//! is, bit for bit, the product with [`dequantize`]'s result, which itself is bitsandbytes'. Only a few rows of it exist
-//! at a time, see `matmul/cpu_factor.rs`.
+//! Runs are those of the row-major matrix laid end to end; a row need not be a whole number of them. Arithmetic is
+//! in f32 in the order written here, then one rounding to the dtype of the other operand: a product with a
+//! quantised matrix is, bit for bit, the product with [`dequantize`]'s result, which itself is bitsandbytes'. Only
+//! a few rows of it exist at a time, see `matmul/cpu_factor.rs`.
 //!
 //! | file | what |
 //! |---|---|

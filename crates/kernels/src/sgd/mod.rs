@@ -1,4 +1,5 @@
-//! Stochastic gradient descent with momentum in torch 2.15's order of operations (`optim/sgd.py`; Sutskever et al. 2013):
+//! Stochastic gradient descent with momentum in torch 2.15's order of operations (`optim/sgd.py`; Sutskever et al.
+//! 2013):
 //!
 //! `g += wd·p`; `b = μ·b + (1-τ)·g` (the first step: `b = g`); `p -= lr·(g + μ·b)` with Nesterov's correction,
 //! `p -= lr·b` without, `p -= lr·g` without momentum.

@@ -4,8 +4,8 @@ use super::Isa;
 use crate::lanes::{MulAdd, Separate};
 
 /// Does `steps` rounds of f32 multiply-adds on one thread; returns how many floating-point operations that was, and
-/// a number that depends on all of them. Written in intrinsics where there are vectors: what the compiler makes of a plain
-/// loop passes through memory.
+/// a number that depends on all of them. Written in intrinsics where there are vectors: what the compiler makes of
+/// a plain loop passes through memory.
 pub fn multiply_adds(isa: Isa, steps: usize) -> (f64, f32) {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -140,7 +140,11 @@ pub(crate) fn chats(count: usize) -> String {
 pub(crate) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for entry in fs::read_dir(from).expect("listed").flatten().filter(|e| e.path().is_file()) {
-        fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        // By way of another name: tests of other processes may be reading what is being replaced.
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let partial = to.join(format!(".{name}.{}", std::process::id()));
+        fs::copy(entry.path(), &partial).expect("copied");
+        fs::rename(&partial, to.join(name)).expect("renamed");
     }
 }
 

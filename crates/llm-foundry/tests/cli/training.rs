@@ -59,7 +59,7 @@ fn a_run_leaves_a_model_card() {
         "| training | 18 examples",
         "| steps | 2 of 2 |",
         "evaluation at step 2: loss |",
-        "  lora_alpha: 8\n",
+        "  lora_alpha: 8",
     ] {
         assert!(card.contains(part), "no `{part}` in:\n{card}");
     }
