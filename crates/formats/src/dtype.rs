@@ -36,6 +36,10 @@ pub enum StoredDtype {
     Q5_1,
     /// GGUF: 32 × 8 bits and a scale.
     Q8_0,
+    /// GGUF: 256 × 2 bits, sixteen 4-bit scales and minima.
+    Q2K,
+    /// GGUF: 256 × 3 bits, sixteen 6-bit scales.
+    Q3K,
     /// GGUF: 256 × 4 bits, eight 6-bit scales and minima.
     Q4K,
     /// GGUF: 256 × 5 bits, eight 6-bit scales and minima.
@@ -57,6 +61,8 @@ impl StoredDtype {
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
@@ -91,6 +97,8 @@ impl StoredDtype {
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
