@@ -33,7 +33,8 @@ def main(library, target):
     assert (x[7] == x[7].astype(np.float32)).all()
     lib = ctypes.CDLL(library)
     lib.ggml_quantize_chunk.restype = ctypes.c_size_t
-    lib.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    pointer = ctypes.c_void_p
+    lib.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer] + [ctypes.c_int64] * 3 + [pointer]
     golden = {"gguf": "0.19.0", "llama-cpp-python": "0.3.36"}
     for kind in (T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0):
         golden[kind.name] = quants.quantize(x, kind).tobytes().hex()

@@ -66,7 +66,7 @@ impl Decoder {
     }
 }
 
-fn dtype_name(dtype: StoredDtype) -> String {
+pub(crate) fn dtype_name(dtype: StoredDtype) -> String {
     match dtype {
         StoredDtype::F32 => "float32".into(),
         StoredDtype::BF16 => "bfloat16".into(),
