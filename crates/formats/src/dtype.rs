@@ -14,6 +14,8 @@ pub enum StoredDtype {
     BF16,
     /// IEEE double precision.
     F64,
+    /// Eight bits: sign, four of exponent, three of fraction ([`crate::fp8`]).
+    F8E4M3,
     /// Signed 64-bit integer.
     I64,
     /// Signed 32-bit integer.
@@ -55,7 +57,7 @@ impl StoredDtype {
             Self::F32 | Self::I32 => (1, 4),
             Self::F16 | Self::BF16 | Self::I16 => (1, 2),
             Self::F64 | Self::I64 => (1, 8),
-            Self::I8 | Self::U8 | Self::Bool => (1, 1),
+            Self::F8E4M3 | Self::I8 | Self::U8 | Self::Bool => (1, 1),
             Self::Q4_0 => (32, 18),
             Self::Q4_1 => (32, 20),
             Self::Q5_0 => (32, 22),
@@ -76,7 +78,7 @@ impl StoredDtype {
 
     /// True for types whose elements are real numbers: floats and quantised floats.
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::F64) || self.is_quantised()
+        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::F64 | Self::F8E4M3) || self.is_quantised()
     }
 
     /// The name used in messages and, for plain types, in safetensors headers.
@@ -86,6 +88,7 @@ impl StoredDtype {
             Self::F16 => "F16",
             Self::BF16 => "BF16",
             Self::F64 => "F64",
+            Self::F8E4M3 => "F8_E4M3",
             Self::I64 => "I64",
             Self::I32 => "I32",
             Self::I16 => "I16",

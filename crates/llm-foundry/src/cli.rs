@@ -365,7 +365,7 @@ pub(crate) struct ExportArgs {
     #[arg(required_unless_present = "target")]
     pub(crate) to: Option<String>,
     /// Number format. GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_l, q3_k_m, q3_k_s, q2_k,
-    /// q5_1, q5_0, q4_1, q4_0 [default: q4_k_m]; safetensors: f32, f16, bf16 [default: as stored]
+    /// q5_1, q5_0, q4_1, q4_0 [default: q4_k_m]; safetensors: f32, f16, bf16, fp8 [default: as stored]
     #[arg(long, value_name = "NAME")]
     pub(crate) quant: Option<String>,
     /// Name what a program would refuse; without --to nothing is written

@@ -62,7 +62,9 @@ impl DecoderConfig {
 /// and features that this program does not compute.
 pub fn decoder_config(hf: &HfConfig) -> Result<(&'static Family, DecoderConfig), ModelError> {
     let family = family_of(hf)?;
-    refuse(hf, "quantization_config", "use the unquantised checkpoint of the model")?;
+    if !foundry_formats::fp8::is_fp8(hf) {
+        refuse(hf, "quantization_config", "use the unquantised checkpoint of the model")?;
+    }
     let config = (family.config)(hf)?;
     check(&config)?;
     Ok((family, config))

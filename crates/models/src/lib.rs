@@ -42,7 +42,8 @@ pub use families::Family;
 pub use flops::Flops;
 pub use kv_cache::KvCache;
 pub use lora::{
-    Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, MergedWeights, TargetModules,
+    Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, MergedWeights,
+    TargetModules,
 };
 pub use objective::{Batch, Objective};
 pub use parameter::{Parameter, decays};
@@ -51,7 +52,7 @@ pub use sampling::Sampling;
 pub use save::SaveOptions;
 pub use storage::{Checkpointing, Storage};
 pub use tuning::Tuning;
-pub use write_model::{kept_dtype, write_model};
+pub use write_model::{WeightFormat, kept_dtype, write_model};
 
 #[cfg(test)]
 pub(crate) fn test_config() -> DecoderConfig {

@@ -57,6 +57,7 @@ impl Decoder {
         let mut config = config.0.clone();
         // transformers 4 called it `torch_dtype`; whatever was there described other files.
         config.shift_remove("torch_dtype");
+        config.shift_remove("quantization_config");
         config.insert("dtype".into(), Value::from(dtype_name(options.dtype)));
         write_json(&dir.join("config.json"), &config, true)?;
         match generation_config.and_then(Value::as_object) {

@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::save::{dtype_name, write_json};
 use foundry_formats::safetensors::{Entry, save_sharded};
-use foundry_formats::{FormatError, HfConfig, StoredDtype, TensorSource};
+use foundry_formats::{FormatError, HfConfig, StoredDtype, TensorInfo, TensorSource, fp8};
 use serde_json::Value;
 use std::path::Path;
 
@@ -19,30 +19,62 @@ pub fn kept_dtype(dtype: StoredDtype) -> StoredDtype {
     }
 }
 
-/// Writes config.json, generation_config.json and the weights to an existing directory: every tensor as `dtype`, or as
-/// it was ([`kept_dtype`]). A tied head is not written, as in transformers.
+/// How the weights are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// Each tensor as it was, see [`kept_dtype`].
+    Kept,
+    /// All in one float type.
+    Plain(StoredDtype),
+    /// The matrices of the layers in eight bits with a scale for each row ([`fp8`]), the rest as it was.
+    Fp8,
+}
+
+impl WeightFormat {
+    fn dtype_of(self, info: &TensorInfo) -> StoredDtype {
+        match self {
+            WeightFormat::Plain(dtype) => dtype,
+            WeightFormat::Fp8 if is_layer_matrix(info) => StoredDtype::F8E4M3,
+            WeightFormat::Kept | WeightFormat::Fp8 => kept_dtype(info.dtype),
+        }
+    }
+}
+
+fn is_layer_matrix(info: &TensorInfo) -> bool {
+    info.shape.len() == 2 && info.name.starts_with("model.layers.") && info.name.ends_with("_proj.weight")
+}
+
+/// Writes config.json, generation_config.json and the weights to an existing directory. A tied head is not written, as
+/// in transformers.
 ///
 /// # Errors
-/// [`FormatError::NotFinite`] for weights that are NaN or infinite, or become so in `dtype`; files that cannot be read
-/// or written.
+/// [`FormatError::NotFinite`] for weights that are NaN or infinite, or become so; files that cannot be read or written.
 pub fn write_model(
     weights: &dyn TensorSource,
     dir: &Path,
     config: &HfConfig,
     generation_config: Option<&Value>,
-    dtype: Option<StoredDtype>,
+    format: WeightFormat,
     max_shard_size: u64,
 ) -> Result<(), ModelError> {
     let is_tied = config.opt_bool("tie_word_embeddings")?.unwrap_or(false);
-    let infos = weights.tensors().iter().filter(|info| {
+    let mut entries = Vec::new();
+    for info in weights.tensors() {
         let is_tied_head = is_tied && info.name == "lm_head.weight";
-        !is_tied_head && !info.name.ends_with("rotary_emb.inv_freq")
-    });
-    let entries: Vec<Entry> = infos
-        .map(|info| Entry::new(&info.name, dtype.unwrap_or(kept_dtype(info.dtype)), &info.shape))
-        .collect();
-    let mut piece = Vec::new();
+        if is_tied_head || info.name.ends_with("rotary_emb.inv_freq") {
+            continue;
+        }
+        let dtype = format.dtype_of(info);
+        entries.push(Entry::new(&info.name, dtype, &info.shape));
+        if dtype == StoredDtype::F8E4M3 {
+            entries.push(Entry::new(format!("{}_scale", info.name), StoredDtype::F32, &[info.shape[0], 1]));
+        }
+    }
+    let (mut piece, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
     save_sharded(dir, &entries, max_shard_size, |entry, writer| {
+        if weights.find(&entry.name).is_none() {
+            return Ok(writer.write_f32(&entry.name, &std::mem::take(&mut scales))?);
+        }
         let elements = entry.elements();
         // Whole rows, so that a source that computes by rows need not compute any twice.
         let width = entry.shape.get(1).copied().unwrap_or(1).max(1);
@@ -51,14 +83,35 @@ pub fn write_model(
             piece.resize(step.min(elements - start), 0.0);
             weights.read_f32(&entry.name, start, &mut piece)?;
             check_finite(&entry.name, start, &piece, entry.dtype)?;
-            writer.write_f32(&entry.name, &piece)?;
+            if entry.dtype == StoredDtype::F8E4M3 {
+                codes.clear();
+                scales.extend(piece.chunks_exact(width).map(|row| fp8::quantise_row(row, &mut codes)));
+                writer.write_bytes(&entry.name, &codes)?;
+            } else {
+                writer.write_f32(&entry.name, &piece)?;
+            }
         }
         Ok::<(), ModelError>(())
     })?;
+    write_configs(dir, config, generation_config, format, &entries)
+}
+
+fn write_configs(
+    dir: &Path,
+    config: &HfConfig,
+    generation_config: Option<&Value>,
+    format: WeightFormat,
+    entries: &[Entry],
+) -> Result<(), ModelError> {
     let mut config = config.0.clone();
     config.shift_remove("torch_dtype");
-    let most = dtype.or_else(|| entries.iter().max_by_key(|entry| entry.elements()).map(|entry| entry.dtype));
-    config.insert("dtype".into(), Value::from(dtype_name(most.unwrap_or(StoredDtype::F32))));
+    config.shift_remove("quantization_config");
+    if format == WeightFormat::Fp8 {
+        config.insert("quantization_config".into(), fp8::quantization_config());
+    }
+    let plain = entries.iter().filter(|entry| entry.dtype != StoredDtype::F8E4M3);
+    let most = plain.max_by_key(|entry| entry.elements()).map_or(StoredDtype::F32, |entry| entry.dtype);
+    config.insert("dtype".into(), Value::from(dtype_name(most)));
     write_json(&dir.join("config.json"), &config, true)?;
     match generation_config.and_then(Value::as_object) {
         Some(settings) => write_json(&dir.join("generation_config.json"), settings, true),

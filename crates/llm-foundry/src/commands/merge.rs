@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use foundry_formats::{HfConfig, ModelFiles, StoredDtype, Tokenizer};
-use foundry_models::{MergedWeights, decoder_config, write_model};
+use foundry_models::{MergedWeights, WeightFormat, decoder_config, write_model};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -44,8 +44,8 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     );
     let config = config(&files.config, merged.unties_head());
     let generation = files.generation_config.as_ref();
-    let dtype = dtype(&args.dtype);
-    write_model(&merged, staged.dir(), &config, generation, dtype, max_shard_size)
+    let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
+    write_model(&merged, staged.dir(), &config, generation, format, max_shard_size)
         .map_err(Failure::of_model)?;
     tokenizer.save(staged.dir()).map_err(Failure::run)?;
     let comparison = match args.no_check {
@@ -100,7 +100,7 @@ fn config(base: &HfConfig, unties_head: bool) -> HfConfig {
 }
 
 /// `None`: as stored.
-pub(super) fn dtype(name: &str) -> Option<StoredDtype> {
+fn dtype(name: &str) -> Option<StoredDtype> {
     match name {
         "float32" => Some(StoredDtype::F32),
         "float16" => Some(StoredDtype::F16),

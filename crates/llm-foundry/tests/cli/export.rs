@@ -157,6 +157,27 @@ fn exported_gguf_files_answer_as_the_source_does() {
 }
 
 #[test]
+fn eight_bit_floats_are_written_and_read() {
+    let room = Room::new();
+    let args = ["export", model(), "--to", "safetensors", "--quant", "fp8", "-o", "small", "--json"];
+    let report: Value = serde_json::from_str(&room.foundry(&args).expect_done().out).expect("JSON");
+    // Three bits of fraction: a relative error of 1/16 at most for each weight.
+    assert!(report["comparison"]["mean_kl"].as_f64().expect("a number") < 0.05, "{report}");
+    let stored = open(&room.path("small/model.safetensors")).expect("opens");
+    let name = "model.layers.0.mlp.up_proj.weight";
+    assert_eq!(stored.find(name).expect("there").dtype, StoredDtype::F8E4M3);
+    let rows = stored.find(name).expect("there").shape[0];
+    assert_eq!(stored.find(&format!("{name}_scale")).expect("there").shape, [rows, 1]);
+    let files = ModelFiles::open(&room.path("small")).expect("opens");
+    assert_eq!(files.config.0["quantization_config"]["format"], "float-quantized");
+    let weights = files.weights().expect("opens");
+    assert!(weights.find(&format!("{name}_scale")).is_none(), "scales are no weights");
+    // A full model made from it is not said to be quantised.
+    room.foundry(&["export", "small", "--to", "safetensors", "--quant", "bf16", "-o", "plain"]).expect_done();
+    assert!(!room.read("plain/config.json").contains("quantization_config"));
+}
+
+#[test]
 fn ollama_gets_a_modelfile() {
     let room = Room::new();
     let said =

@@ -7,7 +7,8 @@
 
 use super::LoraSpec;
 use crate::{DecoderConfig, ModelError, families};
-use foundry_formats::{FormatError, TensorInfo, TensorSource, safetensors};
+use foundry_formats::{FormatError, HfConfig, TensorInfo, TensorSource, safetensors};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ struct Change {
     magnitude: Option<Vec<f32>>,
     /// `[out]`, for a bias.
     bias: Option<Vec<f32>>,
+    /// Rows that take the place of the base's, by their number (`trainable_token_indices`).
+    rows: Option<BTreeMap<usize, Vec<f32>>>,
     /// Name in the adapter of the tensor that takes this one's place (`modules_to_save`).
     replaced_by: Option<String>,
 }
@@ -58,6 +61,12 @@ impl<'a> MergedWeights<'a> {
     pub fn open(base: &'a dyn TensorSource, config: &DecoderConfig, dir: &Path) -> Result<Self, ModelError> {
         let spec = LoraSpec::from_adapter(dir)?;
         let path = dir.join("adapter_model.safetensors");
+        if spec.init_lora_weights.changes_base() {
+            let what = "its `init_lora_weights` changed the base that it was trained on".into();
+            let remedy = "save it as a plain adapter first (PEFT: path_initial_model_for_weight_conversion; the result of \
+                          `llm-foundry train` is one already)";
+            return Err(ModelError::Adapter { path: dir.into(), what, remedy: remedy.into() });
+        }
         let adapter = safetensors::open(&path)?;
         let mut tensors = base.tensors().to_vec();
         let module = |slot| format!("{}.weight", config.family.module(slot, 0));
@@ -70,8 +79,9 @@ impl<'a> MergedWeights<'a> {
             tensors.sort_by(|a, b| a.name.cmp(&b.name));
         }
         let changes = Reader { path, adapter: adapter.as_ref(), spec: &spec, tensors: &tensors }.changes()?;
-        let unties_head =
-            config.tie_word_embeddings && [&embedding, &head].iter().any(|name| changes.contains_key(*name));
+        // Single rows of a tied embedding are the head's rows too (PEFT ties such an adapter as the weights are).
+        let separates = |name: &String| changes.get(name).is_some_and(|change| change.rows.is_none());
+        let unties_head = config.tie_word_embeddings && [&embedding, &head].into_iter().any(separates);
         if config.tie_word_embeddings && !unties_head {
             tensors.retain(|info| info.name != head);
         }
@@ -119,6 +129,9 @@ impl<'a> MergedWeights<'a> {
                     let dot: f32 = b.iter().enumerate().map(|(r, b)| b * a[r * vocabulary + row]).sum();
                     *v += scale * dot;
                 }
+            }
+            if let Some(replacement) = change.rows.as_ref().and_then(|rows| rows.get(&row)) {
+                values.copy_from_slice(replacement);
             }
             if let Some(magnitude) = &change.magnitude {
                 let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
@@ -216,6 +229,9 @@ impl Reader<'_> {
                 let mut bias = self.read(&info.name, Some(rows))?;
                 bias.iter_mut().for_each(|b| *b *= self.scale(module));
                 changes.entry(target).or_default().bias = Some(bias);
+            } else if let Some(module) = name.strip_suffix(".token_adapter.trainable_tokens_delta") {
+                let rows = self.token_rows(module, info)?;
+                changes.entry(format!("{module}.weight")).or_default().rows = Some(rows);
             } else if name.ends_with(".lora_B.weight") || name.ends_with(".lora_embedding_B") {
                 let of_a = info.name.replace(".lora_B.", ".lora_A.").replace("_embedding_B", "_embedding_A");
                 if self.adapter.find(&of_a).is_none() {
@@ -239,6 +255,35 @@ impl Reader<'_> {
         Ok(changes)
     }
 
+    /// The rows of an embedding that were trained, with their numbers from adapter_config.json: a list, or an object with
+    /// a list for each module's name.
+    fn token_rows(&self, module: &str, info: &TensorInfo) -> Result<BTreeMap<usize, Vec<f32>>, ModelError> {
+        let base = self.shape_of(&format!("{module}.weight")).ok_or_else(|| self.no_place(&info.name))?;
+        let config = HfConfig::read(&self.path.with_file_name("adapter_config.json"))?;
+        let list = match config.get("trainable_token_indices") {
+            Some(Value::Object(by_name)) => {
+                by_name.iter().find(|(name, _)| module.ends_with(name.as_str())).map(|(_, list)| list)
+            }
+            other => other,
+        };
+        let indices: Option<Vec<usize>> = list
+            .and_then(Value::as_array)
+            .and_then(|l| l.iter().map(|v| v.as_u64().map(|n| n as usize)).collect());
+        let indices = indices.unwrap_or_default();
+        let width = base.get(1).copied().unwrap_or(0);
+        if info.shape != [indices.len(), width] || width == 0 {
+            return Err(self.other_shape(&info.name, &info.shape, &[indices.len(), width]));
+        }
+        if let Some(index) = indices.iter().find(|&&index| index >= base[0]) {
+            return Err(self.error(
+                format!("it trains row {index} of `{module}`, which has {} rows", base[0]),
+                "the adapter belongs to a base with a larger vocabulary",
+            ));
+        }
+        let values = self.read(&info.name, None)?;
+        Ok(indices.into_iter().zip(values.chunks_exact(width).map(<[f32]>::to_vec)).collect())
+    }
+
     fn low_rank(&self, module: &str, a: &str, b: &str, is_embedding: bool) -> Result<LowRank, ModelError> {
         let name_of = |part: &str| format!("{PREFIX}{module}{part}");
         let find = |part: &str| self.adapter.find(&name_of(part)).ok_or_else(|| self.missing(&name_of(part)));
@@ -259,8 +304,8 @@ impl Reader<'_> {
         Ok(LowRank { a, b, rank, scale: self.scale(module) })
     }
 
-    fn scale(&self, _module: &str) -> f32 {
-        self.spec.scale()
+    fn scale(&self, module: &str) -> f32 {
+        self.spec.scale_of(module)
     }
 
     /// A whole tensor, finite, of `elements` elements where that is known.

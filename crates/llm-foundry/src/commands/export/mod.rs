@@ -3,7 +3,7 @@
 mod ollama;
 mod vllm;
 
-use super::merge::{dtype, parse_size, size_of};
+use super::merge::{parse_size, size_of};
 use crate::cli::{ExportArgs, MachineArgs};
 use crate::comparison::{Comparison, compare, logits, probes, tokenizers_agree};
 use crate::console::{bytes, is_interactive, say};
@@ -13,8 +13,8 @@ use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
-use foundry_formats::{FormatError, ModelFiles, Tokenizer};
-use foundry_models::{decoder_config, write_model};
+use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
+use foundry_models::{WeightFormat, decoder_config, write_model};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -98,13 +98,14 @@ impl Job<'_> {
     fn safetensors(&self) -> Outcome {
         let quant = self.args.quant.as_deref().unwrap_or("auto");
         let wanted = match quant {
-            "auto" => None,
-            "f32" | "float32" => dtype("float32"),
-            "f16" | "float16" => dtype("float16"),
-            "bf16" | "bfloat16" => dtype("bfloat16"),
+            "auto" => WeightFormat::Kept,
+            "f32" | "float32" => WeightFormat::Plain(StoredDtype::F32),
+            "f16" | "float16" => WeightFormat::Plain(StoredDtype::F16),
+            "bf16" | "bfloat16" => WeightFormat::Plain(StoredDtype::BF16),
+            "fp8" => WeightFormat::Fp8,
             other => {
                 return Err(Failure::Input(format!(
-                    "--quant {other} cannot be written as safetensors; possible are f32, f16 and bf16 (without --quant: \
+                    "--quant {other} cannot be written as safetensors; possible are f32, f16, bf16 and fp8 (without --quant: \
                      as stored)"
                 )));
             }
