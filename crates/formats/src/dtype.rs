@@ -14,6 +14,8 @@ pub enum StoredDtype {
     BF16,
     /// IEEE double precision.
     F64,
+    /// Eight bits: sign, four of exponent, three of fraction ([`crate::fp8`]).
+    F8E4M3,
     /// Signed 64-bit integer.
     I64,
     /// Signed 32-bit integer.
@@ -36,6 +38,10 @@ pub enum StoredDtype {
     Q5_1,
     /// GGUF: 32 × 8 bits and a scale.
     Q8_0,
+    /// GGUF: 256 × 2 bits, sixteen 4-bit scales and minima.
+    Q2K,
+    /// GGUF: 256 × 3 bits, sixteen 6-bit scales.
+    Q3K,
     /// GGUF: 256 × 4 bits, eight 6-bit scales and minima.
     Q4K,
     /// GGUF: 256 × 5 bits, eight 6-bit scales and minima.
@@ -51,12 +57,14 @@ impl StoredDtype {
             Self::F32 | Self::I32 => (1, 4),
             Self::F16 | Self::BF16 | Self::I16 => (1, 2),
             Self::F64 | Self::I64 => (1, 8),
-            Self::I8 | Self::U8 | Self::Bool => (1, 1),
+            Self::F8E4M3 | Self::I8 | Self::U8 | Self::Bool => (1, 1),
             Self::Q4_0 => (32, 18),
             Self::Q4_1 => (32, 20),
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
@@ -70,7 +78,7 @@ impl StoredDtype {
 
     /// True for types whose elements are real numbers: floats and quantised floats.
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::F64) || self.is_quantised()
+        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::F64 | Self::F8E4M3) || self.is_quantised()
     }
 
     /// The name used in messages and, for plain types, in safetensors headers.
@@ -80,6 +88,7 @@ impl StoredDtype {
             Self::F16 => "F16",
             Self::BF16 => "BF16",
             Self::F64 => "F64",
+            Self::F8E4M3 => "F8_E4M3",
             Self::I64 => "I64",
             Self::I32 => "I32",
             Self::I16 => "I16",
@@ -91,6 +100,8 @@ impl StoredDtype {
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",

@@ -178,6 +178,34 @@ pub enum FormatError {
         /// What is not supported, with what is.
         problem: String,
     },
+    /// A model or tokenizer that the wanted format cannot express.
+    #[error("{}: cannot be exported: {problem}; export with `--to safetensors`, which every model can", path.display())]
+    ExportUnsupported {
+        /// The configuration or tokenizer.
+        path: PathBuf,
+        /// What has no equal there.
+        problem: String,
+    },
+    /// A weight that is NaN or infinite, or becomes so in the wanted type.
+    #[error(
+        "tensor `{name}`: {problem}; a model with such weights does not work: go back to an earlier checkpoint, or choose a type with a wider range (bf16, f32)"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Which element, and what it is.
+        problem: String,
+    },
+    /// A tokenizer with ids that the embedding has no row for.
+    #[error("{}: the tokenizer has ids up to {largest}, but the embedding has only {rows} rows; use the tokenizer that belongs to this model", path.display())]
+    VocabularyTooLarge {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Largest id.
+        largest: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A JSON file that does not parse, or is not an object.
     #[error("{}: not valid JSON: {problem}; fetch or write the file again", path.display())]
     InvalidJson {

@@ -7,6 +7,7 @@ mod config;
 mod dtype;
 mod error;
 mod flush;
+pub mod fp8;
 pub mod gguf;
 mod json;
 mod mmap;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::token_ids;
 use crate::gguf::Gguf;
 use crate::json::read_object_if_there;
-use crate::{FormatError, HfConfig, TensorSource, Tokenizer, safetensors};
+use crate::{FormatError, HfConfig, TensorSource, Tokenizer, fp8, safetensors};
 
 /// A model's files. Opening reads the configuration only, so that planning a run needs no weights.
 #[derive(Clone, Debug)]
@@ -72,7 +72,14 @@ impl ModelFiles {
     /// # Errors
     /// As [`safetensors::open`] and [`Gguf::into_source`].
     pub fn weights(&self) -> Result<Box<dyn TensorSource>, FormatError> {
-        if self.is_gguf { Gguf::open(&self.path)?.into_source() } else { safetensors::open(&self.path) }
+        if self.is_gguf {
+            return Gguf::open(&self.path)?.into_source();
+        }
+        let source = safetensors::open(&self.path)?;
+        if fp8::is_fp8(&self.config) {
+            return Ok(Box::new(fp8::Fp8View::new(self.path.clone(), source)));
+        }
+        Ok(source)
     }
 
     /// Reads the tokenizer.

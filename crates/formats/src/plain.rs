@@ -11,6 +11,7 @@ pub(crate) fn floats_to_f32(dtype: StoredDtype, bytes: &[u8], dst: &mut [f32]) -
         StoredDtype::F16 => fill(bytes, dst, |b: [u8; 2]| f16::from_le_bytes(b).to_f32()),
         StoredDtype::BF16 => fill(bytes, dst, |b: [u8; 2]| bf16::from_le_bytes(b).to_f32()),
         StoredDtype::F64 => fill(bytes, dst, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
+        StoredDtype::F8E4M3 => fill(bytes, dst, |b: [u8; 1]| crate::fp8::from_e4m3(b[0])),
         _ => return false,
     }
     true

@@ -149,7 +149,7 @@ fn alignment_is_honoured_and_checked() {
 #[test]
 fn tensor_types_that_are_not_read_are_named() {
     for (kind, words) in
-        [(10, "Q2_K"), (23, "IQ4_XS"), (4, "the unknown GGUF type 4"), (u32::MAX, "4294967295")]
+        [(20, "IQ4_NL"), (23, "IQ4_XS"), (4, "the unknown GGUF type 4"), (u32::MAX, "4294967295")]
     {
         let error = open(&GgufBuilder::new().entry("w", &[256], kind, 0).bytes()).unwrap_err();
         assert!(matches!(error, FormatError::UnsupportedDtype { .. }), "{error}");

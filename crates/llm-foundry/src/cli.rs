@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Continue a prompt or answer messages
     Generate(GenerateArgs),
+    /// Add an adapter to its base model and write the merged model
+    Merge(MergeArgs),
+    /// Write a model for other programs: GGUF, Ollama, safetensors
+    Export(ExportArgs),
     /// Look at the data of a configuration
     #[command(subcommand)]
     Data(DataCommand),
@@ -315,6 +319,74 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) messages: Option<PathBuf>,
     /// Print one JSON object with text, token ids and timing instead of the text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The base model: directory, .gguf file or hub id
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Directory of a LoRA adapter in PEFT's format
+    #[arg(value_name = "ADAPTER")]
+    pub(crate) adapter: PathBuf,
+    /// Where to write the merged model
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Branch, tag or commit of a hub id
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    pub(crate) revision: String,
+    /// Number format: auto (as the base is stored; bfloat16 where that is quantised), float32, bfloat16 or float16
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    #[arg(value_parser = ["auto", "float32", "bfloat16", "float16"])]
+    pub(crate) dtype: String,
+    /// Largest file of weights
+    #[arg(long, default_value = "50GB", value_name = "SIZE")]
+    pub(crate) max_shard_size: String,
+    /// Replace what is in DIR
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not compare predictions with those of the adapter
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The model: directory, .gguf file or hub id
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", value_parser = ["gguf", "ollama", "safetensors"])]
+    #[arg(required_unless_present = "target")]
+    pub(crate) to: Option<String>,
+    /// Number format. GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_l, q3_k_m, q3_k_s, q2_k,
+    /// q5_1, q5_0, q4_1, q4_0 [default: q4_k_m]; safetensors: f32, f16, bf16, fp8 [default: as stored]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) quant: Option<String>,
+    /// Name what a program would refuse; without --to nothing is written
+    #[arg(long, value_name = "PROGRAM", value_parser = ["vllm"])]
+    pub(crate) target: Option<String>,
+    /// Where to write [default: a name made of the model's and the number format, in the working directory]
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Branch, tag or commit of a hub id
+    #[arg(long, default_value = "main", value_name = "NAME")]
+    pub(crate) revision: String,
+    /// Largest file of safetensors weights
+    #[arg(long, default_value = "50GB", value_name = "SIZE")]
+    pub(crate) max_shard_size: String,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not read back and compare
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,6 +4,8 @@
 //! command line), nothing was written; 101 a bug of ours; 130 interrupted, and where to resume.
 
 use crate::config::{ConfigError, Problems};
+use foundry_formats::FormatError;
+use foundry_models::ModelError;
 use std::fmt;
 use std::path::Path;
 
@@ -38,13 +40,24 @@ impl Failure {
 
     /// A file that cannot be read or written: missing or forbidden is the user's, all else the world's.
     pub(crate) fn io(what: &str, path: &Path, error: &std::io::Error) -> Self {
-        use std::io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
         let message = format!("cannot {what} {}: {error}", path.display());
-        match error.kind() {
-            NotFound | PermissionDenied | IsADirectory | NotADirectory | InvalidInput => {
-                Failure::Input(message)
-            }
-            _ => Failure::Run(message),
+        if is_users(error.kind()) { Failure::Input(message) } else { Failure::Run(message) }
+    }
+
+    /// An error about files: those of the operating system may be the world's, all others are about what is in them.
+    pub(crate) fn of_format(error: FormatError) -> Self {
+        match &error {
+            FormatError::Io { source, .. } if !is_users(source.kind()) => Failure::run(error),
+            _ => Failure::input(error),
+        }
+    }
+
+    /// As [`Failure::of_format`].
+    pub(crate) fn of_model(error: ModelError) -> Self {
+        match error {
+            ModelError::Format(error) => Failure::of_format(error),
+            ModelError::Io { ref source, .. } if !is_users(source.kind()) => Failure::run(error),
+            error => Failure::input(error),
         }
     }
 
@@ -74,6 +87,17 @@ impl Failure {
             Failure::BrokenPipe => {}
         }
     }
+}
+
+/// Missing or forbidden is the user's to mend.
+fn is_users(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{
+        InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
+    matches!(
+        kind,
+        NotFound | PermissionDenied | ReadOnlyFilesystem | IsADirectory | NotADirectory | InvalidInput
+    )
 }
 
 impl From<ConfigError> for Failure {

@@ -7,6 +7,7 @@ mod answer;
 mod card;
 mod cli;
 mod commands;
+mod comparison;
 mod config;
 mod console;
 mod corpus;
@@ -18,6 +19,7 @@ mod model_source;
 mod output_dir;
 mod plan;
 mod signals;
+mod staged;
 mod subject;
 
 use clap::Parser;

@@ -34,6 +34,7 @@ mod seeds;
 mod storage;
 mod tuning;
 mod update;
+mod write_model;
 
 pub use config::{DecoderConfig, decoder_config};
 pub use decoder::Decoder;
@@ -42,7 +43,8 @@ pub use families::Family;
 pub use flops::Flops;
 pub use kv_cache::KvCache;
 pub use lora::{
-    Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, TargetModules,
+    Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, MergedWeights,
+    TargetModules,
 };
 pub use objective::{Batch, Objective};
 pub use parameter::{Parameter, decays};
@@ -52,6 +54,7 @@ pub use sampling::Sampling;
 pub use save::SaveOptions;
 pub use storage::{Checkpointing, QuantizedWeights, Storage};
 pub use tuning::Tuning;
+pub use write_model::{WeightFormat, kept_dtype, write_model};
 
 #[cfg(test)]
 pub(crate) fn test_config() -> DecoderConfig {

@@ -41,7 +41,8 @@ pub fn stored_quantization(hf: &HfConfig) -> Result<Option<Quantization>, ModelE
         remedy: "bitsandbytes' nf4 and int8 checkpoints are read; else use the unquantised checkpoint of the model".into(),
     }
     };
-    if hf.get("quantization_config").is_none_or(Value::is_null) {
+    // The reader of FP8 checkpoints hands out dense tensors.
+    if hf.get("quantization_config").is_none_or(Value::is_null) || foundry_formats::fp8::is_fp8(hf) {
         return Ok(None);
     }
     let text = |key: &str| hf.opt_str(&format!("quantization_config.{key}"));

@@ -69,6 +69,7 @@ impl Decoder {
         let mut config = config.0.clone();
         // transformers 4 called it `torch_dtype`; whatever was there described other files.
         config.shift_remove("torch_dtype");
+        config.shift_remove("quantization_config");
         config.insert("dtype".into(), Value::from(dtype_name(options.dtype)));
         config.shift_remove("quantization_config");
         if let Some(weights) = &self.quantization {
@@ -83,7 +84,7 @@ impl Decoder {
     }
 }
 
-fn dtype_name(dtype: StoredDtype) -> String {
+pub(crate) fn dtype_name(dtype: StoredDtype) -> String {
     match dtype {
         StoredDtype::F32 => "float32".into(),
         StoredDtype::BF16 => "bfloat16".into(),

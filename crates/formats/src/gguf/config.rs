@@ -32,7 +32,9 @@ pub(super) fn build(gguf: &Gguf) -> Result<HfConfig, FormatError> {
     let shape = Shape::read(gguf)?;
     let mistral = gguf
         .optional("general.name", "a string", MetaValue::as_str)?
-        .is_some_and(|name| name.to_lowercase().contains("mistral"));
+        .is_some_and(|name| name.to_lowercase().contains("mistral"))
+        // Only Mistral has a window among the models of this architecture.
+        || gguf.metadata(&key("attention.sliding_window")).is_some();
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| config.insert(name.to_owned(), value);
     let class = if mistral { "MistralForCausalLM" } else { "LlamaForCausalLM" };

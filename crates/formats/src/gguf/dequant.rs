@@ -44,6 +44,8 @@ fn block_function(dtype: StoredDtype) -> fn(&[u8], &mut [f32]) {
         StoredDtype::Q5_0 => q5_0,
         StoredDtype::Q5_1 => q5_1,
         StoredDtype::Q8_0 => q8_0,
+        StoredDtype::Q2K => dequant_k::q2_k,
+        StoredDtype::Q3K => dequant_k::q3_k,
         StoredDtype::Q4K => dequant_k::q4_k,
         StoredDtype::Q5K => dequant_k::q5_k,
         StoredDtype::Q6K => dequant_k::q6_k,

@@ -14,7 +14,7 @@ const MAX_DIMS: u32 = 4;
 /// Where no `general.alignment` is stated.
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// Types by their number in the file (`enum ggml_type`).
-const TYPES: [(u32, StoredDtype); 16] = [
+pub(super) const TYPES: [(u32, StoredDtype); 18] = [
     (0, StoredDtype::F32),
     (1, StoredDtype::F16),
     (2, StoredDtype::Q4_0),
@@ -22,6 +22,8 @@ const TYPES: [(u32, StoredDtype); 16] = [
     (6, StoredDtype::Q5_0),
     (7, StoredDtype::Q5_1),
     (8, StoredDtype::Q8_0),
+    (10, StoredDtype::Q2K),
+    (11, StoredDtype::Q3K),
     (12, StoredDtype::Q4K),
     (13, StoredDtype::Q5K),
     (14, StoredDtype::Q6K),
@@ -33,10 +35,8 @@ const TYPES: [(u32, StoredDtype); 16] = [
     (30, StoredDtype::BF16),
 ];
 /// Names of types that exist but are not read, for the message.
-const OTHER_TYPES: [(u32, &str); 18] = [
+const OTHER_TYPES: [(u32, &str); 16] = [
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
@@ -226,7 +226,7 @@ fn unsupported(path: &Path, name: &str, type_id: u32) -> FormatError {
         name: shorten(name),
         dtype: known
             .map_or_else(|| format!("the unknown GGUF type {type_id}"), |(_, name)| (*name).to_owned()),
-        supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K".to_owned(),
+        supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K".to_owned(),
     }
 }
 

@@ -5,11 +5,18 @@ mod config;
 mod cursor;
 mod dequant;
 mod dequant_k;
+mod export;
 mod header;
+mod metadata;
 mod names;
+mod quant;
+mod quant_k;
+mod quant_search;
+mod recipe;
 mod rope;
 mod source;
 mod value;
+mod writer;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,9 +25,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::mmap::MappedFile;
-use crate::{FormatError, HfConfig, TensorInfo, TensorSource};
+use crate::{FormatError, HfConfig, StoredDtype, TensorInfo, TensorSource};
 
+pub use export::{GgufExport, GgufSummary, TypeSummary};
+pub use recipe::Recipe;
 pub use value::{MetaArray, MetaValue};
+pub use writer::GgufWriter;
 
 /// An opened GGUF file: its metadata is in memory, its tensors are mapped.
 #[derive(Debug)]
@@ -73,6 +83,16 @@ impl Gguf {
         let i = self.tensors.iter().position(|t| t.name == name);
         let i = i.ok_or_else(|| crate::tensors::unknown_tensor(self.path(), name, &self.tensors))?;
         self.read_tensor(i, start, dst)
+    }
+
+    /// `values` as the stored bytes of `dtype`, on up to `threads` threads with the same result.
+    ///
+    /// # Panics
+    /// If `dtype` is an integer type, or `values` is not whole blocks of it.
+    pub fn quantise(dtype: StoredDtype, values: &[f32], threads: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        quant::quantise(dtype, values, threads, &mut bytes);
+        bytes
     }
 
     /// The equivalent of a Hugging Face `config.json`.

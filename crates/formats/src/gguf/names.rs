@@ -34,9 +34,21 @@ pub(super) fn hf_name(gguf: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{hf}.{kind}"))
 }
 
+/// The GGUF name of a Hugging Face tensor: the inverse of [`hf_name`].
+pub(super) fn gguf_name(hf: &str) -> Option<String> {
+    if let Some((gguf, _)) = TOP.iter().find(|(_, h)| *h == hf) {
+        return Some((*gguf).to_owned());
+    }
+    let (layer, rest) = hf.strip_prefix("model.layers.")?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let (gguf, _) = LAYER.iter().find(|(_, h)| *h == module)?;
+    let name = format!("blk.{layer}.{gguf}.{kind}");
+    (hf_name(&name).as_deref() == Some(hf)).then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::hf_name;
+    use super::{gguf_name, hf_name};
 
     #[test]
     fn names_of_the_family() {
@@ -46,6 +58,15 @@ mod tests {
             Some("model.layers.12.self_attn.q_proj.weight")
         );
         assert_eq!(hf_name("blk.0.attn_k.bias").as_deref(), Some("model.layers.0.self_attn.k_proj.bias"));
+        for name in ["token_embd.weight", "output.weight", "blk.7.ffn_down.weight", "blk.10.attn_norm.weight"]
+        {
+            assert_eq!(gguf_name(&hf_name(name).expect("known")).as_deref(), Some(name));
+        }
+        for strange in
+            ["model.layers.0.mlp.experts.0.weight", "model.layers.x.mlp.up_proj.weight", "score.weight"]
+        {
+            assert_eq!(gguf_name(strange), None, "{strange}");
+        }
         for strange in
             ["rope_freqs.weight", "blk..attn_q.weight", "blk.1x.attn_q.weight", "blk.0.attn_q.scale", ""]
         {

@@ -84,17 +84,17 @@ fn llama3(gguf: &Gguf, theta: f64, head_dim: u64, stored: &[f32]) -> Result<Valu
 }
 
 /// Parameters of Llama 3's rope scaling (transformers, `modeling_rope_utils.py::_compute_llama3_parameters`).
-struct Llama3 {
-    factor: f64,
-    low: f64,
-    high: f64,
-    original: f64,
+pub(super) struct Llama3 {
+    pub(super) factor: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) original: f64,
 }
 
 impl Llama3 {
     /// What frequency i is divided by: 1 for short waves, `factor` for long ones, between them the inverse of a
     /// linear blend of the inverses.
-    fn divisor(&self, theta: f64, i: usize, head_dim: u64) -> f64 {
+    pub(super) fn divisor(&self, theta: f64, i: usize, head_dim: u64) -> f64 {
         let wavelength = TAU * theta.powf(2.0 * i as f64 / head_dim as f64);
         if wavelength < self.original / self.high {
             return 1.0;

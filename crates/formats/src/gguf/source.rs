@@ -86,7 +86,7 @@ impl HfView {
 }
 
 /// Where the converter put Hugging Face's row: (head, half, i) → (head, i, half).
-fn stored_row(row: usize, head_dim: usize) -> usize {
+pub(super) fn stored_row(row: usize, head_dim: usize) -> usize {
     let (head, within) = (row / head_dim, row % head_dim);
     let (half, i) = (within / (head_dim / 2), within % (head_dim / 2));
     head * head_dim + 2 * i + half

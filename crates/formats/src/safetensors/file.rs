@@ -31,7 +31,7 @@ impl SafetensorsFile {
                 path: path.to_owned(),
                 name: name.clone(),
                 dtype: format!("{:?}", info.dtype),
-                supported: "F32, F16, BF16, F64, I64, I32, I16, I8, U8 and BOOL".to_owned(),
+                supported: "F32, F16, BF16, F64, F8_E4M3, I64, I32, I16, I8, U8 and BOOL".to_owned(),
             })?;
             let (from, to) = info.data_offsets;
             entries.push((
@@ -105,6 +105,7 @@ fn stored_dtype(dtype: Dtype) -> Option<StoredDtype> {
         Dtype::F32 => StoredDtype::F32,
         Dtype::F16 => StoredDtype::F16,
         Dtype::BF16 => StoredDtype::BF16,
+        Dtype::F8_E4M3 => StoredDtype::F8E4M3,
         Dtype::F64 => StoredDtype::F64,
         Dtype::I64 => StoredDtype::I64,
         Dtype::I32 => StoredDtype::I32,

@@ -235,14 +235,14 @@ pub(crate) fn write_unflushed(path: &Path, bytes: &[u8]) -> Result<(), FormatErr
 
 /// A file under a temporary name next to its target; removed on drop unless it was persisted.
 #[derive(Debug)]
-struct TemporaryFile {
+pub(crate) struct TemporaryFile {
     temporary: PathBuf,
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     persisted: bool,
 }
 
 impl TemporaryFile {
-    fn create(target: &Path) -> Result<(Self, File), FormatError> {
+    pub(crate) fn create(target: &Path) -> Result<(Self, File), FormatError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let mut serial = 0_u32;
         loop {
@@ -264,7 +264,7 @@ impl TemporaryFile {
         Ok(())
     }
 
-    fn persist(self, file: &File) -> Result<(), FormatError> {
+    pub(crate) fn persist(self, file: &File) -> Result<(), FormatError> {
         file.sync_all().map_err(FormatError::io(&self.target, "flush"))?;
         let target = self.target.clone();
         self.rename()?;

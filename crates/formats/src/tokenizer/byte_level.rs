@@ -54,6 +54,67 @@ const PRES: [Pre; 4] = [
     Pre { names: &["tekken"], split: Split::Pattern(TEKKEN), ignore_merges: true },
 ];
 
+/// A key of ours: the pre-tokenizer `smollm` is meant as llama.cpp and the model's own tokenizer.json read it, with
+/// digits cut apart first. Without it the name is read as transformers reads it (docs/decisions.md, 13 and 70).
+pub(super) const DIGITS_KEY: &str = "llm_foundry.tokenizer.individual_digits";
+
+/// The name under which llama.cpp knows a byte-level `tokenizer.json`.
+pub(super) struct PreName {
+    pub(super) name: &'static str,
+    /// Digits are cut apart first.
+    pub(super) digits: bool,
+    pub(super) warning: Option<String>,
+}
+
+/// Recognises the pre-tokenizer by what it does. (llama.cpp's converter hashes the ids of a fixed text, which tells
+/// the same apart, but cannot say what is different about an unknown one.)
+pub(super) fn pre_of(json: &Value) -> Result<PreName, String> {
+    let parts = match json["pre_tokenizer"]["pretokenizers"].as_array() {
+        Some(parts) => parts.clone(),
+        None => vec![json["pre_tokenizer"].clone()],
+    };
+    let kinds: Vec<&str> = parts.iter().map(|part| part["type"].as_str().unwrap_or("null")).collect();
+    let unknown = || {
+        let known: Vec<_> = PRES.iter().map(|pre| pre.names[0]).collect();
+        Err(format!(
+            "its pre-tokenizer ({}) is none of those that GGUF has a name for here: {known:?}",
+            kinds.join(", ")
+        ))
+    };
+    let last = parts.last().filter(|part| part["type"] == "ByteLevel" && part["add_prefix_space"] != true);
+    let Some(last) = last else { return unknown() };
+    let uses_regex = last["use_regex"].as_bool().unwrap_or(true);
+    let ignores_merges = json["model"]["ignore_merges"].as_bool().unwrap_or(false);
+    let (name, digits, ignore_merges) = match (kinds.as_slice(), uses_regex) {
+        (["ByteLevel"], true) => ("gpt-2", false, false),
+        (["Digits", "ByteLevel"], true) if parts[0]["individual_digits"] == true => ("smollm", true, false),
+        (["Split", "ByteLevel"], false) => {
+            let pattern = parts[0]["pattern"]["Regex"].as_str().unwrap_or_default();
+            let is_plain = parts[0]["behavior"] == "Isolated" && parts[0]["invert"] != true;
+            let found =
+                PRES.iter().find(|pre| matches!(pre.split, Split::Pattern(p) if p == pattern && is_plain));
+            let Some(pre) = found else { return unknown() };
+            (pre.names[0], false, pre.ignore_merges)
+        }
+        _ => return unknown(),
+    };
+    let mut problems = Vec::new();
+    if !json["normalizer"].is_null() {
+        problems.push(format!(
+            "llama.cpp does not apply the tokenizer's normalizer ({})",
+            json["normalizer"]["type"]
+        ));
+    }
+    if ignores_merges != ignore_merges {
+        problems.push(format!(
+            "`ignore_merges` is {ignores_merges}, which llama.cpp assumes to be {ignore_merges}"
+        ));
+    }
+    let warning = (!problems.is_empty())
+        .then(|| format!("{}: some texts may get other token ids there", problems.join("; ")));
+    Ok(PreName { name, digits, warning })
+}
+
 pub(super) fn parts(vocabulary: &Vocabulary<'_>) -> Result<Parts, FormatError> {
     let gguf = vocabulary.gguf;
     let name = gguf.optional("tokenizer.ggml.pre", "a string", MetaValue::as_str)?.unwrap_or("default");
@@ -62,7 +123,12 @@ pub(super) fn parts(vocabulary: &Vocabulary<'_>) -> Result<Parts, FormatError> {
         return Err(vocabulary.invalid(format!("`tokenizer.ggml.pre` is `{name}`; known are {known:?}")));
     };
     let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+    let digits = gguf.optional(DIGITS_KEY, "a boolean", MetaValue::as_bool)?.unwrap_or(false);
     let pre_tokenizer = match pre.split {
+        Split::Gpt2 if digits => {
+            let digits = json!({ "type": "Digits", "individual_digits": true });
+            json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] })
+        }
         Split::Gpt2 => byte_level(true),
         Split::Pattern(pattern) => {
             let split = json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });

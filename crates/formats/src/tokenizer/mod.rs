@@ -8,6 +8,7 @@ mod guard;
 mod save;
 mod sentencepiece;
 mod special;
+mod to_gguf;
 
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,9 @@
 mod adapters;
 mod chat;
 mod data;
+mod export;
 mod generate;
+mod merge;
 mod plan;
 mod push;
 mod schema;
@@ -19,6 +21,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Plan(args) => plan::run(&args, &cli.machine),
         Command::Chat(args) => chat::run(&args, &cli.machine),
         Command::Generate(args) => generate::run(&args, &cli.machine),
+        Command::Merge(args) => merge::run(&args, &cli.machine),
+        Command::Export(args) => export::run(&args, &cli.machine),
         Command::Data(command) => data::run(&command, &cli.machine),
         Command::Adapters(command) => adapters::run(&command, &cli.machine),
         Command::Push(args) => push::run(&args, cli.machine.quiet),

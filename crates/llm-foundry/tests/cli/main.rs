@@ -6,6 +6,7 @@ mod best;
 mod composition;
 mod crashes;
 mod data;
+mod export;
 mod output;
 mod plans;
 mod resume;

@@ -1,0 +1,280 @@
+//! `llm-foundry export`: a model written for other programs, read back and compared before it appears.
+
+mod ollama;
+mod vllm;
+
+use super::merge::{parse_size, size_of};
+use crate::cli::{ExportArgs, MachineArgs};
+use crate::comparison::{Comparison, compare, logits, probes, tokenizers_agree};
+use crate::console::{bytes, is_interactive, say};
+use crate::failure::{Failure, Outcome};
+use crate::hub::Need;
+use crate::machine::Machine;
+use crate::model_source::find;
+use crate::staged::Staged;
+use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
+use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
+use foundry_models::{WeightFormat, decoder_config, write_model};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Above this mean divergence a file of 8 bits or more does not hold the source: rounding to 8 bits stays below 0.01.
+const LOST: f64 = 0.1;
+
+/// Checks what a target would refuse, writes, reads back, publishes.
+pub(crate) fn run(args: &ExportArgs, machine_args: &MachineArgs) -> Outcome {
+    if args.target.is_some() {
+        let model = Path::new(&args.model);
+        vllm::check(model)?;
+        if args.to.is_none() {
+            writeln!(std::io::stdout(), "{}: nothing that vLLM would refuse", args.model)?;
+            return Ok(());
+        }
+    }
+    let to = args.to.as_deref().unwrap_or("gguf");
+    if Path::new(&args.model).join("adapter_config.json").is_file() {
+        return Err(Failure::Input(format!(
+            "{0} is an adapter; merge it into its base first: llm-foundry merge BASE {0} -o DIR",
+            args.model
+        )));
+    }
+    let machine = Machine::choose(machine_args, None)?;
+    let path = find(&args.model, &args.revision, Need::Everything, machine_args.quiet)?;
+    let files = ModelFiles::open(&path).map_err(Failure::input)?;
+    let job =
+        Job { args, quiet: machine_args.quiet, machine, files: &files, name: name_of(&args.model, &path) };
+    match to {
+        "safetensors" => job.safetensors(),
+        "ollama" => job.ollama(),
+        _ => job.gguf(),
+    }
+}
+
+struct Job<'a> {
+    args: &'a ExportArgs,
+    quiet: bool,
+    machine: Machine,
+    files: &'a ModelFiles,
+    /// What the model is called, without directories.
+    name: String,
+}
+
+/// What reading back has shown.
+struct Check {
+    texts: usize,
+    comparison: Comparison,
+}
+
+impl Job<'_> {
+    fn gguf(&self) -> Outcome {
+        let recipe = self.recipe()?;
+        let output = self.output(&format!("{}-{}.gguf", self.name, recipe.name()));
+        let staged = Staged::new(&output, self.args.force)?;
+        let file = format!("{}.gguf", self.name);
+        let (summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
+        let size = size_of(staged.dir());
+        staged.publish_file(&file)?;
+        self.report(&output, size, Some(&summary), check.as_ref(), &[])
+    }
+
+    fn ollama(&self) -> Outcome {
+        let recipe = self.recipe()?;
+        let output = self.output(&format!("{}-ollama", self.name));
+        let staged = Staged::new(&output, self.args.force)?;
+        let file = format!("{}-{}.gguf", self.name, recipe.name());
+        let (mut summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
+        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        let modelfile = ollama::modelfile(self.files, &tokenizer, &file, &mut summary.warnings)?;
+        let path = staged.dir().join("Modelfile");
+        std::fs::write(&path, modelfile).map_err(|e| Failure::io("write", &path, &e))?;
+        let size = size_of(staged.dir());
+        staged.publish_dir()?;
+        let next =
+            format!("ollama create {} -f {}", self.name.to_lowercase(), output.join("Modelfile").display());
+        self.report(&output, size, Some(&summary), check.as_ref(), &[next])
+    }
+
+    fn safetensors(&self) -> Outcome {
+        let quant = self.args.quant.as_deref().unwrap_or("auto");
+        let wanted = match quant {
+            "auto" => WeightFormat::Kept,
+            "f32" | "float32" => WeightFormat::Plain(StoredDtype::F32),
+            "f16" | "float16" => WeightFormat::Plain(StoredDtype::F16),
+            "bf16" | "bfloat16" => WeightFormat::Plain(StoredDtype::BF16),
+            "fp8" => WeightFormat::Fp8,
+            other => {
+                return Err(Failure::Input(format!(
+                    "--quant {other} cannot be written as safetensors; possible are f32, f16, bf16 and fp8 (without --quant: \
+                     as stored)"
+                )));
+            }
+        };
+        let output = self.output(&format!("{}-{quant}", self.name));
+        let staged = Staged::new(&output, self.args.force)?;
+        let weights = self.files.weights().map_err(Failure::input)?;
+        let size = parse_size(&self.args.max_shard_size)?;
+        let generation = self.files.generation_config.as_ref();
+        write_model(weights.as_ref(), staged.dir(), &self.files.config, generation, wanted, size)
+            .map_err(Failure::of_model)?;
+        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
+        let check = self.read_back(staged.dir(), true)?;
+        let size = size_of(staged.dir());
+        staged.publish_dir()?;
+        self.report(&output, size, None, check.as_ref(), &[])
+    }
+
+    fn recipe(&self) -> Outcome<Recipe> {
+        let name = self.args.quant.as_deref().unwrap_or("q4_k_m");
+        Recipe::named(name).ok_or_else(|| {
+            Failure::Input(format!(
+                "--quant {name} is not known for GGUF; choose one of {}",
+                Recipe::names().join(", ")
+            ))
+        })
+    }
+
+    fn output(&self, default: &str) -> PathBuf {
+        self.args.output.clone().unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    fn write_gguf(&self, recipe: Recipe, dir: &Path, file: &str) -> Outcome<(GgufSummary, Option<Check>)> {
+        let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
+        // What this program cannot compute it cannot check either.
+        decoder_config(&self.files.config).map_err(|e| at(&e))?;
+        let weights = self.files.weights().map_err(Failure::input)?;
+        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        let export = GgufExport {
+            weights: weights.as_ref(),
+            config: &self.files.config,
+            generation_config: self.files.generation_config.as_ref(),
+            tokenizer: &tokenizer,
+            name: &self.name,
+            recipe,
+            threads: self.machine.threads,
+        };
+        let shows = is_interactive() && !self.quiet;
+        let mut progress = |name: &str, i: usize, of: usize| {
+            if shows {
+                anstream::eprint!("\r\u{1b}[2K{i}/{of} {name}");
+            }
+        };
+        let path = dir.join(file);
+        let written = export.write(&path, &mut progress);
+        if shows {
+            anstream::eprint!("\r\u{1b}[2K");
+        }
+        let summary = written.map_err(Failure::of_format)?;
+        if weights.tensors().iter().any(|info| info.dtype.is_quantised()) && self.files.is_gguf() {
+            say(
+                self.quiet,
+                "warning: the source is quantised already; quantising twice loses more than once",
+            );
+        }
+        let is_precise = matches!(recipe, Recipe::F32 | Recipe::F16 | Recipe::BF16 | Recipe::Q8_0);
+        Ok((summary, self.read_back(&path, is_precise)?))
+    }
+
+    /// Opens what was written and compares token ids, the rendered chat and predictions with the source.
+    fn read_back(&self, written: &Path, is_precise: bool) -> Outcome<Option<Check>> {
+        if self.args.no_check {
+            return Ok(None);
+        }
+        let broken = |e: FormatError| Failure::Run(format!("what was written cannot be read back: {e}"));
+        let other = ModelFiles::open(written).map_err(broken)?;
+        let source: Tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        let theirs = other.tokenizer().map_err(broken)?;
+        let texts = tokenizers_agree(&source, &theirs)?.map_err(|difference| {
+            Failure::Run(format!(
+                "the written tokenizer is not the source's: {difference}; nothing was kept (with --no-check it would be)"
+            ))
+        })?;
+        let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
+        let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
+        let probes = probes(&source, config.max_position_embeddings)?;
+        let reference = logits(self.files, None, &probes, self.machine)?;
+        let comparison =
+            compare(&reference, &logits(&other, None, &probes, self.machine)?, config.vocab_size);
+        let is_lost = is_precise && comparison.mean_kl > LOST;
+        if is_lost || !comparison.largest_logit_difference.is_finite() {
+            return Err(Failure::Run(format!(
+                "the written model does not predict what the source does ({}); nothing was kept (with --no-check it would \
+                 be)",
+                comparison.text()
+            )));
+        }
+        Ok(Some(Check { texts, comparison }))
+    }
+
+    fn report(
+        &self,
+        output: &Path,
+        size: u64,
+        summary: Option<&GgufSummary>,
+        check: Option<&Check>,
+        next: &[String],
+    ) -> Outcome {
+        let mut out = std::io::stdout();
+        let warnings = summary.map(|summary| summary.warnings.as_slice()).unwrap_or_default();
+        for warning in warnings {
+            say(self.quiet, format!("warning: {warning}"));
+        }
+        if self.args.json {
+            let types: Option<Value> = summary.map(|summary| {
+                let row = |(name, t): (&&str, &foundry_formats::gguf::TypeSummary)| {
+                    (
+                        (*name).to_owned(),
+                        json!({
+                            "tensors": t.tensors, "elements": t.elements, "bytes": t.bytes,
+                            "relative_error": t.relative_error(),
+                        }),
+                    )
+                };
+                Value::Object(summary.types.iter().map(row).collect())
+            });
+            let report = json!({
+                "output": output, "bytes": size, "types": types, "warnings": warnings,
+                "texts_with_equal_ids": check.map(|c| c.texts), "comparison": check.map(|c| c.comparison.json()),
+            });
+            writeln!(out, "{report}")?;
+            return Ok(());
+        }
+        let elements: u64 = summary.iter().flat_map(|s| s.types.values()).map(|t| t.elements).sum();
+        match elements {
+            0 => writeln!(out, "{}: {}", output.display(), bytes(size))?,
+            n => {
+                let bits = 8.0 * size as f64 / n as f64;
+                writeln!(out, "{}: {}, {bits:.2} bits a weight", output.display(), bytes(size))?;
+            }
+        }
+        for (name, t) in summary.iter().flat_map(|s| &s.types) {
+            let (size, error) = (bytes(t.bytes), 100.0 * t.relative_error());
+            writeln!(
+                out,
+                "  {name:5} {:4} tensors  {size:>8}  rounding error {error:.3} % (r.m.s.)",
+                t.tensors
+            )?;
+        }
+        match check {
+            Some(check) => {
+                writeln!(out, "read back: token ids and rendered chat equal on {} texts", check.texts)?;
+                writeln!(out, "source and written model: {}", check.comparison.text())?;
+            }
+            None => writeln!(out, "not read back (--no-check)")?,
+        }
+        for line in next {
+            writeln!(out, "next: {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `runs/merged/` and `merged.gguf` are both called merged; of a hub id the part after the slash counts.
+fn name_of(model: &str, path: &Path) -> String {
+    let given = Path::new(model.trim_end_matches('/'));
+    let is_gguf = given.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let stem = if is_gguf { given.file_stem() } else { given.file_name() };
+    let stem = stem.or(path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    stem.filter(|name| !name.is_empty() && name != "." && name != "..").unwrap_or_else(|| "model".into())
+}

@@ -1,0 +1,189 @@
+//! Two models on the same texts: how far their predictions are apart.
+
+use crate::failure::{Failure, Outcome};
+use crate::machine::Machine;
+use foundry_data::Message;
+use foundry_data::chat::ChatTemplate;
+use foundry_formats::{ModelFiles, Tokenizer};
+use foundry_kernels::Dtype;
+use foundry_models::{Decoder, LoraSpec, Tuning, decoder_config};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Longest text that is compared, in tokens.
+const LONGEST: usize = 48;
+/// Ordinary words, numbers, other scripts, code, spaces: what tokenizers differ on.
+const TEXTS: [&str; 5] = [
+    "The quick brown fox jumps over the lazy dog, and nobody's surprised: it's 1984, or 10,000 years later.",
+    "Grüße aus Zürich! 你好，世界。 Привет, мир. Ünïcödé\u{a0}🙂 ½ ²",
+    "fn main() {\n    let x = 3.14159;\n\tprintln!(\"{x:>10}\");  // done\n}\n",
+    "   leading spaces,  double  spaces,\n\n\nnew lines and a trailing space ",
+    "Question: What is the capital of France?\nAnswer: The capital of France is",
+];
+
+/// Predictions of two models compared.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Comparison {
+    /// Tokens after which they were compared.
+    pub(crate) positions: usize,
+    /// Largest difference of two logits.
+    pub(crate) largest_logit_difference: f64,
+    /// Mean Kullback-Leibler divergence of the second from the first, in nats.
+    pub(crate) mean_kl: f64,
+    /// Share of positions where both find the same token most likely.
+    pub(crate) same_top_token: f64,
+}
+
+/// Texts as token ids, with a conversation where there is a template.
+pub(crate) fn probes(tokenizer: &Tokenizer, most: usize) -> Outcome<Vec<Vec<u32>>> {
+    let mut probes: Vec<Vec<u32>> = Vec::new();
+    for text in TEXTS {
+        probes.push(tokenizer.encode(text, true).map_err(Failure::input)?);
+    }
+    if let Ok(Some(text)) = rendered(tokenizer) {
+        probes.push(tokenizer.encode(&text, false).map_err(Failure::input)?);
+    }
+    probes.iter_mut().for_each(|ids| ids.truncate(LONGEST.min(most)));
+    probes.retain(|ids| !ids.is_empty());
+    Ok(probes)
+}
+
+/// A conversation through the tokenizer's chat template; `None` without one.
+pub(crate) fn rendered(tokenizer: &Tokenizer) -> Outcome<Option<String>> {
+    let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+    let template = ChatTemplate::compile(source, tokenizer.special_tokens()).map_err(Failure::input)?;
+    let message =
+        |role: &str, text: &str| Message { role: role.into(), content: json!(text), rest: Map::new() };
+    let messages =
+        [message("user", "What is 12 + 30?"), message("assistant", "It is 42."), message("user", "Why?")];
+    let rendered = template.render(&messages, None, true, &Map::new()).map_err(Failure::input)?;
+    Ok(Some(rendered.text))
+}
+
+/// That two tokenizers give the same ids and the same conversation; else what differs.
+pub(crate) fn tokenizers_agree(source: &Tokenizer, written: &Tokenizer) -> Outcome<Result<usize, String>> {
+    let conversation = rendered(source).ok().flatten();
+    if conversation != rendered(written).ok().flatten() {
+        return Ok(Err("the chat template renders another conversation".into()));
+    }
+    for text in TEXTS.iter().copied().chain(conversation.as_deref()) {
+        for special in [true, false] {
+            let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, special).map_err(Failure::input);
+            let (ours, theirs) = (ids(source)?, ids(written)?);
+            if ours != theirs {
+                let at = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+                let message = format!("{text:?} gets other token ids from the {}th on", at + 1);
+                return Ok(Err(message));
+            }
+        }
+    }
+    Ok(Ok(TEXTS.len() + usize::from(conversation.is_some())))
+}
+
+/// Logits `[T, V]` of each probe, in float32.
+pub(crate) fn logits(
+    files: &ModelFiles,
+    adapter: Option<&Path>,
+    probes: &[Vec<u32>],
+    machine: Machine,
+) -> Outcome<Vec<Vec<f32>>> {
+    let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", files.path.display()));
+    let (_, config) = decoder_config(&files.config).map_err(|e| at(&e))?;
+    let tuning = match adapter {
+        Some(dir) => Tuning::Adapted(LoraSpec::from_adapter(dir).map_err(Failure::input)?),
+        None => Tuning::Frozen,
+    };
+    let backend = machine.backend();
+    let longest = probes.iter().map(Vec::len).max().unwrap_or(1);
+    let mut decoder =
+        Decoder::allocate(&backend, &config, &tuning, Dtype::F32, longest, true).map_err(|e| at(&e))?;
+    let weights = files.weights().map_err(Failure::input)?;
+    decoder.load(&backend, weights.as_ref()).map_err(|e| at(&e))?;
+    if let Some(dir) = adapter {
+        decoder.load_adapter(&backend, dir).map_err(Failure::input)?;
+    }
+    let mut all = Vec::new();
+    for ids in probes {
+        all.push(decoder.logits(&backend, ids, &[ids.len() as u32]).map_err(|e| at(&e))?);
+    }
+    Ok(all)
+}
+
+/// Compares logits of the same probes.
+pub(crate) fn compare(reference: &[Vec<f32>], other: &[Vec<f32>], vocabulary: usize) -> Comparison {
+    let (mut positions, mut largest, mut divergence, mut same) = (0usize, 0f64, 0f64, 0usize);
+    let rows = reference.iter().zip(other).flat_map(|(a, b)| a.chunks(vocabulary).zip(b.chunks(vocabulary)));
+    for (a, b) in rows {
+        positions += 1;
+        let difference = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs()));
+        largest = difference.fold(largest, |most, d| if d > most || d.is_nan() { d } else { most });
+        divergence += kl(a, b);
+        same += usize::from(top(a) == top(b));
+    }
+    let count = positions.max(1) as f64;
+    Comparison {
+        positions,
+        largest_logit_difference: largest,
+        mean_kl: divergence / count,
+        same_top_token: same as f64 / count,
+    }
+}
+
+fn top(logits: &[f32]) -> usize {
+    let better = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
+    (0..logits.len()).fold(0, better)
+}
+
+/// Σ p·(log p − log q) with p and q the softmax of the rows.
+fn kl(a: &[f32], b: &[f32]) -> f64 {
+    let log_sum = |x: &[f32]| {
+        let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        f64::from(most) + x.iter().map(|v| f64::from(v - most).exp()).sum::<f64>().ln()
+    };
+    let (za, zb) = (log_sum(a), log_sum(b));
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| {
+            let log_p = f64::from(*a) - za;
+            log_p.exp() * (log_p - (f64::from(*b) - zb))
+        })
+        .sum()
+}
+
+impl Comparison {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "largest difference of logits {:.2e}, mean KL divergence {:.2e}, the same most likely token at {} of {} positions",
+            self.largest_logit_difference,
+            self.mean_kl,
+            (self.same_top_token * self.positions as f64).round(),
+            self.positions
+        )
+    }
+
+    /// For programs.
+    pub(crate) fn json(&self) -> Value {
+        json!(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_have_no_distance_and_others_the_textbooks() {
+        let a = vec![vec![0.0, 1.0, 2.0, 3.0, 1.0, 0.0]];
+        let same = compare(&a, &a, 3);
+        assert_eq!((same.positions, same.largest_logit_difference, same.same_top_token), (2, 0.0, 1.0));
+        assert!(same.mean_kl.abs() < 1e-12);
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 − ½ ln 3.
+        let other = compare(&[vec![0.0, 0.0]], &[vec![0.0, 3f32.ln()]], 2);
+        assert!((other.mean_kl - (2f64.ln() - 0.5 * 3f64.ln())).abs() < 1e-6);
+        assert_eq!(other.same_top_token, 0.0);
+        let broken = compare(&[vec![0.0, 0.0]], &[vec![f32::NAN, 0.0]], 2);
+        assert!(broken.largest_logit_difference.is_nan());
+    }
+}

@@ -1,0 +1,264 @@
+//! `merge` and `export`: from an adapter to files that other programs read.
+
+use crate::support::{Room, copy_files, tiny_model};
+use foundry_formats::safetensors::{Entry, Writer, open};
+use foundry_formats::{ModelFiles, StoredDtype};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A room with a trained adapter in `run`, made once.
+fn trained() -> &'static Room {
+    static ROOM: OnceLock<Room> = OnceLock::new();
+    ROOM.get_or_init(|| {
+        let room = Room::new();
+        room.lora_run("  max_steps: 6\n  save_strategy: \"no\"\n");
+        room.foundry(&["train", "config.yaml"]).expect_done();
+        room
+    })
+}
+
+/// A room of its own with the adapter in `adapter`.
+fn room() -> Room {
+    let room = Room::new();
+    copy_files(&trained().path("run"), &room.path("adapter"));
+    room
+}
+
+fn model() -> &'static str {
+    tiny_model().to_str().expect("UTF-8")
+}
+
+fn merge(room: &Room, more: &[&str]) -> Value {
+    let args = [&["merge", model(), "adapter", "-o", "merged", "--json"], more].concat();
+    serde_json::from_str(&room.foundry(&args).expect_done().out).expect("JSON")
+}
+
+/// Writes the adapter's tensors again, each as `change` wants it: another name, other values, or not at all.
+fn spoil(room: &Room, change: impl Fn(&str, &mut Vec<f32>) -> Option<String>) {
+    let path = room.path("adapter/adapter_model.safetensors");
+    let source = open(&path).expect("readable");
+    let mut kept = Vec::new();
+    for info in source.tensors() {
+        let mut values = vec![0f32; info.elements()];
+        source.read_f32(&info.name, 0, &mut values).expect("read");
+        if let Some(name) = change(&info.name, &mut values) {
+            kept.push((Entry::new(name, StoredDtype::F32, &info.shape), values));
+        }
+    }
+    drop(source);
+    let entries: Vec<Entry> = kept.iter().map(|(entry, _)| entry.clone()).collect();
+    let mut writer = Writer::create(&path, &entries, &[("format".into(), "pt".into())]).expect("created");
+    for (entry, values) in &kept {
+        writer.write_f32(&entry.name, values).expect("written");
+    }
+    writer.finish().expect("finished");
+}
+
+#[test]
+fn a_merged_model_predicts_what_the_adapter_does() {
+    let room = room();
+    let report = merge(&room, &["--dtype", "float32"]);
+    let largest = report["comparison"]["largest_logit_difference"].as_f64().expect("a number");
+    // The same sums in another order, in float32, on logits below 10.
+    assert!(largest < 1e-4, "{report}");
+    assert!(report["comparison"]["positions"].as_u64().expect("a count") > 50, "{report}");
+    let base =
+        ["generate", model(), "--adapter", "adapter", "--prompt", "The cat", "--dtype", "float32", "--json"];
+    let merged = ["generate", "merged", "--prompt", "The cat", "--dtype", "float32", "--json"];
+    let ids = |args: &[&str]| -> Value {
+        let said = room.foundry(&[args, &["--max-new-tokens", "12"]].concat()).expect_done();
+        serde_json::from_str::<Value>(&said.out).expect("JSON")["token_ids"].clone()
+    };
+    assert_eq!(ids(&base), ids(&merged));
+    let plain = ["generate", model(), "--prompt", "The cat", "--dtype", "float32", "--json"];
+    assert_ne!(ids(&plain), Value::Null);
+    assert!(room.path("merged/tokenizer.json").is_file() && room.path("merged/config.json").is_file());
+}
+
+#[test]
+fn a_merge_is_sharded_and_converted_as_asked() {
+    let room = room();
+    merge(&room, &["--dtype", "bfloat16", "--max-shard-size", "20KB", "--no-check"]);
+    assert!(room.path("merged/model.safetensors.index.json").is_file());
+    let files = ModelFiles::open(&room.path("merged")).expect("opens");
+    assert_eq!(files.config.0["dtype"], "bfloat16");
+    assert!(files.weights().expect("opens").tensors().iter().all(|t| t.dtype == StoredDtype::BF16));
+}
+
+#[test]
+fn an_existing_directory_is_replaced_only_by_force() {
+    let room = room();
+    room.write("merged/precious.txt", "mine");
+    let args = ["merge", model(), "adapter", "-o", "merged", "--no-check"];
+    room.foundry(&args).expect_refusal(&["merged", "--force"]);
+    assert_eq!(room.read("merged/precious.txt"), "mine");
+    room.foundry(&[&args[..], &["--force"]].concat()).expect_done();
+    assert!(room.path("merged/model.safetensors").is_file() && !room.path("merged/precious.txt").exists());
+    assert_eq!(room.names(), ["adapter", "merged"], "nothing is left beside");
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_refused_with_its_tensor() {
+    let first = |name: &str| name.contains("layers.0") && name.ends_with("q_proj.lora_A.weight");
+    let refused = |room: &Room, words: &[&str]| {
+        room.foundry(&["merge", model(), "adapter", "-o", "merged"]).expect_refusal(words);
+        assert_eq!(room.names(), ["adapter"], "nothing is written");
+    };
+    let elsewhere = room();
+    spoil(&elsewhere, |name, _| Some(name.replace("layers.0", "layers.70")));
+    refused(&elsewhere, &["layers.70", "another base"]);
+    let torn = room();
+    spoil(&torn, |name, _| (!first(name)).then(|| name.to_owned()));
+    refused(&torn, &["q_proj.lora_A.weight", "missing"]);
+    let broken = room();
+    spoil(&broken, |name, values| {
+        if first(name) {
+            values[3] = f32::NAN;
+        }
+        Some(name.to_owned())
+    });
+    refused(&broken, &["q_proj.lora_A.weight", "NaN"]);
+    let unknown = room();
+    spoil(&unknown, |name, _| Some(if first(name) { "something.else".to_owned() } else { name.to_owned() }));
+    refused(&unknown, &["something.else"]);
+    let wrong = room();
+    std::fs::remove_file(wrong.path("adapter/adapter_config.json")).expect("removed");
+    refused(&wrong, &["adapter_config.json"]);
+}
+
+#[test]
+fn exported_gguf_files_answer_as_the_source_does() {
+    let room = room();
+    merge(&room, &["--dtype", "float32", "--no-check"]);
+    for (quant, most) in [("f32", 1e-5), ("f16", 1e-3), ("q8_0", 0.05)] {
+        let args = ["export", "merged", "--to", "gguf", "--quant", quant, "--json"];
+        let said = room.foundry(&args).expect_done();
+        let report: Value = serde_json::from_str(&said.out).expect("JSON");
+        assert_eq!(report["output"], format!("merged-{quant}.gguf"));
+        assert_eq!(report["texts_with_equal_ids"], 6, "{report}");
+        let kl = report["comparison"]["mean_kl"].as_f64().expect("a number");
+        assert!(kl.abs() < most, "{quant}: {report}");
+    }
+    let said = room.foundry(&["export", "merged", "--to", "gguf"]).expect_done();
+    assert!(said.out.contains("merged-q4_k_m.gguf") && said.out.contains("read back"), "{}", said.out);
+    let answer = |path: &str| {
+        let args = ["generate", path, "--prompt", "The cat", "--dtype", "float32", "--max-new-tokens", "8"];
+        room.foundry(&args).expect_done().out
+    };
+    assert_eq!(answer("merged"), answer("merged-f32.gguf"));
+    room.foundry(&["export", "merged", "--to", "gguf", "--quant", "f32"])
+        .expect_refusal(&["exists", "--force"]);
+    room.foundry(&["export", "merged", "--to", "gguf", "--quant", "q9"]).expect_refusal(&["q9", "q4_k_m"]);
+    room.foundry(&["export", "adapter", "--to", "gguf"]).expect_refusal(&["adapter", "merge"]);
+    // And back: a GGUF is a source like any other.
+    room.foundry(&["export", "merged-f16.gguf", "--to", "safetensors", "-o", "again"]).expect_done();
+    assert_eq!(answer("again"), answer("merged-f16.gguf"));
+}
+
+#[test]
+fn eight_bit_floats_are_written_and_read() {
+    let room = Room::new();
+    let args = ["export", model(), "--to", "safetensors", "--quant", "fp8", "-o", "small", "--json"];
+    let report: Value = serde_json::from_str(&room.foundry(&args).expect_done().out).expect("JSON");
+    // Three bits of fraction: a relative error of 1/16 at most for each weight.
+    assert!(report["comparison"]["mean_kl"].as_f64().expect("a number") < 0.05, "{report}");
+    let stored = open(&room.path("small/model.safetensors")).expect("opens");
+    let name = "model.layers.0.mlp.up_proj.weight";
+    assert_eq!(stored.find(name).expect("there").dtype, StoredDtype::F8E4M3);
+    let rows = stored.find(name).expect("there").shape[0];
+    assert_eq!(stored.find(&format!("{name}_scale")).expect("there").shape, [rows, 1]);
+    let files = ModelFiles::open(&room.path("small")).expect("opens");
+    assert_eq!(files.config.0["quantization_config"]["format"], "float-quantized");
+    let weights = files.weights().expect("opens");
+    assert!(weights.find(&format!("{name}_scale")).is_none(), "scales are no weights");
+    // A full model made from it is not said to be quantised.
+    room.foundry(&["export", "small", "--to", "safetensors", "--quant", "bf16", "-o", "plain"]).expect_done();
+    assert!(!room.read("plain/config.json").contains("quantization_config"));
+}
+
+#[test]
+fn ollama_gets_a_modelfile() {
+    let room = Room::new();
+    let said =
+        room.foundry(&["export", model(), "--to", "ollama", "--quant", "q8_0", "-o", "out"]).expect_done();
+    assert!(said.out.contains("ollama create"), "{}", said.out);
+    let names: Vec<String> = std::fs::read_dir(room.path("out"))
+        .expect("listed")
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    let gguf = names.iter().find(|name| name.ends_with("-q8_0.gguf")).expect("a model");
+    let text = room.read("out/Modelfile");
+    assert!(text.starts_with(&format!("FROM ./{gguf}\n")) && text.contains("PARAMETER stop \""), "{text}");
+}
+
+#[test]
+fn what_vllm_would_refuse_is_named() {
+    let room = room();
+    room.foundry(&["export", "adapter", "--target", "vllm"]).expect_done();
+    let path = room.path("adapter/adapter_config.json");
+    let mut config: Value = serde_json::from_str(&room.read("adapter/adapter_config.json")).expect("JSON");
+    config["use_dora"] = json!(true);
+    config["modules_to_save"] = json!(["lm_head"]);
+    config["r"] = json!(1024);
+    std::fs::write(path, config.to_string()).expect("written");
+    let args = ["export", "adapter", "--target", "vllm"];
+    room.foundry(&args).expect_refusal(&["use_dora", "modules_to_save", "rank 1024"]);
+    room.foundry(&["export", model(), "--target", "vllm"]).expect_done();
+}
+
+/// Runs the binary with files limited to `blocks` of 512 bytes: a write beyond it fails (`trap`) or kills (without).
+#[cfg(unix)]
+fn limited(room: &Room, setup: &str, args: &str) -> std::process::Output {
+    let script = format!("{setup} ulimit -f 16; exec {} {args}", env!("CARGO_BIN_EXE_llm-foundry"));
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(room.path("adapter").parent().expect("the room")).args(["-c", &script]);
+    command.env("FOUNDRY_THREADS", "1").env("HF_HUB_OFFLINE", "1").output().expect("sh starts")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_or_a_kill_leaves_no_partial_result() {
+    let room = room();
+    let merge = format!("merge {} adapter -o merged --no-check", model());
+    let export = format!("export {} --to gguf --quant f32 -o model.gguf --no-check", model());
+    for args in [&merge, &export] {
+        let full = limited(&room, "trap '' XFSZ;", args);
+        let said = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{said}");
+        assert!(said.contains("error") && said.contains("write") && !said.contains("bug"), "{said}");
+        assert_eq!(room.names(), ["adapter"], "all is cleared away");
+        let killed = limited(&room, "", args);
+        assert_eq!(killed.status.code(), None, "killed by the limit's signal");
+        assert!(!room.path("merged").exists() && !room.path("model.gguf").exists());
+        for name in room.names().iter().filter(|name| *name != "adapter") {
+            assert!(name.starts_with('.') && name.ends_with(".incomplete"), "{name}");
+            std::fs::remove_dir_all(room.path(name)).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_said_before_anything_is_computed() {
+    let room = room();
+    let file = room.write("file", "x");
+    assert!(Path::new(&file).is_file());
+    room.foundry(&["merge", model(), "adapter", "-o", "file/merged"]).expect_refusal(&["file"]);
+    room.foundry(&["export", model(), "--to", "gguf", "-o", "/proc/none/m.gguf"])
+        .expect_refusal(&["/proc/none"]);
+}
+
+#[test]
+fn a_base_with_broken_weights_is_refused() {
+    let room = Room::new();
+    let dir = room.model("broken");
+    let path = dir.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).expect("written");
+    room.foundry(&["export", "broken", "--to", "gguf", "--quant", "f32", "--no-check"])
+        .expect_refusal(&["NaN", "tensor"]);
+    assert_eq!(room.names(), ["broken"]);
+}
