@@ -11,7 +11,7 @@ use crate::{FormatError, TensorSource};
 pub use shards::{DEFAULT_MAX_SHARD_SIZE, ShardedWriter, save_sharded};
 pub use writer::{Entry, Writer};
 
-pub(crate) use writer::{TemporaryFile, write_atomically, write_unflushed};
+pub(crate) use writer::{TemporaryFile, write_unflushed};
 
 /// The single-file name that transformers uses.
 pub const SINGLE_FILE: &str = "model.safetensors";
