@@ -6,6 +6,7 @@
 
 mod batches;
 pub mod chat;
+mod conversation;
 mod counter;
 mod dataset;
 mod error;
@@ -25,6 +26,7 @@ pub(crate) mod source;
 mod spec;
 mod stream;
 mod tokenize;
+mod turns;
 
 pub use batches::{Batches, MicroBatch, Rows};
 pub use dataset::{Dataset, PackedRow, Sequence};
@@ -38,8 +40,8 @@ pub use report::{DataReport, FileCount};
 pub use shape::Shape;
 pub use source::{DataFile, FileKind, ReadAt, file_kind};
 pub use spec::{
-    DataSpec, Decontamination, FormatHint, Holdout, OnError, PackingStrategy, SampleBy, Source,
-    StoppingStrategy,
+    DataSpec, Decontamination, FormatHint, Holdout, MultiTurn, OnError, PackingStrategy, SampleBy, Source,
+    StoppingStrategy, TrainOn,
 };
 pub use stream::{CHUNK_BYTES, Sample, StreamLoader, StreamSpec, held_out, sample};
 

@@ -115,7 +115,7 @@ impl<'a> Preparation<'a> {
         let mut tokenized = Vec::with_capacity(examples.len());
         for result in self.tokenize(&examples) {
             match result {
-                Ok(example) => tokenized.push(example),
+                Ok(rows) => tokenized.extend(rows),
                 Err(error) => self.tally.refuse(error)?,
             }
         }
@@ -163,7 +163,7 @@ impl<'a> Preparation<'a> {
     }
 
     /// Tokenises on all threads; results are in the order of the examples.
-    fn tokenize(&self, examples: &[(usize, Place, Example)]) -> Vec<Result<Tokenized, DataError>> {
+    fn tokenize(&self, examples: &[(usize, Place, Example)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
         let one = |(source, place, example): &(usize, Place, Example)| {
             let (_, tokenizing) = self.plans[*source].as_ref().expect("a source with a row has a plan");
             tokenizing.example(example, place)
