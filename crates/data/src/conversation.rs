@@ -134,8 +134,8 @@ impl Tokenizing<'_> {
         let turns = self.turns(chat, chat.messages, &rendered.text);
         let problem = |problem| placed(problem, chat.place);
         let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
-        let (tokens, offsets) =
-            encoded.map_err(|source| DataError::Tokenizer { place: chat.place.clone(), source })?;
+        let (tokens, offsets) = encoded
+            .map_err(|source| DataError::Tokenizer { place: chat.place.clone(), source: Box::new(source) })?;
         let kept = match learned {
             Some(learned) => {
                 let spans = self.spans(&turns, rendered, learned).map_err(problem)?;

@@ -128,8 +128,8 @@ fn marks_of_messages_are_checked() {
         load_rows(&[row], chatml, |_| {}).expect_err("refused").to_string().contains("contradict each other")
     );
     let text = json!({"text": "a"});
-    let error =
-        load_rows(&[text.clone()], chatml, |spec| spec.train_on = Some(TrainOn::Last)).expect_err("refused");
+    let error = load_rows(std::slice::from_ref(&text), chatml, |spec| spec.train_on = Some(TrainOn::Last))
+        .expect_err("refused");
     assert_eq!(error.to_string(), "`train_on` needs conversations, but the data is text; leave it out");
     let error = load_rows(&[text], chatml, |spec| spec.multi_turn = MultiTurn::Split).expect_err("refused");
     assert!(error.to_string().starts_with("`multi_turn` needs conversations"));
@@ -145,7 +145,7 @@ fn thinking_templates_are_split_refused_or_warned_about() {
         ("assistant", "<think>\nso\n</think>\n\ntwo"),
     ]);
     let with = |template: &str, multi_turn: MultiTurn| {
-        load_rows(&[thought.clone()], template, |spec| {
+        load_rows(std::slice::from_ref(&thought), template, |spec| {
             (spec.multi_turn, spec.assistant_only_loss) = (multi_turn, true);
         })
     };

@@ -53,8 +53,12 @@ pub(crate) fn probes(tokenizer: &Tokenizer, most: usize) -> Outcome<Vec<Vec<u32>
 pub(crate) fn rendered(tokenizer: &Tokenizer) -> Outcome<Option<String>> {
     let Some(source) = tokenizer.chat_template() else { return Ok(None) };
     let template = ChatTemplate::compile(source, tokenizer.special_tokens()).map_err(Failure::input)?;
-    let message =
-        |role: &str, text: &str| Message { role: role.into(), content: json!(text), rest: Map::new() };
+    let message = |role: &str, text: &str| Message {
+        role: role.into(),
+        content: json!(text),
+        rest: Map::new(),
+        learn: None,
+    };
     let messages =
         [message("user", "What is 12 + 30?"), message("assistant", "It is 42."), message("user", "Why?")];
     let rendered = template.render(&messages, None, true, &Map::new()).map_err(Failure::input)?;

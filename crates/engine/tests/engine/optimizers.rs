@@ -53,13 +53,13 @@ fn every_optimiser_learns_and_resumes_bit_for_bit() {
             let name = format!("{:?} {:?} {bf16_parameters}", args.optim, args.sgd);
             let (straight, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let disk = Disk { output_dir: Some(straight.path()), resume: None };
-            let whole = train(&args, storage, disk);
+            let whole = train(&args, storage.clone(), disk);
             let losses = whole.losses();
             // From 3.69, where nothing is learnt, in twenty steps.
             assert!(losses[19] < 0.95 * losses[0], "{name}: {losses:?}");
             let checkpoint = open(&straight.path().join("checkpoint-10")).unwrap();
             let disk = Disk { output_dir: Some(again.path()), resume: Some(&checkpoint) };
-            let resumed = train(&args, storage, disk);
+            let resumed = train(&args, storage.clone(), disk);
             assert_eq!(resumed.bits(), whole.bits(), "{name}");
             assert_eq!(resumed.losses(), losses[10..], "{name}");
         }

@@ -78,6 +78,7 @@ impl ChatFormat {
                 role: (*role).into(),
                 content: json!(text),
                 rest: Map::new(),
+                learn: None,
             };
             let messages: Vec<Message> = roles.iter().map(message).collect();
             let text = template.render(&messages, None, true, &Map::new()).ok()?.text;
