@@ -2,7 +2,8 @@
 
 Usage: make_chat_goldens.py [OUT] [--templates DIR]     (default: chat.json beside this file)
 
-With --templates the *.jinja files of a directory are rendered instead of the templates below: `builtin.json` holds those
+With --templates the *.jinja files of a directory are rendered instead of the templates below: `builtin.json` holds
+those
 of `../src/chat/builtin`. Files of other directories are for `tests/parity_chat_templates.rs`, not for the repository.
 
 Needs Python with transformers 5 and jinja2. Templates and conversations are written for this file; they follow the

@@ -493,12 +493,12 @@ mod tests {
         for (args, key) in cases.iter().zip(keys) {
             assert_eq!(args.validate().unwrap_err().key, key);
         }
-        with(|a| {
-            a.num_train_epochs = 0.0;
-            a.max_steps = 5;
-        })
-        .validate()
-        .unwrap();
+    }
+
+    #[test]
+    fn without_epochs_steps_decide() {
+        let args = with(|a| (a.num_train_epochs, a.max_steps) = (0.0, 5));
+        args.validate().unwrap();
     }
 
     #[test]

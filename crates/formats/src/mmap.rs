@@ -57,9 +57,10 @@ impl MappedFile {
         Ok(Self { path: path.to_owned(), file, map: Some(map), len })
     }
 
-    /// Gives back the memory of a range that will hardly be read again: its whole pages leave this process's resident set
-    /// (they stay in the system's cache, and a later read brings them back). Weights are read once, so that loading does
-    /// not hold a second copy of the model.
+    /// Gives back the memory of a range that will hardly be read again: its whole pages leave this process's
+    /// resident set
+    /// (they stay in the system's cache, and a later read brings them back). Weights are read once, so that loading
+    /// does not hold a second copy of the model.
     pub(crate) fn release(&self, range: std::ops::Range<usize>) {
         let Some(map) = &self.map else { return };
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);

@@ -17,8 +17,8 @@ pub struct ProfilingBackend<'a> {
 /// What all calls of one operation cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OpCost {
-    /// The operation, with its kind where that matters (`matmul nt`: a layer's forward, `nn`: the gradient of its input,
-    /// `tn`: of its weight).
+    /// The operation, with its kind where that matters (`matmul nt`: a layer's forward, `nn`: the gradient of its
+    /// input, `tn`: of its weight).
     pub name: &'static str,
     /// Calls.
     pub calls: u64,

@@ -111,8 +111,8 @@ fn quantization(config: &Config, hf: &HfConfig, tuning: &Tuning) -> Outcome<Opti
     {
         return Err(Failure::Input(
             "lora.init_lora_weights takes the adapter's first values out of the base weights, which is not exact for \
-             weights in few bits (PEFT refuses it too)\n  choose init_lora_weights: true, or do without load_in_4bit and \
-             load_in_8bit"
+             weights in few bits (PEFT refuses it too)\n  choose init_lora_weights: true, or do without \
+             load_in_4bit and load_in_8bit"
                 .into(),
         ));
     }
@@ -192,8 +192,8 @@ fn open_tokenizer(path: &Path) -> Outcome<Tokenizer> {
     opened.map_err(|e| Failure::Input(format!("tokenizer.name_or_path: {e}")))
 }
 
-/// A template given inline, by the name of a built-in one, or as the file or tokenizer's directory that holds it. A file
-/// comes before a name.
+/// A template given inline, by the name of a built-in one, or as the file or tokenizer's directory that holds it. A
+/// file comes before a name.
 pub(crate) fn read_template(key: &str, template: &str) -> Outcome<String> {
     if template.contains("{{") || template.contains("{%") {
         return Ok(template.to_owned());

@@ -2,7 +2,8 @@
 //!
 //! | kind | tensors of the weight `W` of module `M` |
 //! |---|---|
-//! | NF4 | `M.weight` (U8, `[⌈n/2⌉, 1]`), `.absmax` (F32), `.quant_map` (F32), `.quant_state.bitsandbytes__nf4` (U8: JSON) |
+//! | NF4 | `M.weight` (U8, `[⌈n/2⌉, 1]`), `.absmax` (F32), `.quant_map` (F32), `.quant_state.bitsandbytes__nf4`
+//! (U8: JSON) |
 //! | NF4, double quantised | the same with `.absmax` in U8, and `.nested_absmax`, `.nested_quant_map` (F32) |
 //! | int8 | `M.weight` (I8, `[outputs, inputs]`), `M.SCB` (F32), `M.weight_format` (U8) |
 //!

@@ -84,7 +84,12 @@ proptest! {
 
     /// Flipped bytes: rows or an error, never a panic and never more memory than the file could need.
     #[test]
-    fn mutilated_tables_never_panic(which in 0usize..3, at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<Option<prop::sample::Index>>()) {
+    fn mutilated_tables_never_panic(
+        which in 0usize..3,
+        at in any::<prop::sample::Index>(),
+        with in any::<u8>(),
+        cut in any::<Option<prop::sample::Index>>(),
+    ) {
         let mut bytes = std::fs::read(golden(TABLES[which]).path()).unwrap();
         let place = at.index(bytes.len());
         bytes[place] = with;

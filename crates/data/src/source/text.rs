@@ -1,5 +1,6 @@
 //! Plain text: lines, paragraphs between blank lines, or whole documents, as datasets' text builder cuts them. Line
-//! breaks are Python's universal ones: `\r\n` and `\r` become `\n` (of single lines, only the final break is taken off).
+//! breaks are Python's universal ones: `\r\n` and `\r` become `\n` (of single lines, only the final break is taken
+//! off).
 
 use std::collections::VecDeque;
 use std::io::Read as _;

@@ -1,5 +1,5 @@
-//! Lion (Chen et al. 2023), as bitsandbytes 0.50 `Lion32bit`; the arithmetic is the kernel's ([`foundry_kernels::Lion`]).
-//! 4 bytes of state per trained number.
+//! Lion (Chen et al. 2023), as bitsandbytes 0.50 `Lion32bit`; the arithmetic is the kernel's
+//! ([`foundry_kernels::Lion`]). 4 bytes of state per trained number.
 
 use super::{Optimizer, StateTensor, Update, alike, check_count, factors, shapes};
 use crate::arguments::TrainingArgs;

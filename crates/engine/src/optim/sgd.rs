@@ -1,5 +1,5 @@
-//! Stochastic gradient descent, as torch 2.15; the arithmetic is the kernel's ([`foundry_kernels::Sgd`]). 4 bytes of state
-//! per trained number with momentum, none without.
+//! Stochastic gradient descent, as torch 2.15; the arithmetic is the kernel's ([`foundry_kernels::Sgd`]). 4 bytes
+//! of state per trained number with momentum, none without.
 
 use super::{Optimizer, StateTensor, Update, alike, check_count, factors, shapes};
 use crate::arguments::{SgdArgs, TrainingArgs};

@@ -2,7 +2,8 @@
 //!
 //! Three keys at the top of a file say what it is made of, and are gone afterwards:
 //! - `extends: base.yaml` (or a list): files that this one builds on, the first lowest;
-//! - `defaults: [base.yaml, lora: small, preset: trl, _self_]`: Hydra's list. `lora: small` is the file `lora/small.yaml`
+//! - `defaults: [base.yaml, lora: small, preset: trl, _self_]`: Hydra's list. `lora: small` is the file
+//!   `lora/small.yaml`
 //!   beside this one, read as the section `lora`; `_self_` is this file (last, and so strongest, where it is left out,
 //!   as in Hydra 1.1 and later);
 //! - `preset: trl`: a built-in set of defaults. Presets lie below every file, wherever they are named.

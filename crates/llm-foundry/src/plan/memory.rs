@@ -1,7 +1,7 @@
 //! How much memory a run needs, and how much the blocks may keep so that it fits.
 //!
-//! The buffers of a run come from the functions that allocate, over a [`Meter`]. What the process holds besides (program,
-//! tokenizer, data) is there already when a run is planned, so it is measured, not guessed.
+//! The buffers of a run come from the functions that allocate, over a [`Meter`]. What the process holds besides
+//! (program, tokenizer, data) is there already when a run is planned, so it is measured, not guessed.
 
 use crate::config::{Config, GradientCheckpointing};
 use crate::failure::{Failure, Outcome};

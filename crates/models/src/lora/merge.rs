@@ -255,8 +255,8 @@ impl Reader<'_> {
         Ok(changes)
     }
 
-    /// The rows of an embedding that were trained, with their numbers from adapter_config.json: a list, or an object with
-    /// a list for each module's name.
+    /// The rows of an embedding that were trained, with their numbers from adapter_config.json: a list, or an
+    /// object with a list for each module's name.
     fn token_rows(&self, module: &str, info: &TensorInfo) -> Result<BTreeMap<usize, Vec<f32>>, ModelError> {
         let base = self.shape_of(&format!("{module}.weight")).ok_or_else(|| self.no_place(&info.name))?;
         let config = HfConfig::read(&self.path.with_file_name("adapter_config.json"))?;

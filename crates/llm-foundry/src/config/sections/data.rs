@@ -14,15 +14,15 @@ use std::collections::BTreeMap;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DataSection {
     /// Training files: a path, a directory, a pattern with `*`, `?` or `**`, or a list of them.
-    /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`. Files of one pattern
-    /// are read in the order of their names. Required, unless there are `sources`.
+    /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`. Files of one
+    /// pattern are read in the order of their names. Required, unless there are `sources`.
     pub(crate) train: OneOrMany,
     /// Several sources of training rows in place of `train`, one after the other or mixed by `weight`.
     pub(crate) sources: Vec<SourceSection>,
     /// When a mixture by `weight` ends. Default `first_exhausted`. datasets: `stopping_strategy`.
     pub(crate) stopping_strategy: Stopping,
-    /// Which column holds what, for example `{prompt: question, completion: answer}`. Default: columns have the names of
-    /// the shape.
+    /// Which column holds what, for example `{prompt: question, completion: answer}`. Default: columns have the
+    /// names of the shape.
     pub(crate) columns: BTreeMap<String, String>,
     /// Read rows while training instead of before it, in memory that does not grow with the data; `training.max_steps`
     /// must then say when to end. Default `auto`: when the files have more than 64 MB.
@@ -62,8 +62,8 @@ pub(crate) struct DataSection {
     /// Train on the completion only. Default: true for prompt/completion and Alpaca data, false otherwise. TRL:
     /// `completion_only_loss`.
     pub(crate) completion_only_loss: Option<bool>,
-    /// Train on the assistant's turns only, with any chat template: by its `{% generation %}` tags, else by rendering the
-    /// conversation turn by turn. Default false. TRL: `assistant_only_loss`.
+    /// Train on the assistant's turns only, with any chat template: by its `{% generation %}` tags, else by
+    /// rendering the conversation turn by turn. Default false. TRL: `assistant_only_loss`.
     pub(crate) assistant_only_loss: bool,
     /// Which turns of conversations are learned: `last` (the assistant's last), `all` (all of the assistant's, as
     /// `assistant_only_loss` says), or a list of roles. A message's own `train: true | false` or `weight: 0 | 1` comes

@@ -19,10 +19,13 @@ pub(crate) struct ModelSection {
     /// fast, else float32. Trained weights, gradients and optimiser state are float32 in any case (TRL: float32
     /// weights with `bf16` autocast).
     pub(crate) dtype: ComputeDtype,
-    /// Keep the frozen weights of all linear layers but the head in 4 bits (QLoRA; needs a section `lora`). transformers:
-    /// `BitsAndBytesConfig.load_in_4bit`. Default false. A checkpoint that bitsandbytes stored so is recognised by itself.
+    /// Keep the frozen weights of all linear layers but the head in 4 bits (QLoRA; needs a section `lora`).
+    /// transformers:
+    /// `BitsAndBytesConfig.load_in_4bit`. Default false. A checkpoint that bitsandbytes stored so is recognised by
+    /// itself.
     pub(crate) load_in_4bit: bool,
-    /// Only with `load_in_4bit`: the code, `nf4` (default; bitsandbytes' own default `fp4` is not offered: it is worse).
+    /// Only with `load_in_4bit`: the code, `nf4` (default; bitsandbytes' own default `fp4` is not offered: it is
+    /// worse).
     pub(crate) bnb_4bit_quant_type: FourBitKind,
     /// Only with `load_in_4bit`: the scales of blocks in 8 bits as well, 4.13 bits a weight instead of 4.5. Default
     /// false, as transformers.
@@ -30,8 +33,8 @@ pub(crate) struct ModelSection {
     /// Keep the frozen weights of all linear layers but the head in 8 bits, one scale a row (needs a section `lora`).
     /// Activations are not rounded to 8 bits, unlike LLM.int8()'s. Default false.
     pub(crate) load_in_8bit: bool,
-    /// Modules that `load_in_4bit` or `load_in_8bit` leaves as they are, by name, beginning or ending. Default: none but
-    /// embedding and head.
+    /// Modules that `load_in_4bit` or `load_in_8bit` leaves as they are, by name, beginning or ending. Default:
+    /// none but embedding and head.
     pub(crate) llm_int8_skip_modules: Vec<String>,
     /// `pretrained` (default) loads weights; `random` draws them from N(0, `initializer_range`) as transformers does
     /// for a model made from a config, to pre-train from scratch.
