@@ -12,6 +12,9 @@ use memmap2::Mmap;
 
 use crate::FormatError;
 
+/// Largest page of the usual systems: ranges are cut to whole ones.
+const PAGE: usize = 16 << 10;
+
 /// A regular file mapped read-only into memory.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
@@ -52,6 +55,23 @@ impl MappedFile {
             });
         }
         Ok(Self { path: path.to_owned(), file, map: Some(map), len })
+    }
+
+    /// Gives back the memory of a range that will hardly be read again: its whole pages leave this process's resident set
+    /// (they stay in the system's cache, and a later read brings them back). Weights are read once, so that loading does
+    /// not hold a second copy of the model.
+    pub(crate) fn release(&self, range: std::ops::Range<usize>) {
+        let Some(map) = &self.map else { return };
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);
+        if start < end {
+            // SAFETY: the mapping is shared with a file and never written to, so dropping its pages loses nothing: a
+            // later read takes the same bytes from the file.
+            #[cfg(unix)]
+            let _ =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            #[cfg(not(unix))]
+            let _ = map;
+        }
     }
 
     /// The file's path as it was opened.

@@ -75,6 +75,9 @@ impl TensorSource for SafetensorsFile {
         let i = self.index(name)?;
         let bytes = self.elements(i, start, dst.len())?;
         if plain::floats_to_f32(self.tensors[i].dtype, bytes, dst) {
+            let element = self.tensors[i].dtype.block().1;
+            let first = self.ranges[i].start + start * element;
+            self.file.release(first..first + dst.len() * element);
             Ok(())
         } else {
             Err(self.wrong_dtype(i, "a float type"))

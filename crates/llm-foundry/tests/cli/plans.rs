@@ -61,3 +61,50 @@ fn a_plan_makes_do_with_a_configuration_alone() {
     room.foundry(&["train", "config.yaml", "model.name_or_path=org/name"])
         .expect_refusal(&["tokenizer.json, model.safetensors"]);
 }
+
+#[test]
+fn auto_keeps_as_much_as_the_budget_allows_and_a_budget_binds() {
+    let room = Room::new();
+    room.lora_run("");
+    let plan = |extra: &[&str]| -> Value {
+        let words = [&["plan", "config.yaml", "--json", "data.max_length=64"], extra].concat();
+        serde_json::from_str(&room.foundry(&words).expect_done().out).expect("JSON")
+    };
+    let total = |plan: &Value| plan["memory"]["total"].as_u64().expect("a number");
+    let kept = |plan: &Value| plan["memory"]["checkpointing"].as_str().expect("a text").to_owned();
+    let [everything, selective, full] =
+        ["none", "selective", "full"].map(|mode| plan(&[&format!("training.gradient_checkpointing={mode}")]));
+    let activations = |plan: &Value| {
+        let classes = &plan["memory"]["classes"];
+        classes["activations"].as_u64().expect("a number") + classes["workspace"].as_u64().expect("a number")
+    };
+    assert!(
+        activations(&full) < activations(&selective) && activations(&selective) < activations(&everything)
+    );
+    assert_eq!(kept(&plan(&[])), kept(&everything), "memory enough: the fastest");
+    assert_eq!(kept(&plan(&["training.gradient_checkpointing=true"])), kept(&full));
+    assert_eq!(kept(&plan(&["training.gradient_checkpointing=false"])), kept(&everything));
+    // A budget too small for anything: the smallest is planned, and training is refused.
+    let tight = plan(&["training.memory_budget=1MB"]);
+    assert_eq!((kept(&tight), tight["memory"]["budget"].as_u64()), (kept(&full), Some(1_000_000)));
+    assert!(total(&tight) > 1_000_000);
+    room.foundry(&["train", "config.yaml", "training.memory_budget=1MB"])
+        .expect_refusal(&["not enough memory", "training.memory_budget allows 1"]);
+}
+
+#[test]
+fn a_run_uses_the_memory_that_was_planned() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  save_strategy: \"no\"\n  logging_steps: 1\n");
+    let json = room.foundry(&["plan", "config.yaml", "--json"]).expect_done();
+    let plan: Value = serde_json::from_str(&json.out).expect("JSON");
+    let planned = plan["memory"]["total"].as_u64().expect("a number") as f64;
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    let metrics = std::fs::read_to_string(room.path("run/metrics.jsonl")).expect("metrics");
+    let used = metrics
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["peak_rss_bytes"].as_f64())
+        .fold(0.0, f64::max);
+    // A tiny model: nearly all of it is the process itself, whose allocator and page cache vary by a few megabytes.
+    assert!(used > 0.0 && (used - planned).abs() < 20e6, "{used} used, {planned} planned");
+}

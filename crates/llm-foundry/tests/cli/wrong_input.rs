@@ -357,3 +357,21 @@ fn machines_and_commands() {
         room.foundry(&args).expect_refusal(&[flags[0]]);
     }
 }
+
+#[test]
+fn optimisers_and_memory_limits_that_make_no_sense_are_refused() {
+    for (arguments, words) in [
+        (vec!["training.optim=adam"], vec!["`training.optim`", "adamw_torch_fused"]),
+        (vec!["training.optim=sgd", "training.optim_args=beta=1"], vec!["`beta` is not an argument of sgd"]),
+        (vec!["training.optim_args=momentum=0.9"], vec!["only `sgd` takes arguments"]),
+        (vec!["training.optim=sgd", "training.optim_args=nesterov=true"], vec!["nesterov needs a momentum"]),
+        (vec!["training.optim=sgd", "training.adam_beta1=0.8"], vec!["`training.adam_beta1` is given"]),
+        (vec!["training.optim=lion", "training.adam_epsilon=1e-6"], vec!["`training.adam_epsilon` is given"]),
+        (vec!["training.memory_budget=plenty"], vec!["plenty", "2GB"]),
+        (vec!["training.memory_budget=120%"], vec!["120%"]),
+        (vec!["training.gradient_checkpointing=some"], vec!["some", "selective"]),
+        (vec!["training.bf16_stochastic_round=true"], vec!["`model.dtype` is float32"]),
+    ] {
+        refused(&ready(), &arguments, &words);
+    }
+}
