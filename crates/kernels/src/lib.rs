@@ -29,6 +29,7 @@ mod noise;
 mod operand;
 mod philox;
 pub mod pool;
+mod profile;
 mod quantized;
 mod reference;
 mod rescale;
@@ -51,6 +52,7 @@ pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
 pub use cpu::CpuBackend;
 pub use dtype::Dtype;
 pub use matmul::scratch::scratch_bound;
+pub use profile::{OpCost, ProfilingBackend};
 pub use quantized::{
     ABSMAX_BLOCK, Absmax, NF4_BLOCK, NF4_LEVELS, Quantization, QuantizedMatrix, QuantizedParts,
     dynamic_levels,

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::model_source::{expand_home, find};
 use foundry_formats::{HfConfig, ModelFiles, Tokenizer};
 use foundry_kernels::Dtype;
-use foundry_models::{DecoderConfig, LoraSpec, Tuning, decoder_config};
+use foundry_models::{DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights};
 use std::path::{Path, PathBuf};
 
 /// A model, described.
@@ -22,6 +22,8 @@ pub(crate) struct Subject {
     pub(crate) decoder: DecoderConfig,
     /// Number format of products.
     pub(crate) compute: Dtype,
+    /// Frozen weights in few bits.
+    pub(crate) quantization: Option<QuantizedWeights>,
     /// Which weights are trained.
     pub(crate) tuning: Tuning,
     /// An adapter to continue.
@@ -52,9 +54,10 @@ impl Subject {
         let (_, decoder) = decoder_config(&hf).map_err(|e| in_file(&hf, &e))?;
         let tokenizer = tokenizer(config, files.as_ref(), need, quiet)?;
         let (tuning, adapter) = tuning(config.lora.as_ref())?;
+        let quantization = quantization(config, &hf, &tuning)?;
         let name = model.name_or_path.clone().or_else(|| model.config.clone()).unwrap_or_default();
         let compute = machine.compute(model.dtype);
-        Ok(Self { name, files, hf, decoder, compute, tuning, adapter, tokenizer })
+        Ok(Self { name, files, hf, decoder, compute, quantization, tuning, adapter, tokenizer })
     }
 
     /// Ids that end a generation, for the data report.
@@ -79,6 +82,30 @@ pub(crate) fn open_tokenizer_alone(config: &Config, quiet: bool) -> Outcome<(Tok
         Failure::Input("there is no tokenizer to read the data with; name one: tokenizer.name_or_path".into())
     })?;
     Ok((tokenizer, eos_token_ids))
+}
+
+/// How the frozen weights are stored: as the files are, or else as the configuration asks.
+fn quantization(config: &Config, hf: &HfConfig, tuning: &Tuning) -> Outcome<Option<QuantizedWeights>> {
+    let stored = quantized_weights(hf).map_err(|e| in_file(hf, &e))?;
+    let wanted = config.model.quantization();
+    let chosen = match (stored, wanted) {
+        (Some(stored), Some(wanted)) if stored.kind != wanted.kind => {
+            return Err(Failure::Input(format!(
+                "the checkpoint is stored as {:?}, but the configuration asks for {:?}\n  remove load_in_4bit or \
+                 load_in_8bit from the section `model`: how a checkpoint is stored is recognised",
+                stored.kind, wanted.kind
+            )));
+        }
+        (stored, wanted) => stored.or(wanted),
+    };
+    if chosen.is_some() && *tuning == Tuning::Full {
+        return Err(Failure::Input(format!(
+            "{}: this checkpoint is stored in few bits, and such weights cannot be trained\n  add a section `lora` to \
+             train an adapter on them, or take the unquantised checkpoint",
+            hf.path().display()
+        )));
+    }
+    Ok(chosen)
 }
 
 /// Errors about a configuration say `config.json`; there may be many of those.

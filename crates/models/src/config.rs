@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use crate::families::{FAMILIES, Family};
+use crate::quantized::stored_quantization;
 use crate::rope::Rope;
 use foundry_formats::HfConfig;
 use serde_json::Value;
@@ -62,7 +63,7 @@ impl DecoderConfig {
 /// and features that this program does not compute.
 pub fn decoder_config(hf: &HfConfig) -> Result<(&'static Family, DecoderConfig), ModelError> {
     let family = family_of(hf)?;
-    refuse(hf, "quantization_config", "use the unquantised checkpoint of the model")?;
+    stored_quantization(hf)?;
     let config = (family.config)(hf)?;
     check(&config)?;
     Ok((family, config))
@@ -137,12 +138,5 @@ pub(crate) fn only(hf: &HfConfig, key: &str, supported: &Value, remedy: &str) ->
             Err(ModelError::Unsupported { what: format!("`{key}` = {value}"), remedy: remedy.into() })
         }
         _ => Ok(()),
-    }
-}
-
-fn refuse(hf: &HfConfig, key: &str, remedy: &str) -> Result<(), ModelError> {
-    match hf.get(key) {
-        None => Ok(()),
-        Some(_) => Err(ModelError::Unsupported { what: format!("`{key}`"), remedy: remedy.into() }),
     }
 }

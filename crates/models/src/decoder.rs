@@ -12,7 +12,7 @@ use crate::lora::{BranchScratch, TokenRows};
 use crate::norm::Norm;
 use crate::parameter::{Parameter, Weight, WeightMaker};
 use crate::pass::{Pass, RowPlan};
-use crate::storage::{Kept, Storage};
+use crate::storage::{Kept, QuantizedWeights, Storage};
 use crate::tuning::{Plan, Tuning};
 use crate::{Batch, DecoderConfig, ModelError, Objective};
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, LossSums, MemoryClass, RowLoss, Span, TokenLoss};
@@ -25,6 +25,8 @@ pub struct Decoder {
     pub(crate) config: DecoderConfig,
     pub(crate) tuning: Tuning,
     pub(crate) compute: Dtype,
+    /// Frozen weights in few bits.
+    pub(crate) quantization: Option<QuantizedWeights>,
     pub(crate) max_tokens: usize,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) embed_tokens: Weight,
@@ -85,7 +87,7 @@ impl Decoder {
         storage: impl Into<Storage>,
     ) -> Result<Self, ModelError> {
         assert!(matches!(compute, Dtype::F32 | Dtype::Bf16), "operands are f32 or bf16, not {compute:?}");
-        let Storage { checkpointing, bf16_parameters } = storage.into();
+        let Storage { checkpointing, bf16_parameters, quantization } = storage.into();
         assert!(!bf16_parameters || compute == Dtype::Bf16, "parameters in bf16 need operands in bf16");
         if max_tokens > LONGEST_ROW {
             return Err(ModelError::ConfigValue {
@@ -96,7 +98,13 @@ impl Decoder {
         }
         let family = config.family;
         let mut plan = Plan::new(tuning, config)?;
-        let mut maker = WeightMaker { alloc, compute, bf16_parameters, parameters: Vec::new() };
+        let mut maker = WeightMaker {
+            alloc,
+            compute,
+            bf16_parameters,
+            quantization: quantization.clone(),
+            parameters: Vec::new(),
+        };
         let embed_tokens = embedding(&mut maker, &plan, &family.module(Slot::EmbedTokens, 0), config);
         let is_shared = config.tie_word_embeddings && !plan.unties_head(config);
         let token_rows = plan.token_rows(config).map(|(naming, indices)| {
@@ -126,6 +134,7 @@ impl Decoder {
             config: config.clone(),
             tuning: tuning.clone(),
             compute,
+            quantization,
             max_tokens,
             parameters,
             embed_tokens,

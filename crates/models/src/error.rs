@@ -57,6 +57,16 @@ pub enum ModelError {
         /// Shape by the configuration.
         expected: Vec<usize>,
     },
+    /// A quantised weight is not what bitsandbytes writes.
+    #[error(
+        "quantised weight `{name}`: {what}; the file is damaged or of another version: quantise the model again"
+    )]
+    QuantizedWeight {
+        /// Name in the checkpoint.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The weights hold tensors that have no place in this decoder.
     #[error(
         "the weights hold tensors that this model has no place for: {names}; leaving them out would be another model, \

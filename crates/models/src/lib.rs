@@ -26,6 +26,7 @@ mod norm;
 mod objective;
 mod parameter;
 mod pass;
+mod quantized;
 mod rope;
 pub mod sampling;
 mod save;
@@ -45,10 +46,11 @@ pub use lora::{
 };
 pub use objective::{Batch, Objective};
 pub use parameter::{Parameter, decays};
+pub use quantized::{quantized_weights, stored_quantization};
 pub use rope::{Rope, RopeScaling};
 pub use sampling::Sampling;
 pub use save::SaveOptions;
-pub use storage::{Checkpointing, Storage};
+pub use storage::{Checkpointing, QuantizedWeights, Storage};
 pub use tuning::Tuning;
 
 #[cfg(test)]

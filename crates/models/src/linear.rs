@@ -24,7 +24,7 @@ impl Linear {
         [outputs, inputs]: [usize; 2],
         has_bias: bool,
     ) -> Self {
-        let weight = maker.matrix(plan.own(&module, "weight"), [outputs, inputs]);
+        let weight = maker.linear(&module, plan.own(&module, "weight"), [outputs, inputs]);
         let bias = has_bias.then(|| maker.vector(plan.own(&module, "bias"), outputs));
         let lora = (plan.role(&module) == Role::Adapted)
             .then(|| Branch::allocate(maker, plan, &module, [outputs, inputs]));
@@ -70,7 +70,7 @@ impl Linear {
         accumulate: bool,
     ) {
         let product = Matmul { accumulate, ..Matmul::nt(rows, self.outputs, self.inputs) };
-        backend.matmul(product, x, self.weight.operand(parameters), y);
+        self.weight.multiply(backend, parameters, product, x, y);
     }
 
     /// `dx = dy·W` or `+=`.
@@ -84,7 +84,7 @@ impl Linear {
         accumulate: bool,
     ) {
         let product = Matmul { accumulate, ..Matmul::nn(rows, self.inputs, self.outputs) };
-        backend.matmul(product, dy, self.weight.operand(parameters), dx);
+        self.weight.multiply(backend, parameters, product, dy, dx);
     }
 
     /// `y = …`, or `y += …`. `x_ti` operand, `z_tr` operand, `y_to` operand or f32.

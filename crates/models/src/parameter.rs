@@ -1,6 +1,8 @@
 //! Trained values, and weights that are either frozen or trained.
 
-use foundry_kernels::{Allocator, Backend, Buffer, Dtype, MemoryClass};
+use crate::quantized;
+use crate::storage::QuantizedWeights;
+use foundry_kernels::{Allocator, Backend, Buffer, Dtype, Matmul, MemoryClass, QuantizedMatrix};
 
 /// One trained tensor: what an optimiser sees.
 pub struct Parameter {
@@ -45,6 +47,8 @@ pub(crate) struct Weight {
 
 enum Place {
     Frozen(Buffer),
+    /// Frozen, in few bits; only ever multiplied with.
+    Quantized(QuantizedMatrix),
     /// `compute` is a copy in the compute dtype; without one the kernels read the parameter itself.
     Trained {
         index: usize,
@@ -65,6 +69,8 @@ pub(crate) struct WeightMaker<'a> {
     pub(crate) compute: Dtype,
     /// Trained matrices have no f32 master.
     pub(crate) bf16_parameters: bool,
+    /// Frozen weights of linear layers in few bits.
+    pub(crate) quantization: Option<QuantizedWeights>,
     pub(crate) parameters: Vec<Parameter>,
 }
 
@@ -72,6 +78,18 @@ impl WeightMaker<'_> {
     /// A matrix that takes part in products, in the compute dtype.
     pub(crate) fn matrix(&mut self, naming: Naming, shape: [usize; 2]) -> Weight {
         self.weight(naming, shape.to_vec(), self.compute)
+    }
+
+    /// The weight of a linear layer: in few bits if it is frozen and the storage says so.
+    pub(crate) fn linear(&mut self, module: &str, naming: Naming, shape: [usize; 2]) -> Weight {
+        let covers = |weights: &&QuantizedWeights| !naming.is_trained && weights.covers(module);
+        let Some(kind) = self.quantization.as_ref().filter(covers).map(|weights| weights.kind) else {
+            return self.matrix(naming, shape);
+        };
+        let [outputs, inputs] = shape;
+        let matrix = QuantizedMatrix::allocate(self.alloc, MemoryClass::Weights, kind, outputs, inputs);
+        let Naming { base, adapter, .. } = naming;
+        Weight { base, adapter, shape: shape.to_vec(), place: Place::Quantized(matrix) }
     }
 
     /// A vector (norm or bias), always f32.
@@ -133,7 +151,7 @@ impl Weight {
     /// Position among the parameters.
     pub(crate) fn index(&self) -> Option<usize> {
         match self.place {
-            Place::Frozen(_) => None,
+            Place::Frozen(_) | Place::Quantized(_) => None,
             Place::Trained { index, .. } => Some(index),
         }
     }
@@ -142,8 +160,40 @@ impl Weight {
     pub(crate) fn operand<'a>(&'a self, parameters: &'a [Parameter]) -> &'a Buffer {
         match &self.place {
             Place::Frozen(buffer) => buffer,
+            Place::Quantized(_) => panic!("{:?} is quantised and can only be multiplied with", self.base),
             Place::Trained { compute: Some(copy), .. } => copy,
             Place::Trained { index, compute: None } => &parameters[*index].value,
+        }
+    }
+
+    /// The weight in few bits, if it is stored so.
+    pub(crate) fn quantized(&self) -> Option<&QuantizedMatrix> {
+        match &self.place {
+            Place::Quantized(matrix) => Some(matrix),
+            _ => None,
+        }
+    }
+
+    /// The same, to be filled.
+    pub(crate) fn quantized_mut(&mut self) -> Option<&mut QuantizedMatrix> {
+        match &mut self.place {
+            Place::Quantized(matrix) => Some(matrix),
+            _ => None,
+        }
+    }
+
+    /// A product whose `B` is this weight.
+    pub(crate) fn multiply(
+        &self,
+        backend: &dyn Backend,
+        parameters: &[Parameter],
+        op: Matmul,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) {
+        match &self.place {
+            Place::Quantized(matrix) => backend.matmul_quantized(op, x, matrix, y),
+            _ => backend.matmul(op, x, self.operand(parameters), y),
         }
     }
 
@@ -154,6 +204,7 @@ impl Weight {
     ) -> (&'a Buffer, Option<&'a mut Buffer>) {
         match &self.place {
             Place::Frozen(buffer) => (buffer, None),
+            Place::Quantized(_) => panic!("{:?} is quantised and has no gradient", self.base),
             Place::Trained { index, compute } => {
                 let Parameter { value, grad, .. } = &mut parameters[*index];
                 (compute.as_ref().unwrap_or(value), Some(grad))
@@ -176,6 +227,14 @@ impl Weight {
     ) {
         match &mut self.place {
             Place::Frozen(buffer) => backend.upload(values, buffer, offset),
+            Place::Quantized(matrix) => {
+                assert_eq!(
+                    (offset, values.len()),
+                    (0, matrix.rows() * matrix.cols()),
+                    "quantised as a whole"
+                );
+                backend.quantize(values, matrix);
+            }
             Place::Trained { index, compute } => {
                 backend.upload(values, &mut parameters[*index].value, offset);
                 if let Some(copy) = compute {
@@ -195,6 +254,9 @@ impl Weight {
     ) {
         match &self.place {
             Place::Frozen(buffer) => backend.download(buffer, offset, into),
+            Place::Quantized(matrix) => {
+                quantized::dequantize(&backend.download_quantized(matrix), matrix.cols(), offset, into);
+            }
             Place::Trained { index, .. } => backend.download(&parameters[*index].value, offset, into),
         }
     }

@@ -1,10 +1,11 @@
 //! A model on disk in transformers' layout: config.json, generation_config.json, model.safetensors or shards.
 
 use crate::load::write_out;
-use crate::{Decoder, ModelError};
+use crate::parameter::Weight;
+use crate::{Decoder, ModelError, quantized};
 use foundry_formats::safetensors::{DEFAULT_MAX_SHARD_SIZE, Entry, ShardedWriter};
 use foundry_formats::{HfConfig, StoredDtype};
-use foundry_kernels::Backend;
+use foundry_kernels::{Backend, Dtype};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -47,17 +48,33 @@ impl Decoder {
         let mut named: Vec<(&str, _)> =
             weights.into_iter().filter_map(|weight| Some((weight.base.as_deref()?, weight))).collect();
         named.sort_by_key(|(name, _)| *name);
-        let entries: Vec<Entry> =
-            named.iter().map(|(name, weight)| Entry::new(*name, options.dtype, &weight.shape)).collect();
+        let compute = if self.compute == Dtype::Bf16 { "bfloat16" } else { "float32" };
+        let entries_of = |name: &str, weight: &Weight| match weight.quantized() {
+            Some(matrix) => quantized::entries(name, &weight.shape, matrix.kind(), compute),
+            None => vec![Entry::new(name, options.dtype, &weight.shape)],
+        };
+        let entries: Vec<Entry> = named.iter().flat_map(|(name, weight)| entries_of(name, weight)).collect();
         let mut writer = ShardedWriter::create(dir, &entries, options.max_shard_size)?;
         for (name, weight) in named {
-            write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?;
+            let Some(matrix) = weight.quantized() else {
+                write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?;
+                continue;
+            };
+            let parts = backend.download_quantized(matrix);
+            for entry in entries_of(name, weight) {
+                quantized::write_part(&entry, &parts, &weight.shape, compute, &mut writer)?;
+            }
         }
         writer.finish_unflushed()?;
         let mut config = config.0.clone();
         // transformers 4 called it `torch_dtype`; whatever was there described other files.
         config.shift_remove("torch_dtype");
         config.insert("dtype".into(), Value::from(dtype_name(options.dtype)));
+        config.shift_remove("quantization_config");
+        if let Some(weights) = &self.quantization {
+            let settings = quantized::quantization_config(weights.kind, compute, &weights.skip);
+            config.insert("quantization_config".into(), settings);
+        }
         write_json(&dir.join("config.json"), &config, true)?;
         match generation_config.and_then(Value::as_object) {
             Some(settings) => write_json(&dir.join("generation_config.json"), settings, true),

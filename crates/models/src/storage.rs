@@ -1,12 +1,38 @@
 //! What a decoder keeps, and in which form: the knobs between memory and time.
 
+use foundry_kernels::Quantization;
+
 /// How a decoder stores what it computes with. Results do not depend on [`Storage::checkpointing`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
     /// What the blocks keep of a forward.
     pub checkpointing: Checkpointing,
     /// Trained matrices are kept in bfloat16 only, without a float32 master; needs bfloat16 operands.
     pub bf16_parameters: bool,
+    /// Frozen weights of linear layers in few bits.
+    pub quantization: Option<QuantizedWeights>,
+}
+
+/// Which weights are stored in few bits: those of all linear layers in the blocks that are not trained, as transformers
+/// and bitsandbytes do it; embedding and head stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuantizedWeights {
+    /// How.
+    pub kind: Quantization,
+    /// Modules that stay as they are, by whole name, beginning, or ending (`llm_int8_skip_modules`).
+    pub skip: Vec<String>,
+}
+
+impl QuantizedWeights {
+    /// Whether the weight of `module` is among them (transformers 5.23 `should_convert_module`, plain names).
+    pub(crate) fn covers(&self, module: &str) -> bool {
+        !self.skip.iter().any(|name| {
+            let begins = module
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            begins || module.ends_with(name.as_str())
+        })
+    }
 }
 
 /// What the blocks keep of a forward for the backward; the rest is computed again, with the same bits.
@@ -61,5 +87,25 @@ impl From<bool> for Storage {
 impl From<Checkpointing> for Storage {
     fn from(checkpointing: Checkpointing) -> Self {
         Self { checkpointing, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_modules_are_whole_names_beginnings_or_endings() {
+        let skip =
+            ["model.layers.1", "down_proj", "model.layers.0.self_attn.q_proj"].map(String::from).to_vec();
+        let weights = QuantizedWeights { kind: Quantization::Int8, skip };
+        for module in
+            ["model.layers.1.mlp.up_proj", "model.layers.2.mlp.down_proj", "model.layers.0.self_attn.q_proj"]
+        {
+            assert!(!weights.covers(module), "{module}");
+        }
+        for module in ["model.layers.11.mlp.up_proj", "model.layers.0.self_attn.k_proj"] {
+            assert!(weights.covers(module), "{module}");
+        }
     }
 }

@@ -20,7 +20,10 @@ use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
 use foundry_models::generate::{Generation, generate};
-use foundry_models::{Decoder, DecoderConfig, KvCache, ModelError, Sampling, Tuning, decoder_config};
+use foundry_models::{
+    Checkpointing, Decoder, DecoderConfig, KvCache, ModelError, Sampling, Storage, Tuning, decoder_config,
+    quantized_weights,
+};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 
@@ -62,7 +65,10 @@ impl Answerer {
         let adapter = AdapterChoice::open(&args.adapter)?;
         let tuning = adapter.tuning();
         let room = args.max_length.unwrap_or(CONTEXT_TOKENS).min(config.max_position_embeddings).max(1);
-        let shape = Shape { config: &config, tuning: &tuning, compute, room };
+        // Weights that are stored in few bits stay so.
+        let quantization = quantized_weights(&files.config).map_err(Failure::input)?;
+        let storage = Storage { checkpointing: Checkpointing::Full, quantization, ..Storage::default() };
+        let shape = Shape { config: &config, tuning: &tuning, compute, room, storage };
         let weights = files.weights().map_err(Failure::input)?;
         shape.check_memory(args)?;
         let backend = machine.backend();
@@ -135,12 +141,20 @@ struct Shape<'a> {
     tuning: &'a Tuning,
     compute: Dtype,
     room: usize,
+    storage: Storage,
 }
 
 impl Shape<'_> {
     fn allocate(&self, alloc: &dyn Allocator) -> Outcome<(Decoder, KvCache)> {
         let max_tokens = PREFILL_TOKENS.min(self.room);
-        let decoder = Decoder::allocate(alloc, self.config, self.tuning, self.compute, max_tokens, true);
+        let decoder = Decoder::allocate(
+            alloc,
+            self.config,
+            self.tuning,
+            self.compute,
+            max_tokens,
+            self.storage.clone(),
+        );
         Ok((decoder.map_err(Failure::input)?, KvCache::allocate(alloc, self.config, self.compute, self.room)))
     }
 

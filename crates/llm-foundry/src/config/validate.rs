@@ -127,8 +127,50 @@ impl Rules<'_> {
                 "remove the section `lora` to train every weight",
             );
         }
+        self.quantization(config);
         if matches!(&model.name_or_path, Some(name) if name.trim().is_empty()) {
             self.wrong("model.name_or_path", "`model.name_or_path` is empty", "name a model");
+        }
+    }
+
+    fn quantization(&mut self, config: &Config) {
+        let model = &config.model;
+        if model.load_in_4bit && model.load_in_8bit {
+            self.wrong(
+                "model.load_in_8bit",
+                "`model.load_in_4bit` and `model.load_in_8bit` are both given",
+                "keep one of them",
+            );
+        }
+        for (key, is_on) in [("load_in_4bit", model.load_in_4bit), ("load_in_8bit", model.load_in_8bit)] {
+            if is_on && config.lora.is_none() {
+                self.wrong(
+                    &format!("model.{key}"),
+                    format!("`model.{key}` stores the weights in few bits, and such weights cannot be trained"),
+                    "add a section `lora` to train an adapter on them, or remove the key for full fine-tuning",
+                );
+            }
+        }
+        if model.bnb_4bit_use_double_quant && !model.load_in_4bit {
+            self.wrong(
+                "model.bnb_4bit_use_double_quant",
+                "`model.bnb_4bit_use_double_quant` is given, but not `load_in_4bit`",
+                "add `load_in_4bit: true`, or remove it",
+            );
+        }
+        if !model.llm_int8_skip_modules.is_empty() && model.quantization().is_none() {
+            self.wrong(
+                "model.llm_int8_skip_modules",
+                "`model.llm_int8_skip_modules` is given, but nothing is quantised",
+                "add `load_in_4bit: true` or `load_in_8bit: true`, or remove it",
+            );
+        }
+        if model.init == WeightInit::Random && model.quantization().is_some() {
+            self.wrong(
+                "model.init",
+                "random weights are not quantised: `model.init` is random",
+                "remove `load_in_4bit` or `load_in_8bit`",
+            );
         }
     }
 

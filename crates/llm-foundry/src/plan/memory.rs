@@ -127,9 +127,13 @@ fn measure_as(needs: &Needs<'_>, checkpointing: Checkpointing) -> Outcome<Measur
     let Needs { config, subject, args, max_tokens, .. } = *needs;
     let meter = Meter::default();
     let Subject { decoder, tuning, compute, .. } = subject;
-    let storage = Storage { checkpointing, bf16_parameters: config.training.bf16_stochastic_round };
-    let model =
-        Decoder::allocate(&meter, decoder, tuning, *compute, max_tokens, storage).map_err(Failure::input)?;
+    let storage = Storage {
+        checkpointing,
+        bf16_parameters: config.training.bf16_stochastic_round,
+        quantization: subject.quantization.clone(),
+    };
+    let model = Decoder::allocate(&meter, decoder, tuning, *compute, max_tokens, storage.clone())
+        .map_err(Failure::input)?;
     let trainable = model.parameters().iter().map(|p| p.elements() as u64).sum();
     optim::make(&meter, model.parameters(), args);
     // The model alone, in f32: four bytes a number, cache lines rounded up.
@@ -150,7 +154,7 @@ fn measure_as(needs: &Needs<'_>, checkpointing: Checkpointing) -> Outcome<Measur
         memory: Memory {
             classes: meter.allocated(),
             data: needs.data,
-            process: process.saturating_add(TRANSIENT_BYTES),
+            process: process.saturating_add(TRANSIENT_BYTES).saturating_add(whole_weight(needs)),
             kernels: kernel_scratch(needs),
             resident,
             available: needs.available,
@@ -161,6 +165,13 @@ fn measure_as(needs: &Needs<'_>, checkpointing: Checkpointing) -> Outcome<Measur
         trainable,
         flops_per_token: model.flops_per_token(needs.length),
     })
+}
+
+/// A weight is quantised as a whole: the largest one in f32, once.
+fn whole_weight(needs: &Needs<'_>) -> u64 {
+    let decoder = &needs.subject.decoder;
+    let largest = decoder.hidden_size.saturating_mul(decoder.intermediate_size.max(decoder.query_width()));
+    if needs.subject.quantization.is_some() { 4 * largest as u64 } else { 0 }
 }
 
 /// Panels and copies that products keep on each thread.

@@ -3,7 +3,7 @@
 use super::Plan;
 use crate::console::{bytes, thousands};
 use crate::machine::dtype_name;
-use foundry_kernels::MemoryClass;
+use foundry_kernels::{MemoryClass, Quantization};
 use foundry_models::{Checkpointing, InitLora, TargetModules, Tuning};
 use std::fmt::Write;
 
@@ -60,7 +60,7 @@ impl Plan {
                 dtype_name(self.subject.compute),
                 self.machine.threads,
                 self.machine.isa.name()
-            ),
+            ) + self.quantization_words(),
         );
         self.data_lines(&mut line);
         line("steps", self.steps_line());
@@ -70,6 +70,18 @@ impl Plan {
             line("note", note);
         }
         text
+    }
+
+    /// How the frozen weights are stored.
+    fn quantization_words(&self) -> &'static str {
+        match self.subject.quantization.as_ref().map(|weights| weights.kind) {
+            None => "",
+            Some(Quantization::Nf4 { double_quant: false }) => ", frozen weights in 4 bits (nf4)",
+            Some(Quantization::Nf4 { double_quant: true }) => {
+                ", frozen weights in 4 bits (nf4, double quantised)"
+            }
+            Some(Quantization::Int8) => ", frozen weights in 8 bits",
+        }
     }
 
     fn tuning_line(&self) -> String {

@@ -195,3 +195,50 @@ fn an_earlier_run_is_moved_aside_when_asked() {
     room.foundry(&["train", "config.yaml", "--overwrite-output-dir"]).expect_done();
     assert_eq!(room.read("run.previous-1/metrics.jsonl"), before);
 }
+
+#[test]
+fn a_profile_says_where_the_time_went() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 3\n  save_strategy: \"no\"\n  profile: true\n");
+    let said = room.foundry(&["train", "config.yaml"]).expect_done();
+    for word in [
+        "profile of 2 steps",
+        "waiting for data",
+        "matmul nt",
+        "attention, backward",
+        "head and loss",
+        "adamw",
+    ] {
+        assert!(said.err.contains(word), "no `{word}` in:\n{}", said.err);
+    }
+    let profile: Value = serde_json::from_str(&room.read("run/profile.json")).expect("JSON");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let sum: f64 =
+        profile["phases"].as_array().expect("phases").iter().map(|phase| number(&phase["share"])).sum();
+    assert!((sum - 1.0).abs() < 0.01, "the phases are the whole step: {sum}");
+    assert!(
+        number(&profile["share_of_gemm_floor"]) > 0.0
+            && number(&profile["measured_gemm_gflop_per_second"]) > 0.0
+    );
+}
+
+#[test]
+fn adapters_on_quantised_weights_learn() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 20\n  save_strategy: \"no\"\n");
+    for extra in [
+        vec!["model.load_in_4bit=true", "model.bnb_4bit_use_double_quant=true"],
+        vec!["model.load_in_8bit=true"],
+    ] {
+        let words = [
+            vec!["train", "config.yaml", "training.learning_rate=0.02", "--overwrite-output-dir"],
+            extra.clone(),
+        ]
+        .concat();
+        room.foundry(&words).expect_done();
+        let losses: Vec<f64> =
+            metrics(&room, "run").iter().filter_map(|line| line["loss"].as_f64()).collect();
+        let (first, last) = (losses[0], losses[losses.len() - 1]);
+        assert!(last < 0.9 * first, "{extra:?}: {losses:?}");
+    }
+}

@@ -375,3 +375,16 @@ fn optimisers_and_memory_limits_that_make_no_sense_are_refused() {
         refused(&ready(), &arguments, &words);
     }
 }
+
+#[test]
+fn quantised_weights_need_an_adapter_and_one_format() {
+    for (arguments, words) in [
+        (vec!["model.load_in_4bit=true", "model.load_in_8bit=true"], vec!["are both given", "keep one"]),
+        (vec!["model.load_in_4bit=true", "lora=null"], vec!["cannot be trained", "section `lora`"]),
+        (vec!["model.load_in_4bit=true", "model.bnb_4bit_quant_type=fp4"], vec!["fp4", "nf4"]),
+        (vec!["model.bnb_4bit_use_double_quant=true"], vec!["but not `load_in_4bit`"]),
+        (vec!["model.llm_int8_skip_modules=[q_proj]"], vec!["nothing is quantised"]),
+    ] {
+        refused(&ready(), &arguments, &words);
+    }
+}

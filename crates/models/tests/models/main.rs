@@ -8,3 +8,4 @@ mod generation;
 mod invariants;
 mod lora;
 mod parity;
+mod quantized;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Facts that must be the same when a run goes on. The model is known by its shapes, not by its path: it may be moved.
-pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: Storage) -> Facts {
+pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: &Storage) -> Facts {
     let tuning = match &subject.tuning {
         Tuning::Lora(spec) | Tuning::Adapted(spec) => {
             serde_json::to_value(spec).expect("settings are plain data")
@@ -23,6 +23,10 @@ pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: Storage) -> Fac
         ("model (SHA-256 of its configuration)".to_owned(), json!(hex(&Sha256::digest(config)))),
         ("lora".to_owned(), tuning),
         ("model.dtype".to_owned(), json!(dtype_name(subject.compute))),
+        (
+            "quantization".to_owned(),
+            json!(storage.quantization.as_ref().map(|w| format!("{:?} but {:?}", w.kind, w.skip))),
+        ),
         ("training.bf16_stochastic_round".to_owned(), json!(storage.bf16_parameters)),
         ("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))),
     ]);

@@ -3,6 +3,7 @@
 mod card;
 mod crash;
 mod facts;
+mod profile;
 mod resume;
 mod save;
 mod watch;
@@ -21,11 +22,13 @@ use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use foundry_comm::Solo;
 use foundry_data::Loader;
+use foundry_engine::callbacks::Callback;
 use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
 use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, Summary, Trainable, fit};
-use foundry_kernels::CpuBackend;
+use foundry_kernels::{Backend, CpuBackend, ProfilingBackend};
 use foundry_models::{Decoder, Tuning};
+use profile::Profile;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -84,8 +87,9 @@ fn load(plan: &Plan, config: &Config, backend: &CpuBackend) -> Outcome<Decoder> 
         Some(files) if !is_random => Some((files, files.weights().map_err(Failure::input)?)),
         _ => None,
     };
-    let mut decoder = Decoder::allocate(backend, shape, tuning, *compute, plan.max_tokens, plan.storage)
-        .map_err(Failure::input)?;
+    let mut decoder =
+        Decoder::allocate(backend, shape, tuning, *compute, plan.max_tokens, plan.storage.clone())
+            .map_err(Failure::input)?;
     match weights {
         Some((files, weights)) => decoder
             .load(backend, weights.as_ref())
@@ -120,7 +124,7 @@ impl Job<'_> {
         decoder: &mut Decoder,
         resume: Option<&checkpoint::Checkpoint>,
     ) -> Outcome {
-        let Plan { subject, args, corpus, max_tokens, .. } = plan;
+        let Plan { subject, args, corpus, max_tokens, flops_per_token, .. } = plan;
         let corpus = corpus.ok_or_else(resume::no_data)?;
         let rows = Arc::new(corpus.train.rows);
         let eval_rows = corpus.eval.map(|eval| eval.rows);
@@ -128,22 +132,27 @@ impl Job<'_> {
         let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);
         let mut model = DecoderModel { decoder, save: save::saver(&subject) };
         let signals = SignalRequests::install().map_err(Failure::run)?;
+        let profiling = self.config.training.profile.then(|| ProfilingBackend::new(self.backend));
+        let mut callbacks: Vec<Box<dyn Callback + '_>> =
+            watch::callbacks(self.config, &args, self.output_dir, self.began, &signals, self.quiet);
+        if let Some(profiling) = &profiling {
+            let compute = subject.compute;
+            let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.quiet);
+            callbacks.insert(0, Box::new(profile));
+        }
+        let backend: &dyn Backend = match &profiling {
+            Some(profiling) => profiling,
+            None => self.backend,
+        };
         let mut run = Run {
             args: &args,
-            backend: self.backend,
+            backend,
             comm: &Solo,
             model: &mut model,
             optimizer: optimizer.as_mut(),
             loader: &mut loader,
             evaluation: eval_rows.as_deref().map(|rows| Evaluation { rows, max_tokens }),
-            callbacks: watch::callbacks(
-                self.config,
-                &args,
-                self.output_dir,
-                self.began,
-                &signals,
-                self.quiet,
-            ),
+            callbacks,
             resume,
             facts,
         };

@@ -1,5 +1,7 @@
 //! Sections `model` and `tokenizer`.
 
+use foundry_kernels::Quantization;
+use foundry_models::QuantizedWeights;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,20 @@ pub(crate) struct ModelSection {
     /// fast, else float32. Trained weights, gradients and optimiser state are float32 in any case (TRL: float32
     /// weights with `bf16` autocast).
     pub(crate) dtype: ComputeDtype,
+    /// Keep the frozen weights of all linear layers but the head in 4 bits (QLoRA; needs a section `lora`). transformers:
+    /// `BitsAndBytesConfig.load_in_4bit`. Default false. A checkpoint that bitsandbytes stored so is recognised by itself.
+    pub(crate) load_in_4bit: bool,
+    /// Only with `load_in_4bit`: the code, `nf4` (default; bitsandbytes' own default `fp4` is not offered: it is worse).
+    pub(crate) bnb_4bit_quant_type: FourBitKind,
+    /// Only with `load_in_4bit`: the scales of blocks in 8 bits as well, 4.13 bits a weight instead of 4.5. Default
+    /// false, as transformers.
+    pub(crate) bnb_4bit_use_double_quant: bool,
+    /// Keep the frozen weights of all linear layers but the head in 8 bits, one scale a row (needs a section `lora`).
+    /// Activations are not rounded to 8 bits, unlike LLM.int8()'s. Default false.
+    pub(crate) load_in_8bit: bool,
+    /// Modules that `load_in_4bit` or `load_in_8bit` leaves as they are, by name, beginning or ending. Default: none but
+    /// embedding and head.
+    pub(crate) llm_int8_skip_modules: Vec<String>,
     /// `pretrained` (default) loads weights; `random` draws them from N(0, `initializer_range`) as transformers does
     /// for a model made from a config, to pre-train from scratch.
     pub(crate) init: WeightInit,
@@ -30,10 +46,35 @@ impl Default for ModelSection {
             name_or_path: None,
             revision: "main".into(),
             dtype: ComputeDtype::Auto,
+            load_in_4bit: false,
+            bnb_4bit_quant_type: FourBitKind::Nf4,
+            bnb_4bit_use_double_quant: false,
+            load_in_8bit: false,
+            llm_int8_skip_modules: Vec::new(),
             init: WeightInit::Pretrained,
             config: None,
         }
     }
+}
+
+impl ModelSection {
+    /// The quantisation that is asked for.
+    pub(crate) fn quantization(&self) -> Option<QuantizedWeights> {
+        let kind = match (self.load_in_4bit, self.load_in_8bit) {
+            (true, _) => Quantization::Nf4 { double_quant: self.bnb_4bit_use_double_quant },
+            (false, true) => Quantization::Int8,
+            (false, false) => return None,
+        };
+        Some(QuantizedWeights { kind, skip: self.llm_int8_skip_modules.clone() })
+    }
+}
+
+/// `model.bnb_4bit_quant_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FourBitKind {
+    /// Levels of a normal distribution.
+    Nf4,
 }
 
 /// `model.dtype`.

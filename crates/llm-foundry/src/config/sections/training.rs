@@ -119,6 +119,9 @@ pub(crate) struct TrainingSection {
     /// Save and stop before this command has run for so long: `90m`, `1h30m`, `2d`, `12:00:00`, or seconds.
     /// The run can be resumed. Default: no limit.
     pub(crate) max_time: Option<TimeSpan>,
+    /// Measure where the time of a step goes: by phase and operation, with rates, the wait for data, and the share of the
+    /// floor that matrix products set. Told at the end, and written to `profile.json`. Default false.
+    pub(crate) profile: bool,
     /// Threads of the processor. Default: all this process may use (environment: FOUNDRY_THREADS). Results do not
     /// depend on it.
     pub(crate) threads: Option<usize>,
@@ -171,6 +174,7 @@ impl Default for TrainingSection {
             early_stopping_patience: None,
             early_stopping_threshold: 0.0,
             max_time: None,
+            profile: false,
             threads: None,
             check_memory: true,
         }
