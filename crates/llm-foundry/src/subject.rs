@@ -105,6 +105,16 @@ fn quantization(config: &Config, hf: &HfConfig, tuning: &Tuning) -> Outcome<Opti
             hf.path().display()
         )));
     }
+    if let (Some(_), Tuning::Lora(spec)) = (&chosen, tuning)
+        && spec.init_lora_weights.changes_base()
+    {
+        return Err(Failure::Input(
+            "lora.init_lora_weights takes the adapter's first values out of the base weights, which is not exact for \
+             weights in few bits (PEFT refuses it too)\n  choose init_lora_weights: true, or do without load_in_4bit and \
+             load_in_8bit"
+                .into(),
+        ));
+    }
     Ok(chosen)
 }
 

@@ -144,7 +144,7 @@ impl Weight {
     pub(crate) fn frozen_mut(&mut self) -> Option<&mut Buffer> {
         match &mut self.place {
             Place::Frozen(buffer) => Some(buffer),
-            Place::Trained { .. } => None,
+            Place::Quantized(_) | Place::Trained { .. } => None,
         }
     }
 
