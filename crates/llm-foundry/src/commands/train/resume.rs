@@ -85,7 +85,7 @@ fn is_checkpoint(path: &Path) -> bool {
 /// What this run's checkpoints are bound to.
 pub(super) fn facts_of(plan: &Plan) -> Outcome<Facts> {
     let corpus = plan.corpus.as_ref().ok_or_else(no_data)?;
-    Ok(facts(&plan.subject, corpus, plan.storage))
+    Ok(facts(&plan.subject, corpus, &plan.storage))
 }
 
 /// A run without data: a plan makes do, training does not.
