@@ -2,8 +2,8 @@
 
 Usage: make_chat_goldens.py [OUT] [--templates DIR]     (default: chat.json beside this file)
 
-With --templates the *.jinja files of a directory are rendered instead of the templates below, for the ignored test
-`renderings_of_other_templates_equal_transformers`; such a file is not for the repository.
+With --templates the *.jinja files of a directory are rendered instead of the templates below: `builtin.json` holds those
+of `../src/chat/builtin`. Files of other directories are for `tests/parity_chat_templates.rs`, not for the repository.
 
 Needs Python with transformers 5 and jinja2. Templates and conversations are written for this file; they follow the
 habits of the templates that models ship with (trimmed blocks, namespaces, macros, slices, Python methods, generation
@@ -201,6 +201,14 @@ TEMPLATES = {
 {{ m.keys() | list }} {{ m.get('name', 'nobody') }} {{ c | length }} {{ ['b', 'a'] | sort | join }} {{ c | e == c }} {{ tools is iterable }}{{ m.nothing is iterable }}{{ c is iterable }}{{ 1 is iterable }}{{ m is mapping }} {{ 1.5e-9 }} {{ 1e30 | string }} {{ (1 | string) + ('x' | string) }} {{ 100.0 }}
 {%- endfor %}
 """,
+    # What minijinja lacks and this program adds.
+    "additions": (
+        "{% for m in messages %}{% set c = m.content if m.content is string else 'parts' %}{{ '%s|%5.1f' % (c, 1.25) }}"
+        "{{ '%d%%' % loop.index ~ '%s' % c | upper }}{{ 'x' | int }}{{ '7' | int + 1 }}{{ 'y' | float }}{{ c.center(9, '*') }}"
+        "{{ '-42'.zfill(6) }}{{ c.swapcase() }}{{ 'Straße'.casefold() }}{{ '12'.isdecimal() }}{{ 'abcab'.rindex('ab') }}"
+        "{{ 'a b  c'.rsplit(None, 1) }}{{ 'a,b,c'.rsplit(',', 1) }}{{ 'a\tbc\td'.expandtabs(4) }}{{ 7 % 3 }}{{ [1, 2, 1].index(1, 1) }}"
+        "\n{% endfor %}"
+    ),
     "windows": "{% for m in messages %}\r\n{{ m.role }}\r\n  {%- if loop.last %} last{% endif %}\r\n{% endfor %}\r\n",
     "broken": "{% for m in messages %}{{ m.content.nope.nope }}{% endfor %}",
 }
@@ -240,6 +248,11 @@ CONVERSATIONS = {
     "parts": dict(messages=[say("user", [{"type": "text", "text": " look "}, {"type": "image"}]), say("assistant", [{"type": "text", "text": "nice"}])]),
     "bad_role": dict(messages=[say("user", "a"), say("narrator", "b")]),
     "bad_order": dict(messages=[say("user", "a"), say("user", "b")]),
+    "many_turns": dict(messages=[say("system", [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]),
+                                 say("user", "a"), say("assistant", "b"), say("user", "c"),
+                                 say("assistant", "<think>\nwhy\n</think>\n\nd"), say("user", "e\n"), say("assistant", "f")]),
+    "called": dict(tools=TOOLS, messages=[say("user", "flip"), say("assistant", "", tool_calls=[call(7, "flip", n=1)]),
+                                          say("tool", "heads", tool_call_id="call00007"), say("assistant", "It is heads.")]),
     "generation_in_data": dict(messages=[say("system", "s"), say("user", "{% generation %}{{ 1 }}"), say("assistant", "{# x #}"), say("tool", "t")]),
 }
 
@@ -264,6 +277,8 @@ def main():
     if args.templates:
         files = sorted(glob.glob(os.path.join(args.templates, "*.jinja")))
         templates = {os.path.basename(path): open(path, encoding="utf-8", newline="").read() for path in files}
+    # Those of the repository are read by the tests where they are.
+    own = args.templates and os.path.samefile(args.templates, os.path.join(here, "../src/chat/builtin"))
     for template, source in templates.items():
         for name, case in CONVERSATIONS.items():
             try:
@@ -273,7 +288,7 @@ def main():
             except Exception as e:  # what Python itself refuses, for example text + undefined
                 result = {"error": None, "python": repr(e)}
             cases.append({"template": template, "conversation": name, **result})
-    golden = {"special_tokens": SPECIAL, "templates": templates, "conversations": CONVERSATIONS, "cases": cases}
+    golden = {"special_tokens": SPECIAL, "templates": {} if own else templates, "conversations": CONVERSATIONS, "cases": cases}
     with open(args.out, "w", encoding="utf-8") as f:
         json.dump(golden, f, ensure_ascii=False, indent=1)
         f.write("\n")

@@ -46,6 +46,8 @@ impl ExampleCounter {
         report.prompt_not_prefix += usize::from(example.prompt_not_prefix);
         report.double_bos += usize::from(example.double_bos);
         report.null_content += usize::from(example.null_content);
+        report.rewritten += usize::from(example.rewritten);
+        report.split += usize::from(example.first_of_split);
         report.truncated += usize::from(kept < tokens.len());
         report.truncated_tokens += tokens.len() - kept;
         report.lengths.add(tokens.len());

@@ -164,9 +164,27 @@ pub enum DataError {
         /// The shape of the data.
         shape: Shape,
     },
-    /// A conversation in which no token is the assistant's.
+    /// `train_on` and `multi_turn` are about conversations.
+    #[error("`{key}` needs conversations, but the data is {}; leave it out", shape.name())]
+    TurnsWithoutChat {
+        /// The setting.
+        key: &'static str,
+        /// The shape of the data.
+        shape: Shape,
+    },
+    /// A conversation that is rendered differently once later messages follow, and is not to be split.
     #[error(
-        "{place}: `assistant_only_loss` is on, but no token of this conversation is the assistant's; give it an assistant turn, or check the generation tags of the chat template"
+        "{place}: the chat template renders message {message} differently once later messages follow, so that the model would learn from text that it never sees when it answers; use `multi_turn: split` or `auto`"
+    )]
+    RewrittenTurns {
+        /// The row.
+        place: Place,
+        /// Index of the assistant's message, from 0.
+        message: usize,
+    },
+    /// A conversation in which no token is to be learned.
+    #[error(
+        "{place}: no token of this conversation is to be learned: it has no assistant turn (or none that `assistant_only_loss`, `train_on`, `train` and `weight` let be learned); give it one, or check the generation tags of the chat template"
     )]
     NoAssistantTokens {
         /// The row.
@@ -191,7 +209,7 @@ pub enum DataError {
     },
     /// The assistant's turns cannot be found by rendering prefixes.
     #[error(
-        "{place}: cannot tell the assistant's tokens of message {message}: {problem}; use a template with {{% generation %}} tags or `assistant_only_loss: false`"
+        "{place}: cannot tell the learned tokens of message {message}: {problem}; use `multi_turn: auto` (a row for each turn of such a conversation), a template with {{% generation %}} tags, or no mask"
     )]
     NotPrefixPreserving {
         /// The row.

@@ -14,12 +14,14 @@ pub struct Message {
     pub content: Value,
     /// All other keys (`tool_calls`, `name`, `reasoning_content`, …), for the template.
     pub rest: Map<String, Value>,
+    /// Whether this turn is learned, where the row says so itself: `train: true | false` or `weight: 0 | 1`.
+    pub learn: Option<bool>,
 }
 
 impl Message {
     /// A message of plain text.
     pub fn text(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.to_owned(), content: Value::String(content.into()), rest: Map::new() }
+        Self { role: role.to_owned(), content: Value::String(content.into()), rest: Map::new(), learn: None }
     }
 }
 
@@ -222,7 +224,8 @@ fn message(value: Value) -> Result<Message, String> {
     };
     let content = fields.remove("content").unwrap_or(Value::Null);
     check_content(&content)?;
-    Ok(Message { role, content, rest: fields })
+    let learn = take_learn(&mut fields)?;
+    Ok(Message { role, content, rest: fields, learn })
 }
 
 /// A turn of `from` and `value`, with the role names of ShareGPT and its descendants.
@@ -245,7 +248,31 @@ fn sharegpt_turn(value: Value) -> Result<Message, String> {
     };
     let content = fields.remove("value").ok_or("has no `value`")?;
     check_content(&content)?;
-    Ok(Message { role: role.to_owned(), content, rest: fields })
+    let learn = take_learn(&mut fields)?;
+    Ok(Message { role: role.to_owned(), content, rest: fields, learn })
+}
+
+/// `train` (Axolotl) and `weight` (OpenAI, Mistral) of a message, which its template does not see.
+fn take_learn(fields: &mut Map<String, Value>) -> Result<Option<bool>, String> {
+    let train = match fields.remove("train") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(train)) => Some(train),
+        Some(other) => return Err(format!("`train` must be true or false, found {}", kind(&other))),
+    };
+    let weight = match fields.remove("weight") {
+        None | Some(Value::Null) => None,
+        Some(weight) => match weight.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => return Err(format!("`weight` must be 0 (not learned) or 1 (learned), found {weight}")),
+        },
+    };
+    match (train, weight) {
+        (Some(train), Some(weight)) if train != weight => {
+            Err("`train` and `weight` contradict each other".to_owned())
+        }
+        _ => Ok(train.or(weight)),
+    }
 }
 
 fn check_content(content: &Value) -> Result<(), String> {

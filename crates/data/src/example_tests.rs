@@ -54,7 +54,8 @@ fn sharegpt_roles_are_translated() {
     let Ok(Example::Messages { messages, .. }) = convert(Shape::ShareGpt, row) else { panic!() };
     let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool"]);
-    assert_eq!(messages[2].rest["weight"], 1);
+    assert_eq!(messages.iter().map(|m| m.learn).collect::<Vec<_>>(), [None, None, Some(true), None]);
+    assert!(messages[2].rest.is_empty(), "the template does not see it");
     let unknown = json!({"conversations": [{"from": "narrator", "value": "a"}]});
     assert!(problem(Shape::ShareGpt, unknown).contains("`from` is \"narrator\"; known are human"));
     assert!(problem(Shape::ShareGpt, json!({"conversations": [{"value": "a"}]})).contains("has no `from`"));

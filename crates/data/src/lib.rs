@@ -6,6 +6,7 @@
 
 mod batches;
 pub mod chat;
+mod conversation;
 mod counter;
 mod dataset;
 mod error;
@@ -21,6 +22,7 @@ mod shape;
 mod source;
 mod spec;
 mod tokenize;
+mod turns;
 
 pub use batches::{Batches, MicroBatch, Rows};
 pub use dataset::{Dataset, PackedRow, Sequence};
@@ -31,7 +33,7 @@ pub use load::{load, load_with_holdout};
 pub use loader::{Cursor, Loader};
 pub use report::{DataReport, FileCount};
 pub use shape::Shape;
-pub use spec::{DataSpec, FormatHint, Holdout, PackingStrategy, SampleBy};
+pub use spec::{DataSpec, FormatHint, Holdout, MultiTurn, PackingStrategy, SampleBy, TrainOn};
 
 /// The label of a token that does not count in the loss (PyTorch's `ignore_index`).
 pub const IGNORED: i32 = -100;

@@ -165,7 +165,12 @@ fn loss_settings_must_fit_the_data() {
         &lines(&[chat(&[("user", "a"), ("assistant", "b")]), chat(&[("user", "a")])]),
     )]);
     let text = no_assistant.error(&tiny(), |s| s.assistant_only_loss = true);
-    assert!(text.starts_with("a.jsonl:2: `assistant_only_loss` is on, but no token"), "{text}");
+    assert!(
+        text.starts_with(
+            "a.jsonl:2: no token of this conversation is to be learned: it has no assistant turn"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
@@ -204,13 +209,12 @@ fn masks_that_prefixes_cannot_tell_are_refused() {
                       + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}";
     let text = error(shortening);
     assert!(
-        text.starts_with(
-            "a.jsonl:1: cannot tell the assistant's tokens of message 1: the template renders it"
-        ),
+        text.starts_with("a.jsonl:1: cannot tell the learned tokens of message 1: the template renders it"),
         "{text}"
     );
     assert!(
-        text.ends_with("use a template with {% generation %} tags or `assistant_only_loss: false`"),
+        text.contains("use `multi_turn: auto`")
+            && text.ends_with("a template with {% generation %} tags, or no mask"),
         "{text}"
     );
     let thinking = CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>'");

@@ -48,6 +48,10 @@ pub struct DataReport {
     pub double_bos: usize,
     /// Examples whose tokenised prompt is no prefix of prompt + completion (the loss starts where they part).
     pub prompt_not_prefix: usize,
+    /// Conversations whose earlier turns are rendered differently once later ones follow, and that were not split.
+    pub rewritten: usize,
+    /// Conversations that became a row for each learned turn.
+    pub split: usize,
     /// Conversations in which `content: null` was rendered as an empty text.
     pub null_content: usize,
     /// Keys of the rows that were not used.
@@ -79,6 +83,12 @@ impl DataReport {
         if kept == 0 { 0.0 } else { 100.0 * self.eos_trained as f64 / kept as f64 }
     }
 
+    /// Whether the model would learn to answer but not to stop: no example that is an instruction of some kind trains
+    /// an end of sequence. Plain text may well be learned without.
+    pub fn never_ends(&self) -> bool {
+        self.eos_trained == 0 && self.rows > 0 && self.format.is_some_and(|shape| shape != Shape::Text)
+    }
+
     /// Filled share of the rows, in percent of `max_length`.
     pub fn fill_percent(&self, max_length: usize) -> f64 {
         let room = self.rows * max_length;
@@ -101,6 +111,14 @@ impl DataReport {
                  template, `eos_token`, `append_eos` and `max_length`"
                     .to_owned(),
             );
+        }
+        if self.rewritten > 0 {
+            out.push(format!(
+                "{} conversation(s): the chat template renders earlier turns differently once later ones follow \
+                 (thoughts left out?), so they are learned from text that the model does not see when it answers; use \
+                 `multi_turn: split` or `auto`",
+                self.rewritten
+            ));
         }
         let lost = 100.0 * self.truncated_tokens as f64 / (self.tokens + self.truncated_tokens).max(1) as f64;
         if lost > 10.0 {

@@ -51,6 +51,35 @@ pub enum SampleBy {
     Line,
 }
 
+/// Which turns of a conversation are learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainOn {
+    /// The assistant's last turn.
+    Last,
+    /// All turns of the assistant.
+    All,
+    /// All turns of these roles.
+    #[serde(untagged)]
+    Roles(Vec<String>),
+}
+
+/// How many rows a conversation with several turns of the assistant makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MultiTurn {
+    /// One, as in TRL.
+    #[default]
+    Whole,
+    /// One for each learned turn, in which it comes last and only it is learned: what the model sees when it answers.
+    Split,
+    /// `split` for conversations whose earlier turns the template renders differently once later ones follow (as
+    /// templates with thoughts do), `whole` for all others.
+    Auto,
+    /// One; conversations that `auto` would split are an error.
+    Refuse,
+}
+
 /// Everything [`crate::load`] needs to know. [`DataSpec::default`] has TRL's defaults and no files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSpec {
@@ -72,6 +101,10 @@ pub struct DataSpec {
     pub completion_only_loss: Option<bool>,
     /// Loss on the assistant's turns only (conversations).
     pub assistant_only_loss: bool,
+    /// Which turns are learned (conversations); `None`: what the two settings above say.
+    pub train_on: Option<TrainOn>,
+    /// How many rows a conversation makes.
+    pub multi_turn: MultiTurn,
     /// Shuffle the examples before packing and the rows after it, by `seed`.
     pub shuffle_dataset: bool,
     /// Seed of `shuffle_dataset`.
@@ -100,6 +133,8 @@ impl Default for DataSpec {
             packing_strategy: PackingStrategy::Bfd,
             completion_only_loss: None,
             assistant_only_loss: false,
+            train_on: None,
+            multi_turn: MultiTurn::Whole,
             shuffle_dataset: false,
             seed: 42,
             append_eos: true,

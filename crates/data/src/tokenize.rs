@@ -14,17 +14,24 @@ use crate::chat::ChatTemplate;
 use crate::dataset::Sequence;
 use crate::error::{DataError, Place};
 use crate::example::{ChatExtras, Example, Message};
-use crate::mask::{SpanProblem, common_prefix, ends_with_special, spans_by_prefix, tokens_in_spans};
+use crate::mask::common_prefix;
 use crate::shape::Shape;
-use crate::spec::DataSpec;
+use crate::spec::{DataSpec, MultiTurn, TrainOn};
+use crate::turns::rewrites_history;
 
 /// Everything that tokenising one example needs.
 pub(crate) struct Tokenizing<'a> {
-    tokenizer: &'a Tokenizer,
+    pub(crate) tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     kwargs: &'a Map<String, Value>,
     completion_only: bool,
-    assistant_only: bool,
+    pub(crate) assistant_only: bool,
+    pub(crate) train_on: Option<&'a TrainOn>,
+    pub(crate) multi_turn: MultiTurn,
+    /// The template renders plain turns of the assistant differently once later messages follow.
+    pub(crate) rewrites: bool,
+    /// Texts of the named special tokens.
+    pub(crate) special: Vec<String>,
     append_eos: Option<&'a str>,
     bos: Option<u32>,
 }
@@ -38,6 +45,10 @@ pub(crate) struct Tokenized {
     pub(crate) prompt_not_prefix: bool,
     /// It begins with two BOS tokens.
     pub(crate) double_bos: bool,
+    /// A conversation whose earlier turns are rendered differently once later ones follow.
+    pub(crate) rewritten: bool,
+    /// The first of the rows that a conversation was split into.
+    pub(crate) first_of_split: bool,
     /// A message had `content: null`.
     pub(crate) null_content: bool,
     /// The file it comes from.
@@ -53,6 +64,16 @@ impl<'a> Tokenizing<'a> {
         if spec.assistant_only_loss && !shape.is_chat() {
             return Err(DataError::AssistantOnlyWithoutChat { shape });
         }
+        if !shape.is_chat() {
+            let key = match (&spec.train_on, spec.multi_turn) {
+                (Some(_), _) => Some("train_on"),
+                (None, MultiTurn::Whole) => None,
+                (None, _) => Some("multi_turn"),
+            };
+            if let Some(key) = key {
+                return Err(DataError::TurnsWithoutChat { key, shape });
+            }
+        }
         let source = spec.chat_template.as_deref().or_else(|| tokenizer.chat_template());
         let template = match (shape.is_chat(), source) {
             (false, _) => None,
@@ -64,12 +85,22 @@ impl<'a> Tokenizing<'a> {
         } else {
             None
         };
+        let mut special: Vec<String> =
+            tokenizer.special_tokens().into_iter().map(|(_, token)| token).collect();
+        // The longest first: one token may end like another.
+        special.sort_by_key(|token| std::cmp::Reverse(token.len()));
+        let rewrites =
+            template.as_ref().is_some_and(|t| rewrites_history(t, &spec.chat_template_kwargs, &special));
         Ok(Self {
             tokenizer,
             template,
             kwargs: &spec.chat_template_kwargs,
             completion_only: spec.completion_only_loss.unwrap_or(shape.has_completion()),
             assistant_only: spec.assistant_only_loss,
+            train_on: spec.train_on.as_ref(),
+            multi_turn: spec.multi_turn,
+            rewrites,
+            special,
             append_eos,
             bos: tokenizer.bos_token().and_then(|token| tokenizer.token_to_id(token)),
         })
@@ -83,7 +114,11 @@ impl<'a> Tokenizing<'a> {
         threads: usize,
     ) -> Result<Vec<Tokenized>, DataError> {
         let one = |part: &[(Place, Example)]| -> Result<Vec<Tokenized>, DataError> {
-            part.iter().map(|(place, example)| self.example(example, place)).collect()
+            let mut rows = Vec::with_capacity(part.len());
+            for (place, example) in part {
+                rows.extend(self.example(example, place)?);
+            }
+            Ok(rows)
         };
         let part_len = examples.len().div_ceil(threads.max(1)).max(1);
         if part_len >= examples.len() {
@@ -101,34 +136,42 @@ impl<'a> Tokenizing<'a> {
         Ok(all)
     }
 
-    fn example(&self, example: &Example, place: &Place) -> Result<Tokenized, DataError> {
-        let mut out = match example {
+    /// Tokenises one example: a row, or several where a conversation is split.
+    pub(crate) fn example(&self, example: &Example, place: &Place) -> Result<Vec<Tokenized>, DataError> {
+        let mut rows = match example {
             Example::Text(text) => {
                 let tokens = self.encode(&self.with_eos(text), place)?;
-                Tokenized { sequence: all_labelled(tokens), ..Tokenized::default() }
+                vec![Tokenized { sequence: all_labelled(tokens), ..Tokenized::default() }]
             }
             Example::PromptCompletion { prompt, completion } => {
                 let before = self.encode(prompt, place)?;
                 let whole = self.encode(&format!("{prompt}{}", self.with_eos(completion)), place)?;
-                self.after_prompt(&before, all_labelled(whole))
+                vec![self.after_prompt(&before, all_labelled(whole))]
             }
-            Example::Messages { messages, extras } => {
-                let sequence = self.conversation(messages, extras, place)?;
-                Tokenized { sequence, null_content: has_null(messages), ..Tokenized::default() }
-            }
+            Example::Messages { messages, extras } => self.rows(messages, extras, place)?,
             Example::PromptCompletionMessages { prompt, completion, extras } => {
-                let before = self.render(prompt, extras, true, place)?.text;
-                let before = self.tokenize_rendered(&before, place)?;
                 let messages = [prompt.as_slice(), completion].concat();
-                let mut out = self.after_prompt(&before, self.conversation(&messages, extras, place)?);
-                out.null_content = has_null(&messages);
-                out
+                let kwargs = self.merged_kwargs(extras);
+                let before = self.template().render(prompt, extras.tools.as_ref(), true, &kwargs);
+                let before =
+                    before.map_err(|source| DataError::Render { place: place.clone(), source })?.text;
+                let before = self.tokenize_rendered(&before, place)?;
+                vec![self.after_prompt(&before, self.whole(&messages, extras, place)?)]
             }
         };
-        let tokens = &out.sequence.tokens;
-        out.double_bos = self.bos.is_some_and(|bos| tokens.starts_with(&[bos, bos]));
-        out.source = Some(Arc::clone(&place.path));
-        Ok(out)
+        let null_content = match example {
+            Example::Messages { messages, .. } => has_null(messages),
+            Example::PromptCompletionMessages { prompt, completion, .. } => {
+                has_null(prompt) || has_null(completion)
+            }
+            Example::Text(_) | Example::PromptCompletion { .. } => false,
+        };
+        for row in &mut rows {
+            row.double_bos = self.bos.is_some_and(|bos| row.sequence.tokens.starts_with(&[bos, bos]));
+            row.null_content = null_content;
+            row.source = Some(Arc::clone(&place.path));
+        }
+        Ok(rows)
     }
 
     /// The text, ended by the EOS token's text unless it ends so already.
@@ -148,80 +191,15 @@ impl<'a> Tokenizing<'a> {
         Tokenized { sequence, prompt_not_prefix: start < before.len(), ..Tokenized::default() }
     }
 
-    /// A whole conversation; with `assistant_only_loss` only the assistant's tokens have labels.
-    fn conversation(
-        &self,
-        messages: &[Message],
-        extras: &ChatExtras,
-        place: &Place,
-    ) -> Result<Sequence, DataError> {
-        let rendered = self.render(messages, extras, false, place)?;
-        if !self.assistant_only {
-            return Ok(all_labelled(self.tokenize_rendered(&rendered.text, place)?));
-        }
-        let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
-        let (tokens, offsets) =
-            encoded.map_err(|source| DataError::Tokenizer { place: place.clone(), source })?;
-        let template = self.template();
-        let spans = if template.has_generation_tags() {
-            rendered.assistant_spans
-        } else {
-            let kwargs = self.merged_kwargs(extras);
-            let spans = spans_by_prefix(template, messages, extras, &kwargs, &rendered.text)
-                .map_err(|problem| span_error(problem, place))?;
-            self.check_ends(&tokens, &offsets, &spans, messages, place)?;
-            spans
-        };
-        let learned = tokens_in_spans(&offsets, &spans);
-        if !learned.contains(&true) {
-            return Err(DataError::NoAssistantTokens { place: place.clone() });
-        }
-        let label = |(&token, learned): (&u32, bool)| if learned { token as i32 } else { IGNORED };
-        let labels = tokens.iter().zip(learned).map(label).collect();
-        Ok(Sequence { tokens, labels })
-    }
-
-    /// Each span found by prefixes must hold the token that ends the turn, or the model would not learn to stop.
-    fn check_ends(
-        &self,
-        tokens: &[u32],
-        offsets: &[(usize, usize)],
-        spans: &[std::ops::Range<usize>],
-        messages: &[Message],
-        place: &Place,
-    ) -> Result<(), DataError> {
-        let assistants = messages.iter().enumerate().filter(|(_, m)| m.role == "assistant");
-        for ((message, _), span) in assistants.zip(spans) {
-            if !ends_with_special(self.tokenizer, tokens, offsets, span) {
-                let problem = "the template does not end this turn with a special token";
-                return Err(DataError::NotPrefixPreserving { place: place.clone(), message, problem });
-            }
-        }
-        Ok(())
-    }
-
     /// The template; `new` has made sure that conversations have one.
-    fn template(&self) -> &ChatTemplate {
+    pub(crate) fn template(&self) -> &ChatTemplate {
         self.template.as_ref().expect("conversations are only tokenised with a template")
     }
 
-    fn merged_kwargs(&self, extras: &ChatExtras) -> Map<String, Value> {
+    pub(crate) fn merged_kwargs(&self, extras: &ChatExtras) -> Map<String, Value> {
         let mut kwargs = self.kwargs.clone();
         kwargs.extend(extras.chat_template_kwargs.iter().map(|(k, v)| (k.clone(), v.clone())));
         kwargs
-    }
-
-    fn render(
-        &self,
-        messages: &[Message],
-        extras: &ChatExtras,
-        add_generation_prompt: bool,
-        place: &Place,
-    ) -> Result<crate::chat::Rendered, DataError> {
-        let kwargs = self.merged_kwargs(extras);
-        self.template()
-            .render(messages, extras.tools.as_ref(), add_generation_prompt, &kwargs)
-            .map_err(|source| DataError::Render { place: place.clone(), source })
     }
 
     /// Plain text: with the special tokens that the tokenizer adds.
@@ -232,27 +210,17 @@ impl<'a> Tokenizing<'a> {
     }
 
     /// Rendered text: the template has written all special tokens.
-    fn tokenize_rendered(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
+    pub(crate) fn tokenize_rendered(&self, text: &str, place: &Place) -> Result<Vec<u32>, DataError> {
         self.tokenizer
             .encode(text, false)
             .map_err(|source| DataError::Tokenizer { place: place.clone(), source })
     }
 }
 
-fn all_labelled(tokens: Vec<u32>) -> Sequence {
+pub(crate) fn all_labelled(tokens: Vec<u32>) -> Sequence {
     Sequence { labels: tokens.iter().map(|&t| t as i32).collect(), tokens }
 }
 
 fn has_null(messages: &[Message]) -> bool {
     messages.iter().any(|m| m.content.is_null())
-}
-
-fn span_error(problem: SpanProblem, place: &Place) -> DataError {
-    let place = place.clone();
-    match problem {
-        SpanProblem::Template(source) => DataError::Render { place, source },
-        SpanProblem::NotPrefixPreserving { message, problem } => {
-            DataError::NotPrefixPreserving { place, message, problem }
-        }
-    }
 }

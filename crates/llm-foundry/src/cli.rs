@@ -246,7 +246,7 @@ pub(crate) struct ModelArgs {
     /// Longest conversation in tokens, prompt and answer together [default: 4096, or less if the model has less]
     #[arg(long, value_name = "TOKENS", value_parser = parse_count)]
     pub(crate) max_length: Option<usize>,
-    /// Chat template: path of a Jinja file [default: the model's]
+    /// Chat template: path of a Jinja file, or the name of a built-in one, such as chatml [default: the model's]
     #[arg(long, value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
     /// Start even if memory seems too small

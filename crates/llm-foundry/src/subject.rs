@@ -5,6 +5,7 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::{expand_home, find};
+use foundry_data::chat::builtin;
 use foundry_formats::{HfConfig, ModelFiles, Tokenizer};
 use foundry_kernels::Dtype;
 use foundry_models::{DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights};
@@ -191,16 +192,30 @@ fn open_tokenizer(path: &Path) -> Outcome<Tokenizer> {
     opened.map_err(|e| Failure::Input(format!("tokenizer.name_or_path: {e}")))
 }
 
-/// A template given inline, or the content of the file it names.
+/// A template given inline, by the name of a built-in one, or as the file or tokenizer's directory that holds it. A file
+/// comes before a name.
 pub(crate) fn read_template(key: &str, template: &str) -> Outcome<String> {
     if template.contains("{{") || template.contains("{%") {
         return Ok(template.to_owned());
     }
     let path = expand_home(template);
+    if path.is_dir() {
+        let tokenizer = Tokenizer::from_dir(&path).map_err(|e| Failure::Input(format!("{key}: {e}")))?;
+        let found = tokenizer.chat_template().map(str::to_owned);
+        return found.ok_or_else(|| {
+            Failure::Input(format!("{key}: the tokenizer in {} has no chat template", path.display()))
+        });
+    }
+    if let Some(source) = builtin::find(template).filter(|_| !path.exists()) {
+        return Ok(source.to_owned());
+    }
     std::fs::read_to_string(&path).map_err(|e| {
+        let names: Vec<&str> = builtin::names().collect();
         Failure::Input(format!(
-            "{key}: cannot read {}: {e}; give the path of a Jinja file, or the template itself",
-            path.display()
+            "{key}: cannot read {}: {e}; give the path of a Jinja file, the template itself, or the name of a built-in \
+             one: {}",
+            path.display(),
+            names.join(", ")
         ))
     })
 }

@@ -10,7 +10,8 @@ use std::fmt;
 use minijinja::{Error, State};
 use serde_json::{Map, Value};
 
-use super::{Rendered, nesting};
+use super::limits::Limits;
+use super::{Rendered, nesting, printf};
 
 /// Name of the filter that stands for a generation block.
 pub(super) const FILTER: &str = "__generation";
@@ -96,29 +97,78 @@ pub(super) fn mark(state: &State, text: String) -> Result<String, Error> {
     Ok(format!("{open}{text}{close}"))
 }
 
-/// Replaces the generation tags outside comments and texts, and bounds what set tags store; the flag says whether there
-/// were generation tags.
-pub(super) fn rewrite_tags(source: &str) -> (String, bool) {
+/// A template made ready for minijinja.
+pub(super) struct Rewritten {
+    pub(super) source: String,
+    pub(super) has_generation_tags: bool,
+    pub(super) limits: Limits,
+}
+
+/// Replaces the generation tags outside comments and texts, rewrites percent formats, bounds what set tags store, and
+/// counts what bounds the depth of values.
+pub(super) fn rewrite_tags(source: &str) -> Rewritten {
+    let mut limits = Limits::default();
+    let mut has_generation_tags = false;
+    let source = map_tags(source, &mut limits, |tag| {
+        has_generation_tags |= generation_tag(tag).is_some();
+        rewrite_tag(tag)
+    });
+    Rewritten { source, has_generation_tags, limits }
+}
+
+/// The template with `{% if true %}` blocks in place of generation blocks: the same text, for programs that do not know
+/// the tag.
+pub fn without_generation_tags(source: &str) -> String {
+    map_tags(source, &mut Limits::default(), |tag| match generation_tag(tag) {
+        Some((before, opens, after)) => {
+            Cow::Owned(format!("{{%{before} {} {after}%}}", if opens { "if true" } else { "endif" }))
+        }
+        None => Cow::Borrowed(tag),
+    })
+}
+
+/// Sends every tag through `change`, comments and raw blocks being left alone.
+fn map_tags<'s>(
+    source: &'s str,
+    limits: &mut Limits,
+    mut change: impl FnMut(&'s str) -> Cow<'s, str>,
+) -> String {
     let mut out = String::with_capacity(source.len() + 64);
-    let (mut rest, mut found) = (source, false);
+    let mut rest = source;
     while let Some(start) = next_opening(rest) {
-        out.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let end = if rest.starts_with("{#") { after_comment(rest) } else { after_code(rest) };
-        let piece = rewrite_tag(&rest[..end]);
-        found |= code_in(&rest[..end])
-            .is_some_and(|(_, code, _)| matches!(code.trim(), "generation" | "endgeneration"));
-        out.push_str(&piece);
-        let raw = code_in(&rest[..end]).is_some_and(|(_, code, _)| code.trim() == "raw");
-        rest = &rest[end..];
-        if raw {
+        let (text, tags) = rest.split_at(start);
+        out.push_str(text);
+        limits.text(text);
+        if tags.starts_with("{#") {
+            let (comment, after) = tags.split_at(after_comment(tags));
+            out.push_str(comment);
+            limits.text(comment);
+            rest = after;
+            continue;
+        }
+        let (tag, after) = tags.split_at(after_code(tags));
+        limits.tag(tag);
+        out.push_str(&change(tag));
+        rest = after;
+        if code_in(tag).is_some_and(|(_, code, _)| code.trim() == "raw") {
             let (verbatim, after) = rest.split_at(rest.find("endraw").unwrap_or(rest.len()));
             out.push_str(verbatim);
+            limits.text(verbatim);
             rest = after;
         }
     }
     out.push_str(rest);
-    (out, found)
+    out
+}
+
+/// The white space marks of a generation tag, and whether it opens a block; `None` for any other tag.
+fn generation_tag(tag: &str) -> Option<(&str, bool, &str)> {
+    let (before, code, after) = code_in(tag)?;
+    match code.trim() {
+        "generation" => Some((before, true, after)),
+        "endgeneration" => Some((before, false, after)),
+        _ => None,
+    }
 }
 
 fn next_opening(text: &str) -> Option<usize> {
@@ -157,21 +207,23 @@ fn code_in(tag: &str) -> Option<(&str, &str, &str)> {
     Some((before, code, after))
 }
 
-/// A generation tag becomes a filter tag with the same white space marks, a set tag bounds its value; anything else
-/// stays.
+/// A generation tag becomes a filter tag with the same white space marks, a set tag bounds its value, `'…' % x` becomes
+/// a filter; anything else stays.
 fn rewrite_tag(tag: &str) -> Cow<'_, str> {
-    let Some((before, code, after)) = code_in(tag) else {
-        return Cow::Borrowed(tag);
+    if let Some((before, opens, after)) = generation_tag(tag) {
+        let code = if opens { format!("filter {FILTER}") } else { "endfilter".to_owned() };
+        return Cow::Owned(format!("{{%{before} {code} {after}%}}"));
+    }
+    // The ends of the tag are no part of an expression: `{{ '%s' %}}` is no format.
+    let inside = tag.get(2..tag.len().saturating_sub(2)).and_then(printf::rewrite);
+    let formatted = match &inside {
+        Some(code) => Cow::Owned(format!("{}{code}{}", &tag[..2], &tag[tag.len() - 2..])),
+        None => Cow::Borrowed(tag),
     };
-    let replacement = match code.trim() {
-        "generation" => format!("filter {FILTER}"),
-        "endgeneration" => "endfilter".to_owned(),
-        _ => {
-            return match nesting::bound_set(code) {
-                Some(code) => Cow::Owned(format!("{{%{before}{code}{after}%}}")),
-                None => Cow::Borrowed(tag),
-            };
-        }
-    };
-    Cow::Owned(format!("{{%{before} {replacement} {after}%}}"))
+    match code_in(&formatted)
+        .and_then(|(before, code, after)| Some((before, nesting::bound_set(code)?, after)))
+    {
+        Some((before, code, after)) => Cow::Owned(format!("{{%{before}{code}{after}%}}")),
+        None => formatted,
+    }
 }

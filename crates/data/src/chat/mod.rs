@@ -5,20 +5,25 @@
 //! blocks, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, Python's methods of strings, lists and
 //! dicts, `{% generation %}` blocks. The committed goldens (`golden/`) hold both against each other.
 
+pub mod builtin;
 mod generation;
+mod limits;
 mod nesting;
+mod printf;
 mod pymethods;
 mod tojson;
 
 use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value as Jinja, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use serde_json::{Map, Value};
 
 use crate::example::Message;
 use generation::Marks;
+pub use generation::without_generation_tags;
+use limits::Limits;
 
 /// Work that one rendering may do, in minijinja's units of an instruction or 64 bytes. Real conversations need
 /// thousands. It also bounds the memory a template can take, to some 640 MB.
@@ -89,6 +94,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: Vec<(String, String)>,
     has_generation_tags: bool,
+    limits: Limits,
 }
 
 impl ChatTemplate {
@@ -99,10 +105,11 @@ impl ChatTemplate {
     pub fn compile(source: &str, special_tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
         // Jinja reads all line breaks as \n, minijinja does not.
         let unix = source.replace("\r\n", "\n").replace('\r', "\n");
-        let (rewritten, has_generation_tags) = generation::rewrite_tags(&unix);
+        let generation::Rewritten { source, has_generation_tags, limits } = generation::rewrite_tags(&unix);
+        limits.check()?;
         let mut environment = environment();
-        environment.add_template_owned(NAME, rewritten).map_err(|e| syntax_error(&e))?;
-        Ok(Self { environment, special_tokens, has_generation_tags })
+        environment.add_template_owned(NAME, source).map_err(|e| syntax_error(&e))?;
+        Ok(Self { environment, special_tokens, has_generation_tags, limits })
     }
 
     /// Whether the template marks the assistant's text by `{% generation %}` blocks.
@@ -141,9 +148,10 @@ impl ChatTemplate {
         variables.insert("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt));
         let marks = Marks::absent_from(&variables);
         variables.insert(generation::MARKS_VARIABLE.to_owned(), Value::String(marks.to_string()));
-        let template = self.environment.get_template(NAME).map_err(|e| render_error(&e))?;
-        let text =
-            template.render(Jinja::from(Serde(Value::Object(variables)))).map_err(|e| render_error(&e))?;
+        let text = self.limits.run(|| {
+            let template = self.environment.get_template(NAME).map_err(|e| render_error(&e))?;
+            template.render(Jinja::from(Serde(Value::Object(variables)))).map_err(|e| render_error(&e))
+        })??;
         Ok(marks.take_from(&text))
     }
 }
@@ -174,9 +182,13 @@ fn environment() -> Environment<'static> {
     environment.set_syntax(syntax.expect("the default delimiters are valid"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(limits::RECURSION);
     environment.add_filter(generation::FILTER, generation::mark);
     environment.add_filter("tojson", tojson::filter);
     environment.add_filter(nesting::FILTER, nesting::bounded);
+    environment.add_filter(nesting::NAMESPACE_FILTER, nesting::bounded_inside);
+    environment.add_filter("int", lenient_int);
+    environment.add_filter("float", lenient_float);
     environment.add_filter("string", |value: &Jinja| {
         nesting::check(value)?;
         Ok::<_, Error>(tojson::float_text(value).map_or_else(|| text_of(value), Jinja::from))
@@ -193,6 +205,30 @@ fn environment() -> Environment<'static> {
     environment.add_function("strftime_now", strftime_now);
     environment.set_unknown_method_callback(pymethods::call);
     environment
+}
+
+/// Jinja2's answer to what is no number is the default, 0.
+fn lenient_int(
+    state: &State,
+    value: &Jinja,
+    default: Option<Jinja>,
+    base: Option<u32>,
+    kwargs: Kwargs,
+) -> Result<Jinja, Error> {
+    let default = default.or(kwargs.get::<Option<Jinja>>("default")?).unwrap_or_else(|| Jinja::from(0));
+    let number = minijinja::filters::int(state, value, Some(default.clone()), base, kwargs);
+    number.or(Ok(default))
+}
+
+/// As [`lenient_int`].
+fn lenient_float(
+    state: &State,
+    value: &Jinja,
+    default: Option<Jinja>,
+    kwargs: Kwargs,
+) -> Result<Jinja, Error> {
+    let default = default.or(kwargs.get::<Option<Jinja>>("default")?).unwrap_or_else(|| Jinja::from(0.0));
+    minijinja::filters::float(state, value, Some(default.clone()), kwargs).or(Ok(default))
 }
 
 fn text_of(value: &Jinja) -> Jinja {

@@ -10,7 +10,7 @@ fn messages(list: &Value) -> Vec<Message> {
         .map(|m| {
             let mut rest = m.as_object().expect("a message").clone();
             let role = rest.remove("role").and_then(|r| r.as_str().map(str::to_owned)).expect("a role");
-            Message { role, content: rest.remove("content").unwrap_or(Value::Null), rest }
+            Message { role, content: rest.remove("content").unwrap_or(Value::Null), rest, learn: None }
         })
         .collect()
 }
@@ -49,7 +49,10 @@ fn differences(golden: &Value) -> Vec<String> {
     for case in golden["cases"].as_array().expect("cases") {
         let name = |key: &str| case[key].as_str().expect("a name");
         let (template, conversation) = (name("template"), name("conversation"));
-        let source = golden["templates"][template].as_str().expect("a template");
+        let source = match golden["templates"].get(template) {
+            Some(source) => source.as_str().expect("a template"),
+            None => builtin::find(template.trim_end_matches(".jinja")).expect("a built-in template"),
+        };
         let compiled =
             ChatTemplate::compile(source, specials(&golden["special_tokens"])).expect("a valid template");
         let said = &golden["conversations"][conversation];
@@ -78,13 +81,27 @@ fn renderings_equal_transformers() {
     let mut golden: Value =
         serde_json::from_str(include_str!("../../golden/chat.json")).expect("the golden file");
     // transformers leaves `content: null` out; here it is an empty text. Most templates render both alike, but these
-    // two do not: one adds it to a text, which Jinja refuses to do with an undefined value, one asks for its type.
+    // do not: one adds it to a text, which Jinja refuses to do with an undefined value, two ask for its type.
     let cases = golden["cases"].as_array_mut().expect("cases");
-    cases
-        .retain(|c| c["conversation"] != "tools" || (c["template"] != "chatml" && c["template"] != "python"));
-    assert_eq!(cases.len(), 108);
+    cases.retain(|c| {
+        c["conversation"] != "tools"
+            || !["chatml", "python", "additions"].contains(&c["template"].as_str().unwrap())
+    });
+    // What minijinja lacks, once for every conversation: "additions" is the template.
+    assert_eq!(cases.len(), 140);
     let problems = differences(&golden);
     assert!(problems.is_empty(), "{} case(s) differ\n{}", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn built_in_templates_render_and_mark_as_under_transformers() {
+    let golden: Value =
+        serde_json::from_str(include_str!("../../golden/builtin.json")).expect("the golden file");
+    assert_eq!(golden["cases"].as_array().map(Vec::len), Some(13 * builtin::names().count()));
+    let problems = differences(&golden);
+    assert!(problems.is_empty(), "{} case(s) differ\n{}", problems.len(), problems.join("\n"));
+    assert!(builtin::names().all(|name| compile(builtin::find(name).unwrap()).has_generation_tags()));
+    assert!(builtin::names().is_sorted() && builtin::find("nonsense").is_none());
 }
 
 #[test]
@@ -94,6 +111,7 @@ fn null_content_is_an_empty_text_and_null_keys_are_left_out() {
         role: "assistant".to_owned(),
         content: Value::Null,
         rest: json!({"name": null, "tool_calls": []}).as_object().unwrap().clone(),
+        learn: None,
     };
     let rendered = compile(source).render(&[message], None, false, &Map::new()).unwrap();
     assert_eq!(rendered.text, "assistant:['role', 'content', 'tool_calls']");
@@ -186,9 +204,15 @@ fn marks_in_the_data_do_not_make_spans() {
 #[test]
 fn only_tags_are_rewritten() {
     let kept = "{# {% generation %} #}{{ '{% generation %}' }}{% if x == \"%} {% endgeneration %}\" %} generation {% raw";
-    assert_eq!(generation::rewrite_tags(kept), (kept.to_owned(), false));
-    let (text, found) = generation::rewrite_tags("a{%-generation+%}b{%+ endgeneration -%}c");
-    assert_eq!((text.as_str(), found), ("a{%- filter __generation +%}b{%+ endfilter -%}c", true));
+    let rewritten = generation::rewrite_tags(kept);
+    assert_eq!((rewritten.source.as_str(), rewritten.has_generation_tags), (kept, false));
+    let rewritten = generation::rewrite_tags("a{%-generation+%}b{%+ endgeneration -%}c");
+    let expected = "a{%- filter __generation +%}b{%+ endfilter -%}c";
+    assert_eq!((rewritten.source.as_str(), rewritten.has_generation_tags), (expected, true));
+    assert_eq!(
+        without_generation_tags("a{%-generation+%}b{%+ endgeneration -%}c{# {% generation %} #}"),
+        "a{%- if true +%}b{%+ endif -%}c{# {% generation %} #}"
+    );
 }
 
 #[test]
@@ -228,12 +252,62 @@ fn deep_values_are_errors_and_not_stack_overflows() {
     ] {
         let error = render_with(&source, json!({})).expect_err(&source);
         assert!(
-            matches!(&error, TemplateError::Failed { message, .. } if message.contains("nested too deeply"))
+            matches!(&error, TemplateError::Failed { message, .. }
+                if message.contains("nested too deeply") || message.contains("must not be stored in a namespace")),
+            "{error:?}"
         );
     }
     let slices =
         "{% set ns=namespace(s=[1, 2]) %}{% for i in range(100000) %}{% set ns.s=ns.s[0:] %}{% endfor %}";
     assert_eq!(render_with(&format!("{slices}{{{{ ns.s }}}}"), json!({})).unwrap(), "[1, 2]");
+}
+
+#[test]
+fn nothing_contains_itself_and_depth_is_bounded_by_the_source() {
+    let cycles = [
+        "{% set ns.a = ns %}{{ ns == ns }}",
+        "{% set ns.a = [1, {'b': [ns]}] %}{{ [ns]|join }}",
+        "{% set x, ns.a = 1, ns %}{{ '%s' % ns }}",
+        "{% set other = namespace(n=ns) %}{% set ns.a = other %}{{ ns ~ '' }}",
+        "{% set ns.a | list | batch(2, ns) %}x{% endset %}{{ ns }}",
+    ];
+    for cycle in cycles {
+        let source = format!("{{% set ns = namespace() %}}{cycle}");
+        // Refused when it is stored, or already when it is read.
+        match ChatTemplate::compile(&source, Vec::new()) {
+            Err(TemplateError::Syntax { .. }) => {}
+            Err(other) => panic!("{source}: {other:?}"),
+            Ok(_) => {
+                let error = render_with(&source, json!({})).expect_err(&source);
+                let stored = "a namespace must not be stored in a namespace";
+                assert!(
+                    matches!(&error, TemplateError::Failed { message, .. } if message.contains(stored)),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        render_with("{% set ns = namespace(a=1) %}{% set b = ns %}{% set b.a = 2 %}{{ ns.a }}", json!({}))
+            .unwrap(),
+        "2"
+    );
+    // Arguments of macros are checked nowhere; the deepest that limits allow is compared, printed and dropped.
+    let opened = "[".repeat(50);
+    let closed = "]".repeat(50);
+    let deep = format!(
+        "{{% macro m(x, n) %}}{{% if n %}}{{{{ m({opened}x{closed}, n - 1) }}}}{{% else %}}{{{{ x == [x] }}}}{{{{ x | join | length > 0 }}}}{{% endif %}}{{% endmacro %}}{{{{ m([], 40) }}}}"
+    );
+    assert_eq!(render_with(&deep, json!({})).unwrap(), "FalseTrue");
+    let wide = format!("{{{{ {}1{} }}}}", "[".repeat(80), "]".repeat(80));
+    let error = ChatTemplate::compile(&format!("\n{wide}"), Vec::new()).unwrap_err();
+    assert!(
+        matches!(&error, TemplateError::Syntax { line: Some(2), message } if message.contains("more than 64 brackets")),
+        "{error:?}"
+    );
+    let loops = format!("{}{}", "{% for a in [[1]] %}".repeat(11), "{% endfor %}".repeat(11));
+    let error = ChatTemplate::compile(&loops, Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("more than 10 loops"), "{error}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn chat(name: &str, text: &str) -> Outcome<Input> {
             return Err(wrong(format!("message {} has no `role`", i + 1)));
         };
         let content = rest.shift_remove("content").unwrap_or(Value::Null);
-        messages.push(Message { role, content, rest });
+        messages.push(Message { role, content, rest, learn: None });
     }
     if messages.is_empty() {
         return Err(wrong("the list of messages is empty".into()));

@@ -6,6 +6,7 @@ use super::{
     BestMetric, ComputeDtype, Config, DataFormat, EvalWhen, LoraSection, LossKind, Modules, OptimKind,
     PackingKind, SaveWhen, TrainingSection, WeightInit,
 };
+use foundry_data::TrainOn;
 use foundry_engine::StepCount;
 use foundry_engine::schedule::{Schedule, ScheduleError};
 use foundry_models::ModelError;
@@ -202,6 +203,21 @@ impl Rules<'_> {
                 self.range("data.max_length", length, length >= 2, "at least 2 (a token and its successor)")
             }
             None => {}
+        }
+        if let Some(TrainOn::Roles(roles)) = data.train_on.as_ref().map(|turns| &turns.0) {
+            if roles.is_empty() {
+                self.wrong(
+                    "data.train_on",
+                    "`data.train_on` names no role, so that nothing would be learned",
+                    "name roles, for example [assistant], or remove `train_on`",
+                );
+            } else if data.assistant_only_loss && roles.iter().any(|role| role != "assistant") {
+                self.wrong(
+                    "data.train_on",
+                    "`data.train_on` names other roles, but `data.assistant_only_loss` is true",
+                    "keep one of them",
+                );
+            }
         }
         let strategy_is_default = data.packing_strategy == PackingKind::Bfd;
         let packs = data.packing || data.eval_packing == Some(true);

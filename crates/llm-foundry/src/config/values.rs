@@ -1,5 +1,6 @@
 //! Kinds of values that sections share.
 
+use foundry_data::TrainOn;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -189,6 +190,56 @@ impl JsonSchema for TimeSpan {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [{ "type": "string" }, { "type": "number", "exclusiveMinimum": 0 }] })
+    }
+}
+
+/// Turns of a conversation: `last`, `all`, or a list of roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrainOnTurns(pub(crate) TrainOn);
+
+impl<'de> Deserialize<'de> for TrainOnTurns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Turns;
+        impl<'de> Visitor<'de> for Turns {
+            type Value = TrainOnTurns;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`last`, `all`, or a list of roles such as [assistant, tool]")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TrainOnTurns, E> {
+                match text {
+                    "last" => Ok(TrainOnTurns(TrainOn::Last)),
+                    "all" => Ok(TrainOnTurns(TrainOn::All)),
+                    other => Err(E::unknown_variant(other, &["last", "all"])),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TrainOnTurns, A::Error> {
+                let mut roles = Vec::new();
+                while let Some(role) = list.next_element()? {
+                    roles.push(role);
+                }
+                Ok(TrainOnTurns(TrainOn::Roles(roles)))
+            }
+        }
+        deserializer.deserialize_any(Turns)
+    }
+}
+
+impl Serialize for TrainOnTurns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            TrainOn::Last => serializer.serialize_str("last"),
+            TrainOn::All => serializer.serialize_str("all"),
+            TrainOn::Roles(roles) => roles.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for TrainOnTurns {
+    fn schema_name() -> Cow<'static, str> {
+        "TrainOnTurns".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "enum": ["last", "all"] }, { "type": "array", "items": { "type": "string" } }] })
     }
 }
 

@@ -131,6 +131,21 @@ impl Plan {
         )))
     }
 
+    /// The error of data from which a model would learn to answer but not to stop, unless the configuration allows it.
+    pub(crate) fn check_data(&self, config: &Config) -> Outcome {
+        let never_ends = self.corpus.as_ref().is_some_and(|corpus| corpus.train.report.never_ends());
+        if !never_ends || config.data.allow_missing_eos {
+            return Ok(());
+        }
+        Err(Failure::Input(
+            "no example trains an end-of-sequence token, so that the model would not learn to stop (`llm-foundry data \
+             preview` shows what is learned)\n  if turns end with another token, such as <|im_end|>: set \
+             tokenizer.eos_token to it\n  if the ends are cut off: raise data.max_length\n  if that is meant: \
+             data.allow_missing_eos=true"
+                .into(),
+        ))
+    }
+
     fn remedies(&self, config: &Config) -> Vec<String> {
         let mut remedies = Vec::new();
         let training = &config.training;

@@ -54,6 +54,7 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     let machine = Machine::choose(machine_args, config.training.threads)?;
     let plan = Plan::make(&resolved, machine, Need::Everything, quiet)?;
     console::say(quiet, plan.summary().trim_end());
+    plan.check_data(config)?;
     plan.check_memory(config)?;
     let facts = resume::facts_of(&plan)?;
     if let Some(checkpoint) = &resume {

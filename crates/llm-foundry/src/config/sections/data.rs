@@ -1,7 +1,7 @@
 //! Section `data`.
 
-use crate::config::values::OneOrMany;
-use foundry_data::{DataSpec, FormatHint, PackingStrategy, SampleBy};
+use crate::config::values::{OneOrMany, TrainOnTurns};
+use foundry_data::{DataSpec, FormatHint, MultiTurn, PackingStrategy, SampleBy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -38,9 +38,18 @@ pub(crate) struct DataSection {
     /// Train on the completion only. Default: true for prompt/completion and Alpaca data, false otherwise. TRL:
     /// `completion_only_loss`.
     pub(crate) completion_only_loss: Option<bool>,
-    /// Train on the assistant's turns only (the chat template needs `{% generation %}`). Default false. TRL:
-    /// `assistant_only_loss`.
+    /// Train on the assistant's turns only, with any chat template: by its `{% generation %}` tags, else by rendering the
+    /// conversation turn by turn. Default false. TRL: `assistant_only_loss`.
     pub(crate) assistant_only_loss: bool,
+    /// Which turns of conversations are learned: `last` (the assistant's last), `all` (all of the assistant's, as
+    /// `assistant_only_loss` says), or a list of roles. A message's own `train: true | false` or `weight: 0 | 1` comes
+    /// before it. Default: what `assistant_only_loss` says. Axolotl: `roles_to_train`.
+    pub(crate) train_on: Option<TrainOnTurns>,
+    /// How many rows a conversation makes. Default `whole`.
+    pub(crate) multi_turn: MultiTurnKind,
+    /// Train even if no example trains an end-of-sequence token, so that the model will not learn to stop. Default
+    /// false: `train` refuses such data, unless it is plain text.
+    pub(crate) allow_missing_eos: bool,
     /// Shuffle the examples before packing and the rows after it. Default false (rows are drawn in random order in any
     /// case). TRL: `shuffle_dataset`.
     pub(crate) shuffle_dataset: bool,
@@ -67,6 +76,9 @@ impl Default for DataSection {
             eval_packing: None,
             completion_only_loss: None,
             assistant_only_loss: false,
+            train_on: None,
+            multi_turn: MultiTurnKind::Whole,
+            allow_missing_eos: false,
             shuffle_dataset: false,
             append_eos: true,
             chat_template_kwargs: serde_json::Map::new(),
@@ -108,6 +120,13 @@ impl DataSection {
             },
             completion_only_loss: self.completion_only_loss,
             assistant_only_loss: self.assistant_only_loss,
+            train_on: self.train_on.as_ref().map(|turns| turns.0.clone()),
+            multi_turn: match self.multi_turn {
+                MultiTurnKind::Whole => MultiTurn::Whole,
+                MultiTurnKind::Split => MultiTurn::Split,
+                MultiTurnKind::Auto => MultiTurn::Auto,
+                MultiTurnKind::Refuse => MultiTurn::Refuse,
+            },
             shuffle_dataset: self.shuffle_dataset,
             seed,
             append_eos: self.append_eos,
@@ -140,6 +159,21 @@ pub(crate) enum PackingKind {
     BfdSplit,
     /// All examples in a row, cut every `max_length` tokens.
     Wrapped,
+}
+
+/// `data.multi_turn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MultiTurnKind {
+    /// One row for a conversation, as in TRL.
+    Whole,
+    /// One row for each learned turn, in which it comes last and only it is learned.
+    Split,
+    /// `split` where the chat template renders earlier turns differently once later ones follow (as templates with
+    /// thoughts do), `whole` elsewhere.
+    Auto,
+    /// As `whole`, but conversations that `auto` would split are an error.
+    Refuse,
 }
 
 /// `data.format`.

@@ -107,8 +107,9 @@ pub(crate) enum WeightInit {
 pub(crate) struct TokenizerSection {
     /// Directory, `tokenizer.json`, `.gguf` file or hub id to take the tokenizer from. Default: the model's.
     pub(crate) name_or_path: Option<String>,
-    /// Chat template: path of a Jinja file, or the template itself (recognised by `{{` or `{%`). Default: the
-    /// tokenizer's. TRL: `chat_template_path`.
+    /// Chat template: path of a Jinja file or of a tokenizer's directory, the template itself (recognised by `{{` or
+    /// `{%`), or one of the names `alpaca`, `chatml`, `gemma`, `hermes`, `llama2`, `llama3`, `mistral`, `phi3`, `phi4`,
+    /// `qwen3`, `smollm2`, `vicuna`, `zephyr`. Default: the tokenizer's. TRL: `chat_template_path`.
     pub(crate) chat_template: Option<String>,
     /// Token that ends a text, for example `<|im_end|>`. Default: the tokenizer's. TRL: `eos_token`.
     pub(crate) eos_token: Option<String>,

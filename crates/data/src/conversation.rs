@@ -1,0 +1,293 @@
+//! Conversations to tokens and labels: one row, or one for each learned turn.
+
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use crate::IGNORED;
+use crate::chat::Rendered;
+use crate::dataset::Sequence;
+use crate::error::{DataError, Place};
+use crate::example::{ChatExtras, Message};
+use crate::mask::{common_prefix, ends_with_special, tokens_in_spans};
+use crate::spec::{MultiTurn, TrainOn};
+use crate::tokenize::{Tokenized, Tokenizing, all_labelled};
+use crate::turns::{TurnProblem, Turns};
+
+const ASSISTANT: &str = "assistant";
+
+/// A conversation and what renders it.
+pub(crate) struct Conversation<'a> {
+    pub(crate) messages: &'a [Message],
+    tools: Option<&'a Value>,
+    kwargs: Map<String, Value>,
+    place: &'a Place,
+}
+
+impl Tokenizing<'_> {
+    /// The rows of a conversation.
+    pub(crate) fn rows(
+        &self,
+        messages: &[Message],
+        extras: &ChatExtras,
+        place: &Place,
+    ) -> Result<Vec<Tokenized>, DataError> {
+        let chat = self.opened(messages, extras, place);
+        let rendered = self.rendered(&chat, messages, false)?;
+        let rewritten = self.rewritten(&chat, &rendered)?;
+        let split = match (self.multi_turn, rewritten) {
+            (MultiTurn::Split, _) | (MultiTurn::Auto, Some(_)) => true,
+            (MultiTurn::Refuse, Some(message)) => {
+                return Err(DataError::RewrittenTurns { place: place.clone(), message });
+            }
+            _ => false,
+        };
+        if split {
+            return self.split(&chat);
+        }
+        match self.masked(&chat, &rendered, self.learned_turns(messages).as_deref()) {
+            Ok(sequence) => {
+                Ok(vec![Tokenized { sequence, rewritten: rewritten.is_some(), ..Tokenized::default() }])
+            }
+            Err(DataError::NotPrefixPreserving { .. }) if self.multi_turn == MultiTurn::Auto => {
+                self.split(&chat)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A conversation as one row, whatever `multi_turn` says: one that comes in two parts.
+    pub(crate) fn whole(
+        &self,
+        messages: &[Message],
+        extras: &ChatExtras,
+        place: &Place,
+    ) -> Result<Sequence, DataError> {
+        let chat = self.opened(messages, extras, place);
+        let rendered = self.rendered(&chat, messages, false)?;
+        self.masked(&chat, &rendered, self.learned_turns(messages).as_deref())
+    }
+
+    fn opened<'c>(
+        &self,
+        messages: &'c [Message],
+        extras: &'c ChatExtras,
+        place: &'c Place,
+    ) -> Conversation<'c> {
+        Conversation { messages, tools: extras.tools.as_ref(), kwargs: self.merged_kwargs(extras), place }
+    }
+
+    fn rendered(
+        &self,
+        chat: &Conversation,
+        messages: &[Message],
+        prompt: bool,
+    ) -> Result<Rendered, DataError> {
+        let rendered = self.template().render(messages, chat.tools, prompt, &chat.kwargs);
+        rendered.map_err(|source| DataError::Render { place: chat.place.clone(), source })
+    }
+
+    fn turns<'t>(&'t self, chat: &'t Conversation, messages: &'t [Message], whole: &'t str) -> Turns<'t> {
+        let (tools, kwargs) = (chat.tools, &chat.kwargs);
+        Turns { template: self.template(), messages, tools, kwargs, whole, special: &self.special }
+    }
+
+    /// The first turn of the assistant that later messages change. Only looked for where it may happen: the template
+    /// changes plain turns, or there are thoughts to leave out.
+    fn rewritten(&self, chat: &Conversation, rendered: &Rendered) -> Result<Option<usize>, DataError> {
+        let assistants = chat.messages.iter().filter(|m| m.role == ASSISTANT);
+        let thoughts = |m: &Message| {
+            m.rest.keys().any(|key| key.contains("reason") || key.contains("think"))
+                || m.content.as_str().is_some_and(|text| text.contains("</"))
+        };
+        if assistants.clone().count() < 2 || !(self.rewrites || assistants.clone().any(thoughts)) {
+            return Ok(None);
+        }
+        let turns = self.turns(chat, chat.messages, &rendered.text);
+        turns.rewritten().map_err(|problem| placed(problem, chat.place))
+    }
+
+    /// Which turns are learned; `None`: everything is, but for what messages say themselves.
+    fn learned_turns(&self, messages: &[Message]) -> Option<Vec<bool>> {
+        let last = messages.iter().rposition(|m| m.role == ASSISTANT);
+        let chosen = |(index, message): (usize, &Message)| match self.train_on {
+            Some(TrainOn::Last) => Some(index) == last,
+            Some(TrainOn::Roles(roles)) => roles.contains(&message.role),
+            Some(TrainOn::All) | None => message.role == ASSISTANT,
+        };
+        let masks = self.train_on.is_some() || self.assistant_only;
+        let learned = |at: (usize, &Message)| at.1.learn.unwrap_or_else(|| chosen(at));
+        masks.then(|| messages.iter().enumerate().map(learned).collect())
+    }
+
+    /// A rendered conversation as tokens with labels where `learned` says so.
+    fn masked(
+        &self,
+        chat: &Conversation,
+        rendered: &Rendered,
+        learned: Option<&[bool]>,
+    ) -> Result<Sequence, DataError> {
+        let hides = |m: &Message| m.learn == Some(false);
+        if learned.is_none() && !chat.messages.iter().any(hides) {
+            return Ok(all_labelled(self.tokenize_rendered(&rendered.text, chat.place)?));
+        }
+        let turns = self.turns(chat, chat.messages, &rendered.text);
+        let problem = |problem| placed(problem, chat.place);
+        let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
+        let (tokens, offsets) =
+            encoded.map_err(|source| DataError::Tokenizer { place: chat.place.clone(), source })?;
+        let kept = match learned {
+            Some(learned) => {
+                let spans = self.spans(&turns, rendered, learned).map_err(problem)?;
+                self.check_ends(&turns, learned, &tokens, &offsets, &spans, chat.place)?;
+                let spans: Vec<Range<usize>> = spans.into_iter().map(|(_, span)| span).collect();
+                tokens_in_spans(&offsets, &spans)
+            }
+            None => {
+                let hidden = chat.messages.iter().enumerate().filter(|(_, m)| hides(m));
+                let spans: Result<Vec<_>, _> = hidden.map(|(index, _)| turns.extent(index)).collect();
+                tokens_in_spans(&offsets, &spans.map_err(problem)?)
+                    .into_iter()
+                    .map(|inside| !inside)
+                    .collect()
+            }
+        };
+        // A row may well say that nothing of it is learned, and roles need not speak in each; it is dropped and counted.
+        let is_meant = matches!(self.train_on, Some(TrainOn::Roles(_)))
+            || chat.messages.iter().any(|m| m.learn.is_some());
+        if !kept.contains(&true) && !is_meant {
+            return Err(DataError::NoAssistantTokens { place: chat.place.clone() });
+        }
+        let label = |(&token, kept): (&u32, bool)| if kept { token as i32 } else { IGNORED };
+        let labels = tokens.iter().zip(kept).map(label).collect();
+        Ok(Sequence { tokens, labels })
+    }
+
+    /// The learned spans of the text, each with its message (for tags: the first learned one).
+    fn spans(
+        &self,
+        turns: &Turns,
+        rendered: &Rendered,
+        learned: &[bool],
+    ) -> Result<Vec<(usize, Range<usize>)>, TurnProblem> {
+        let is_assistant = |index: usize| turns.messages[index].role == ASSISTANT;
+        let chosen: Vec<usize> = (0..learned.len()).filter(|&index| learned[index]).collect();
+        let tags = self.template().has_generation_tags();
+        let assistants: Vec<usize> = (0..learned.len()).filter(|&index| is_assistant(index)).collect();
+        if tags && chosen == assistants {
+            return Ok(rendered.assistant_spans.iter().map(|span| (0, span.clone())).collect());
+        }
+        let mut spans = Vec::new();
+        for index in chosen {
+            if !(tags && is_assistant(index)) {
+                spans.push((index, turns.learned(index)?));
+                continue;
+            }
+            match turns.extent(index) {
+                Ok(extent) => {
+                    let inside = rendered
+                        .assistant_spans
+                        .iter()
+                        .map(|span| span.start.max(extent.start)..span.end.min(extent.end));
+                    spans.extend(inside.filter(|span| !span.is_empty()).map(|span| (index, span)));
+                }
+                // Rendered as it is, the tags still tell the turns apart where there is one for each.
+                Err(TurnProblem::NotPrefixPreserving { .. })
+                    if rendered.assistant_spans.len() == assistants.len() =>
+                {
+                    let nth = assistants.iter().take_while(|&&at| at < index).count();
+                    spans.push((index, rendered.assistant_spans[nth].clone()));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(spans)
+    }
+
+    /// Each turn of the assistant found without tags must hold the token that ends it, or the model would not learn to
+    /// stop.
+    fn check_ends(
+        &self,
+        turns: &Turns,
+        learned: &[bool],
+        tokens: &[u32],
+        offsets: &[(usize, usize)],
+        spans: &[(usize, Range<usize>)],
+        place: &Place,
+    ) -> Result<(), DataError> {
+        if self.template().has_generation_tags() || learned.is_empty() {
+            return Ok(());
+        }
+        for (message, span) in spans.iter().filter(|(index, _)| turns.messages[*index].role == ASSISTANT) {
+            if !ends_with_special(self.tokenizer, tokens, offsets, span) {
+                let problem = "the template does not end this turn with a special token";
+                return Err(DataError::NotPrefixPreserving {
+                    place: place.clone(),
+                    message: *message,
+                    problem,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A row for each learned turn: the conversation up to it, of which only it is learned.
+    fn split(&self, chat: &Conversation) -> Result<Vec<Tokenized>, DataError> {
+        let messages = chat.messages;
+        let of_assistant = |m: &Message| m.learn.unwrap_or(m.role == ASSISTANT);
+        let learned =
+            self.learned_turns(messages).unwrap_or_else(|| messages.iter().map(of_assistant).collect());
+        let mut rows = Vec::new();
+        for index in (0..messages.len()).filter(|&index| learned[index]) {
+            let part = Conversation {
+                messages: &messages[..=index],
+                tools: chat.tools,
+                kwargs: chat.kwargs.clone(),
+                place: chat.place,
+            };
+            rows.push(self.last_turn(&part)?);
+        }
+        if rows.is_empty() && !messages.iter().any(|m| m.learn.is_some()) {
+            return Err(DataError::NoAssistantTokens { place: chat.place.clone() });
+        }
+        if rows.len() > 1 {
+            rows[0].first_of_split = true;
+        }
+        Ok(rows)
+    }
+
+    /// A conversation of whose turns only the last is learned.
+    fn last_turn(&self, chat: &Conversation) -> Result<Tokenized, DataError> {
+        let last = chat.messages.len() - 1;
+        let rendered = self.rendered(chat, chat.messages, false)?;
+        let learned: Vec<bool> = (0..=last).map(|index| index == last).collect();
+        match self.masked(chat, &rendered, Some(&learned)) {
+            Ok(sequence) => Ok(Tokenized { sequence, ..Tokenized::default() }),
+            // The template begins the turn otherwise than its prompt does: what they share is the prompt, as in TRL.
+            Err(DataError::NotPrefixPreserving { .. }) => {
+                let is_assistant = chat.messages[last].role == ASSISTANT;
+                let before = self.rendered(chat, &chat.messages[..last], is_assistant)?.text;
+                let before = self.tokenize_rendered(&before, chat.place)?;
+                let mut sequence = all_labelled(self.tokenize_rendered(&rendered.text, chat.place)?);
+                let start = common_prefix(&before, &sequence.tokens);
+                sequence.labels[..start].fill(IGNORED);
+                Ok(Tokenized { sequence, prompt_not_prefix: start < before.len(), ..Tokenized::default() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn placed(problem: TurnProblem, place: &Place) -> DataError {
+    let place = place.clone();
+    match problem {
+        TurnProblem::Template(source) => DataError::Render { place, source },
+        TurnProblem::NotPrefixPreserving { message, problem } => {
+            DataError::NotPrefixPreserving { place, message, problem }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;
