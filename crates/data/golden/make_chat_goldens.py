@@ -2,8 +2,8 @@
 
 Usage: make_chat_goldens.py [OUT] [--templates DIR]     (default: chat.json beside this file)
 
-With --templates the *.jinja files of a directory are rendered instead of the templates below: `builtin.json` holds those
-of `../src/chat/builtin`. Files of other directories are for `tests/parity_chat_templates.rs`, not for the repository.
+With --templates the *.jinja files of a directory are rendered instead of the templates below: `builtin.json` holds
+those of `../src/chat/builtin`. Files of other directories are for `tests/parity_chat_templates.rs`, not for the repository.
 
 Needs Python with transformers 5 and jinja2. Templates and conversations are written for this file; they follow the
 habits of the templates that models ship with (trimmed blocks, namespaces, macros, slices, Python methods, generation

@@ -152,7 +152,7 @@ impl Tokenizing<'_> {
                     .collect()
             }
         };
-        // A row may well say that nothing of it is learned, and roles need not speak in each; it is dropped and counted.
+        // A row may well say that nothing of it is learned, and roles need not speak in each: dropped and counted.
         let is_meant = matches!(self.train_on, Some(TrainOn::Roles(_)))
             || chat.messages.iter().any(|m| m.learn.is_some());
         if !kept.contains(&true) && !is_meant {

@@ -1,6 +1,7 @@
 //! `'…%s…' % value`, which Python and Jinja2 understand and minijinja does not: it becomes `'…%s…'|format(value)`.
 //!
-//! Only a text literal on the left is recognised: anything else may be a number, whose remainder minijinja takes itself.
+//! Only a text literal on the left is recognised: anything else may be a number, whose remainder minijinja takes
+//! itself.
 
 /// The code of a tag with its percent formats rewritten; `None` if there is none.
 pub(super) fn rewrite(code: &str) -> Option<String> {
