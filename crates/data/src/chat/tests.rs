@@ -296,7 +296,7 @@ fn nothing_contains_itself_and_depth_is_bounded_by_the_source() {
     let opened = "[".repeat(50);
     let closed = "]".repeat(50);
     let deep = format!(
-        "{{% macro m(x, n) %}}{{% if n %}}{{{{ m({opened}x{closed}, n - 1) }}}}{{% else %}}{{{{ x == [x] }}}}{{{{ x | join | length > 0 }}}}{{% endif %}}{{% endmacro %}}{{{{ m([], 40) }}}}"
+        "{{% macro m(x, n) %}}{{% if n %}}{{{{ m({opened}x{closed}, n - 1) }}}}{{% else %}}{{{{ x == [x] }}}}{{{{ x | join | length > 0 }}}}{{% endif %}}{{% endmacro %}}{{{{ m([], 25) }}}}"
     );
     assert_eq!(render_with(&deep, json!({})).unwrap(), "FalseTrue");
     let wide = format!("{{{{ {}1{} }}}}", "[".repeat(80), "]".repeat(80));

@@ -93,3 +93,38 @@ fn looking_at_data_needs_no_model_weights_and_says_what_is_missing() {
     room.foundry(&["data", "preview", "config.yaml", "data.train=nowhere.jsonl"])
         .expect_refusal(&["no file nowhere"]);
 }
+
+#[test]
+fn templates_have_names_and_turns_are_chosen() {
+    let room = Room::new();
+    room.lora_run("");
+    let preview = |more: &[&str]| {
+        let args = ["data", "preview", "config.yaml", "--rows", "1"];
+        room.foundry(&[&args[..], more].concat())
+    };
+    let said = preview(&["tokenizer.chat_template=chatml", "data.train_on=all"]).expect_done();
+    assert!(
+        said.out.contains("<|im_start|>assistant↵\n⟦The ") && said.out.contains("<|im_end|>⟧"),
+        "{}",
+        said.out
+    );
+    let said = preview(&["tokenizer.chat_template=chatml", "data.train_on=[user]"]).expect_done();
+    assert!(said.out.contains("<|im_start|>user↵\n⟦Say something"), "{}", said.out);
+    preview(&["tokenizer.chat_template=chatlm"])
+        .expect_refusal(&["chatlm", "a built-in one: alpaca, chatml, gemma"]);
+    preview(&["data.train_on=first"]).expect_refusal(&["first", "last"]);
+    preview(&["data.train_on=[]"]).expect_refusal(&["`data.train_on` names no role"]);
+    preview(&["data.train_on=[user]", "data.assistant_only_loss=true"]).expect_refusal(&["keep one of them"]);
+    preview(&["data.multi_turn=splt"]).expect_refusal(&["did you mean `split`?"]);
+}
+
+#[test]
+fn data_that_never_ends_is_refused_unless_that_is_meant() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    let endless = "tokenizer.chat_template={% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}";
+    room.foundry(&["train", "config.yaml", endless])
+        .expect_refusal(&["no example trains an end-of-sequence token", "data.allow_missing_eos=true"]);
+    assert!(!room.names().contains(&"run".to_owned()), "nothing was written");
+    room.foundry(&["train", "config.yaml", endless, "data.allow_missing_eos=true"]).expect_done();
+}
