@@ -1,12 +1,10 @@
 //! How deep the values of a template can nest, told from its source.
 //!
-//! Walking, comparing, printing or dropping a value recurses as deep as it is nested, and a stack that overflows
-//! ends the
-//! process. `{% set %}` is bounded while the template runs (see `nesting`); all other ways to nest a value are
-//! written in
-//! the source: a bracket or a filter of one expression adds a level, inside `for`, `with`, `macro` and `call` blocks,
-//! inside calls of macros. Their product bounds the depth. Real templates (TRL's 72) have at most 10 brackets and
-//! filters in an expression and 4 blocks in each other.
+//! Walking, comparing, printing or dropping a value recurses as deep as it is nested, and a stack that overflows ends
+//! the process. `{% set %}` is bounded while the template runs (see `nesting`); all other ways to nest a value are
+//! written in the source: a bracket or a filter of one expression adds a level, inside `for`, `with`, `macro` and
+//! `call` blocks, inside calls of macros. Their product bounds the depth. Real templates (TRL's 72) have at most 10
+//! brackets and filters in an expression and 4 blocks in each other.
 
 use std::cell::Cell;
 

@@ -8,7 +8,6 @@ use super::{
     BestMetric, ComputeDtype, Config, EvalWhen, LoraSection, LossKind, Modules, OptimKind, SaveWhen,
     TrainingSection, WeightInit,
 };
-use foundry_data::TrainOn;
 use foundry_engine::StepCount;
 use foundry_engine::schedule::{Schedule, ScheduleError};
 use foundry_models::ModelError;
