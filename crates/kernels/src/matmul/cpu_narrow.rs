@@ -25,6 +25,9 @@ pub(super) fn run<T: Operand>(
     mut c: Out<'_>,
 ) {
     let Matmul { m, n, k, .. } = *op;
+    if n == 0 {
+        return; // no column, and no sums to take a row of
+    }
     scratch::with(n * m, |sums: &mut [f32]| {
         let transposed = Out::F32(BlockMut::new(sums, n, m, m));
         dispatch(pool, isa, &Matmul::tn(n, m, k), b, a, transposed);

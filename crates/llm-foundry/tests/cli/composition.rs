@@ -56,7 +56,7 @@ fn the_order_of_a_defaults_list_decides() {
 #[test]
 fn presets_lie_below_every_file() {
     let room = room("extends: shared/base.yaml\npreset: trl\nlora: {}\n");
-    assert_eq!(line(&room, &[], "lora_dropout"), "lora_dropout: 0.05  # preset trl:14");
+    assert_eq!(line(&room, &[], "lora_dropout"), "lora_dropout: 0.05  # preset trl:15");
     assert_eq!(line(&room, &[], "seed"), "seed: 7  # shared/base.yaml:5");
     assert_eq!(line(&room, &["preset=unsloth"], "lora_alpha"), "lora_alpha: 16.0  # preset unsloth:7");
     refused(&room, &["preset=tlr"], &["unknown preset `tlr`", "did you mean `trl`?", "command line"]);
