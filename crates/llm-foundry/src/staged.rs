@@ -34,6 +34,13 @@ impl Staged {
                 target.display()
             )));
         }
+        if let Some(file) = parent.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
+            return Err(Failure::Input(format!(
+                "{} cannot be written, because {} is a file; name a place inside a directory",
+                target.display(),
+                file.display()
+            )));
+        }
         fs::create_dir_all(parent).map_err(|e| Failure::io("create", parent, &e))?;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let room = tempfile::Builder::new()

@@ -122,7 +122,8 @@ fn templates_have_names_and_turns_are_chosen() {
 fn data_that_never_ends_is_refused_unless_that_is_meant() {
     let room = Room::new();
     room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
-    let endless = "tokenizer.chat_template={% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}";
+    let endless =
+        "tokenizer.chat_template='{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}'";
     room.foundry(&["train", "config.yaml", endless])
         .expect_refusal(&["no example trains an end-of-sequence token", "data.allow_missing_eos=true"]);
     assert!(!room.names().contains(&"run".to_owned()), "nothing was written");

@@ -85,7 +85,10 @@ fn auto_keeps_as_much_as_the_budget_allows_and_a_budget_binds() {
     assert_eq!(kept(&plan(&["training.gradient_checkpointing=true"])), kept(&full));
     assert_eq!(kept(&plan(&["training.gradient_checkpointing=false"])), kept(&everything));
     // A budget too small for anything: the smallest is planned, and training is refused.
-    let tight = plan(&["training.memory_budget=1MB"]);
+    let tight =
+        room.foundry(&["plan", "config.yaml", "--json", "data.max_length=64", "training.memory_budget=1MB"]);
+    let tight = tight.expect_refusal(&["not enough memory", "training.memory_budget allows 1"]);
+    let tight: Value = serde_json::from_str(&tight.out).expect("the plan is printed all the same");
     assert_eq!((kept(&tight), tight["memory"]["budget"].as_u64()), (kept(&full), Some(1_000_000)));
     assert!(total(&tight) > 1_000_000);
     room.foundry(&["train", "config.yaml", "training.memory_budget=1MB"])
@@ -95,7 +98,7 @@ fn auto_keeps_as_much_as_the_budget_allows_and_a_budget_binds() {
 #[test]
 fn a_run_uses_the_memory_that_was_planned() {
     let room = Room::new();
-    room.lora_run("  max_steps: 2\n  save_strategy: \"no\"\n  logging_steps: 1\n");
+    room.lora_run("  max_steps: 2\n  save_strategy: \"no\"\n");
     let json = room.foundry(&["plan", "config.yaml", "--json"]).expect_done();
     let plan: Value = serde_json::from_str(&json.out).expect("JSON");
     let planned = plan["memory"]["total"].as_u64().expect("a number") as f64;

@@ -85,5 +85,10 @@ fn settings_that_do_not_fit_are_refused() {
         &["1 of the 2 sources have a `weight`"],
     );
     refused("data.sources=[{path: b.csv, fraction: 1.5}]", &["above 0 and at most 1"]);
-    refused("data.sources=[{path: b.csv, columns: {prompt: z, completion: a}}]", &["there is no column `z`"]);
+    refused(
+        "data.sources=[{path: b.csv}]",
+        &["`data.stopping_strategy` is given, but no source has a `weight`"],
+    );
+    let columns = "data.sources=[{path: b.csv, weight: 1, columns: {prompt: z, completion: a}}]";
+    refused(columns, &["b.csv:2: there is no column `z`"]);
 }

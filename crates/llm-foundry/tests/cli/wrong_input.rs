@@ -156,9 +156,14 @@ fn data_files_that_are_missing() {
         &["data.train: no file tarin.jsonl", "did you mean train.jsonl?"],
     );
     refused(&room, &["data.train=*.csv"], &["matches no file"]);
-    refused(&room, &["data.train=."], &["is a directory"]);
+    fs::create_dir(room.path("empty")).expect("made");
+    refused(&room, &["data.train=empty"], &["the directory empty holds no data file", ".jsonl", "empty/**"]);
     room.write("table.csv", "a,b\n");
-    refused(&room, &["data.train=table.csv"], &["table.csv", ".jsonl"]);
+    refused(&room, &["data.train=table.csv"], &["the data set is empty", "table.csv"]);
+    room.write("table.csv", "a,b\n1,2\n");
+    refused(&room, &["data.train=table.csv"], &["table.csv:2", "no supported shape has the keys `a`, `b`"]);
+    room.write("table.xlsx", "x");
+    refused(&room, &["data.train=table.xlsx"], &["table.xlsx", "cannot tell the format", ".jsonl"]);
 }
 
 #[test]

@@ -201,6 +201,10 @@ impl Reader<'_> {
     }
 
     fn changes(&self) -> Result<BTreeMap<String, Change>, ModelError> {
+        // A renamed tensor is both foreign and missing; only the first says what happened.
+        if let Some(foreign) = self.adapter.tensors().iter().find(|info| !info.name.starts_with(PREFIX)) {
+            return Err(self.no_place(&foreign.name));
+        }
         let mut changes: BTreeMap<String, Change> = BTreeMap::new();
         for info in self.adapter.tensors() {
             let name = info.name.strip_prefix(PREFIX).ok_or_else(|| self.no_place(&info.name))?;
