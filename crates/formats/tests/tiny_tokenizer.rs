@@ -217,3 +217,26 @@ fn a_tokenizer_is_shared_between_threads() {
         }
     });
 }
+
+#[test]
+fn added_tokens_are_matched_whole_and_saved() {
+    let mut tokenizer = tiny();
+    let (size, texts) = (tokenizer.vocab_size() as u32, ["<|tool|>", "foobarbaz"].map(str::to_owned));
+    assert_eq!(tokenizer.add_tokens(&texts[..1], true).unwrap(), [size]);
+    assert_eq!(tokenizer.add_tokens(&texts[1..], false).unwrap(), [size + 1]);
+    assert_eq!(tokenizer.add_tokens(&texts, true).unwrap(), [size, size + 1], "known tokens keep their ids");
+    assert_eq!(tokenizer.vocab_size() as u32, size + 2);
+    tokenizer.set_eos_token("<|tool|>").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let again = Tokenizer::from_dir(dir.path()).unwrap();
+    for tokenizer in [&tokenizer, &again] {
+        let ids = tokenizer.encode("a<|tool|>b foobarbazc", false).unwrap();
+        assert!(ids.contains(&size) && ids.contains(&(size + 1)), "{ids:?}");
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), "a<|tool|>b foobarbazc");
+        assert_eq!(tokenizer.decode(&[size], true).unwrap(), "");
+        assert_eq!(tokenizer.eos_token_id(), Some(size));
+    }
+    let error = tokenizer.add_tokens(&[String::new()], false).unwrap_err();
+    assert!(error.to_string().contains("empty"), "{error}");
+}

@@ -4,7 +4,7 @@ use crate::cli::WeightedAdapter;
 use crate::failure::{Failure, Outcome};
 use foundry_kernels::Backend;
 use foundry_models::{Combination, CombineOptions, CombinedAdapter, Decoder, LoraSpec, MajoritySign, Tuning};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `--adapter` says, read.
 pub(crate) enum AdapterChoice {
@@ -37,6 +37,14 @@ impl AdapterChoice {
                 let sum = CombinedAdapter::new(&sources, &options).map_err(Failure::input)?;
                 Ok(Self::Sum(sum))
             }
+        }
+    }
+
+    /// The directory, where one acts in full.
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::One(dir, _) => Some(dir),
+            Self::Base | Self::Sum(_) => None,
         }
     }
 

@@ -184,7 +184,7 @@ pub(crate) struct MergeAdaptersArgs {
     /// Directory of the result
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Write into a directory that is not empty
+    /// Replace what is in DIR
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -323,6 +323,13 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
+/// `--base`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BaseWeights {
+    Original,
+    Dequantized,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
     /// The base model: directory, .gguf file or hub id
@@ -341,6 +348,10 @@ pub(crate) struct MergeArgs {
     #[arg(long, default_value = "auto", value_name = "NAME")]
     #[arg(value_parser = ["auto", "float32", "bfloat16", "float16"])]
     pub(crate) dtype: String,
+    /// Base weights: original (as they are; the default) or dequantized (rounded as the adapter's run with load_in_4bit or
+    /// load_in_8bit saw them; the default where MODEL is stored in few bits)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) base: Option<BaseWeights>,
     /// Largest file of weights
     #[arg(long, default_value = "50GB", value_name = "SIZE")]
     pub(crate) max_shard_size: String,
@@ -365,7 +376,8 @@ pub(crate) struct ExportArgs {
     #[arg(required_unless_present = "target")]
     pub(crate) to: Option<String>,
     /// Number format. GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_l, q3_k_m, q3_k_s, q2_k,
-    /// q5_1, q5_0, q4_1, q4_0 [default: q4_k_m]; safetensors: f32, f16, bf16, fp8 [default: as stored]
+    /// q5_1, q5_0, q4_1, q4_0 [default: q4_k_m]; safetensors: f32, f16, bf16, fp8, and as bitsandbytes nf4, nf4_double,
+    /// int8 [default: as stored]
     #[arg(long, value_name = "NAME")]
     pub(crate) quant: Option<String>,
     /// Name what a program would refuse; without --to nothing is written

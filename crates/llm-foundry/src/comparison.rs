@@ -4,9 +4,9 @@ use crate::failure::{Failure, Outcome};
 use crate::machine::Machine;
 use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
-use foundry_formats::{ModelFiles, Tokenizer};
+use foundry_formats::{TensorSource, Tokenizer};
 use foundry_kernels::Dtype;
-use foundry_models::{Decoder, LoraSpec, Tuning, decoder_config};
+use foundry_models::{Decoder, DecoderConfig, LoraSpec, Tuning};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -85,31 +85,29 @@ pub(crate) fn tokenizers_agree(source: &Tokenizer, written: &Tokenizer) -> Outco
     Ok(Ok(TEXTS.len() + usize::from(conversation.is_some())))
 }
 
-/// Logits `[T, V]` of each probe, in float32.
+/// Logits `[T, V]` of each probe, in float32. `weights`: with as many rows as `config` says.
 pub(crate) fn logits(
-    files: &ModelFiles,
+    weights: &dyn TensorSource,
+    config: &DecoderConfig,
     adapter: Option<&Path>,
     probes: &[Vec<u32>],
     machine: Machine,
 ) -> Outcome<Vec<Vec<f32>>> {
-    let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", files.path.display()));
-    let (_, config) = decoder_config(&files.config).map_err(|e| at(&e))?;
     let tuning = match adapter {
         Some(dir) => Tuning::Adapted(LoraSpec::from_adapter(dir).map_err(Failure::input)?),
         None => Tuning::Frozen,
     };
     let backend = machine.backend();
     let longest = probes.iter().map(Vec::len).max().unwrap_or(1);
-    let mut decoder =
-        Decoder::allocate(&backend, &config, &tuning, Dtype::F32, longest, true).map_err(|e| at(&e))?;
-    let weights = files.weights().map_err(Failure::input)?;
-    decoder.load(&backend, weights.as_ref()).map_err(|e| at(&e))?;
+    let mut decoder = Decoder::allocate(&backend, config, &tuning, Dtype::F32, longest, true)
+        .map_err(Failure::input)?;
+    decoder.load(&backend, weights).map_err(Failure::input)?;
     if let Some(dir) = adapter {
         decoder.load_adapter(&backend, dir).map_err(Failure::input)?;
     }
     let mut all = Vec::new();
     for ids in probes {
-        all.push(decoder.logits(&backend, ids, &[ids.len() as u32]).map_err(|e| at(&e))?);
+        all.push(decoder.logits(&backend, ids, &[ids.len() as u32]).map_err(Failure::input)?);
     }
     Ok(all)
 }

@@ -12,6 +12,8 @@ mod config;
 mod console;
 mod corpus;
 mod data_files;
+mod dense;
+mod disk;
 mod failure;
 mod hub;
 mod machine;
@@ -21,6 +23,7 @@ mod plan;
 mod signals;
 mod staged;
 mod subject;
+mod vocabulary;
 
 use clap::Parser;
 use std::process::ExitCode;

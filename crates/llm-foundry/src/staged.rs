@@ -1,6 +1,7 @@
 //! A result that appears whole or not at all: made beside its place, checked there, and moved in at the end.
 
 use crate::failure::{Failure, Outcome};
+use foundry_formats::{flush_dir, flush_tree};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -58,7 +59,7 @@ impl Staged {
 
     /// Makes the whole directory the result.
     pub(crate) fn publish_dir(self) -> Outcome {
-        flush(self.room.path())?;
+        flush_tree(self.room.path()).map_err(Failure::of_format)?;
         let made = self.room.keep();
         open_to_all(&made);
         replace(&made, &self.target)
@@ -66,7 +67,7 @@ impl Staged {
 
     /// Makes one file of it the result.
     pub(crate) fn publish_file(self, name: &str) -> Outcome {
-        flush(self.room.path())?;
+        flush_tree(self.room.path()).map_err(Failure::of_format)?;
         replace(&self.room.path().join(name), &self.target)
     }
 }
@@ -92,16 +93,6 @@ fn open_to_all(dir: &Path) {
     let _ = dir;
 }
 
-fn flush(dir: &Path) -> Outcome {
-    for entry in fs::read_dir(dir).map_err(|e| Failure::io("list", dir, &e))?.flatten() {
-        let path = entry.path();
-        fs::File::open(&path)
-            .and_then(|file| file.sync_all())
-            .map_err(|e| Failure::io("flush", &path, &e))?;
-    }
-    Ok(())
-}
-
 /// What was there is moved aside first and removed last: at no moment is there nothing.
 fn replace(made: &Path, target: &Path) -> Outcome {
     let old = target.symlink_metadata().is_ok().then(|| {
@@ -117,6 +108,9 @@ fn replace(made: &Path, target: &Path) -> Outcome {
         }
         return Err(Failure::io("write", target, &error));
     }
+    // The new name is on disk before the old contents are gone.
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    flush_dir(parent).map_err(|e| Failure::io("flush", parent, &e))?;
     if let Some(old) = old {
         let _ = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
     }

@@ -8,7 +8,9 @@ use crate::model_source::{expand_home, find};
 use foundry_data::chat::builtin;
 use foundry_formats::{HfConfig, ModelFiles, Tokenizer};
 use foundry_kernels::Dtype;
-use foundry_models::{DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights};
+use crate::vocabulary;
+use foundry_models::families::Slot;
+use foundry_models::{Bias, DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights};
 use std::path::{Path, PathBuf};
 
 /// A model, described.
@@ -31,6 +33,8 @@ pub(crate) struct Subject {
     pub(crate) adapter: Option<PathBuf>,
     /// `None`: there are no tokenizer files, which only a plan puts up with.
     pub(crate) tokenizer: Option<Tokenizer>,
+    /// Ids of the tokens that the configuration adds.
+    added: Vec<u32>,
 }
 
 impl Subject {
@@ -52,13 +56,44 @@ impl Subject {
             (_, Some(files)) => files.config.clone(),
             (_, None) => unreachable!("validation asks for a model or a configuration of one"),
         };
-        let (_, decoder) = decoder_config(&hf).map_err(|e| in_file(&hf, &e))?;
-        let tokenizer = tokenizer(config, files.as_ref(), need, quiet)?;
-        let (tuning, adapter) = tuning(config.lora.as_ref())?;
+        let mut hf = hf;
+        let (_, mut decoder) = decoder_config(&hf).map_err(|e| in_file(&hf, &e))?;
+        let (tokenizer, added) = tokenizer(config, files.as_ref(), need, quiet)?.unzip();
+        let added = added.unwrap_or_default();
+        let (tuning, adapter) = tuning(config.lora.as_ref(), tokenizer.as_ref(), &added, &decoder)?;
+        let rows = vocabulary::rows(tokenizer.as_ref().filter(|_| !added.is_empty()), adapter.as_deref())?;
+        if rows > decoder.vocab_size {
+            decoder.vocab_size = rows;
+            hf.0.insert("vocab_size".into(), rows.into());
+        }
         let quantization = quantization(config, &hf, &tuning)?;
         let name = model.name_or_path.clone().or_else(|| model.config.clone()).unwrap_or_default();
         let compute = machine.compute(model.dtype);
-        Ok(Self { name, files, hf, decoder, compute, quantization, tuning, adapter, tokenizer })
+        Ok(Self { name, files, hf, decoder, compute, quantization, tuning, adapter, tokenizer, added })
+    }
+
+    /// What a reader should know about the tokens that were added.
+    pub(crate) fn added_note(&self) -> Option<String> {
+        let (first, last) = (self.added.iter().min()?, self.added.iter().max()?);
+        let table = self.decoder.family.module(Slot::EmbedTokens, 0);
+        let trains = match &self.tuning {
+            Tuning::Full => true,
+            Tuning::Lora(spec) => {
+                let rows = spec.trainable_token_indices.as_deref().unwrap_or_default();
+                let saved = spec.modules_to_save.iter().flatten().any(|end| table.ends_with(end.as_str()));
+                saved || self.added.iter().all(|id| rows.contains(id))
+            }
+            Tuning::Frozen | Tuning::Adapted(_) => false,
+        };
+        let frozen = match trains {
+            true => "",
+            false => ", and stay so: train them with lora.trainable_token_indices=added",
+        };
+        let count = self.added.len();
+        Some(format!(
+            "{count} token(s) added, ids {first} to {last}; new rows of the embedding begin as the mean of the \
+             others{frozen}"
+        ))
     }
 
     /// Ids that end a generation, for the data report.
@@ -79,7 +114,7 @@ pub(crate) fn open_tokenizer_alone(config: &Config, quiet: bool) -> Outcome<(Tok
     };
     let eos_token_ids = files.as_ref().map(ModelFiles::eos_token_ids).unwrap_or_default();
     let tokenizer = tokenizer(config, files.as_ref(), Need::Everything, quiet)?;
-    let tokenizer = tokenizer.ok_or_else(|| {
+    let (tokenizer, _) = tokenizer.ok_or_else(|| {
         Failure::Input("there is no tokenizer to read the data with; name one: tokenizer.name_or_path".into())
     })?;
     Ok((tokenizer, eos_token_ids))
@@ -137,47 +172,72 @@ fn read_config(path: &str) -> Outcome<HfConfig> {
     HfConfig::read(&path).map_err(Failure::input)
 }
 
-fn tuning(lora: Option<&LoraSection>) -> Outcome<(Tuning, Option<PathBuf>)> {
+fn tuning(
+    lora: Option<&LoraSection>,
+    tokenizer: Option<&Tokenizer>,
+    added: &[u32],
+    decoder: &DecoderConfig,
+) -> Outcome<(Tuning, Option<PathBuf>)> {
     let Some(lora) = lora else { return Ok((Tuning::Full, None)) };
-    match &lora.adapter {
-        None => Ok((Tuning::Lora(lora.spec()), None)),
-        Some(dir) => {
-            let dir = expand_home(dir);
-            let spec =
-                LoraSpec::from_adapter(&dir).map_err(|e| Failure::Input(format!("lora.adapter: {e}")))?;
-            Ok((Tuning::Lora(spec), Some(dir)))
-        }
+    if let Some(dir) = &lora.adapter {
+        let dir = expand_home(dir);
+        let spec = LoraSpec::from_adapter(&dir).map_err(|e| Failure::Input(format!("lora.adapter: {e}")))?;
+        return Ok((Tuning::Lora(spec), Some(dir)));
     }
+    let mut spec = lora.spec();
+    if spec.bias != Bias::None && !decoder.attention_bias && !decoder.mlp_bias {
+        return Err(Failure::Input(
+            "lora.bias: this model's linear layers have no biases that could be trained\n  remove the key, or train \
+             those of the adapter with lora.lora_bias=true"
+                .into(),
+        ));
+    }
+    if let Some(choice) = &lora.trainable_token_indices {
+        spec.trainable_token_indices = vocabulary::chosen(choice, tokenizer, added)?;
+    }
+    Ok((Tuning::Lora(spec), None))
 }
 
+/// The run's tokenizer, and the ids of the tokens that the configuration adds.
 fn tokenizer(
     config: &Config,
     files: Option<&ModelFiles>,
     need: Need,
     quiet: bool,
-) -> Outcome<Option<Tokenizer>> {
+) -> Outcome<Option<(Tokenizer, Vec<u32>)>> {
     let section = &config.tokenizer;
-    let mut tokenizer = match (&section.name_or_path, files) {
-        (Some(name), _) => {
+    let adapter = config.lora.as_ref().and_then(|lora| lora.adapter.as_ref()).map(|dir| expand_home(dir));
+    let with_tokenizer = adapter.filter(|dir| dir.join("tokenizer.json").is_file());
+    let mut tokenizer = match (&section.name_or_path, with_tokenizer, files) {
+        (Some(name), _, _) => {
             let path = find(name, "main", Need::Tokenizer, quiet)?;
             open_tokenizer(&path)?
         }
-        (None, Some(files)) => {
+        // What an adapter was trained with, tokens that it brings included.
+        (None, Some(dir), _) => Tokenizer::from_dir(&dir).map_err(Failure::input)?,
+        (None, None, Some(files)) => {
             let is_absent = !files.is_gguf() && !files.path.join("tokenizer.json").is_file();
             if is_absent && need == Need::Description {
                 return Ok(None);
             }
             files.tokenizer().map_err(Failure::input)?
         }
-        (None, None) => return Ok(None),
+        (None, None, None) => return Ok(None),
     };
+    let mut added = Vec::new();
+    for (key, tokens, special) in
+        [("add_special_tokens", &section.add_special_tokens, true), ("add_tokens", &section.add_tokens, false)]
+    {
+        let ids = tokenizer.add_tokens(tokens, special);
+        added.extend(ids.map_err(|e| Failure::Input(format!("tokenizer.{key}: {e}")))?);
+    }
     if let Some(token) = &section.eos_token {
         tokenizer.set_eos_token(token).map_err(|e| Failure::Input(format!("tokenizer.eos_token: {e}")))?;
     }
     if let Some(template) = &section.chat_template {
         tokenizer.set_chat_template(read_template("tokenizer.chat_template", template)?);
     }
-    Ok(Some(tokenizer))
+    Ok(Some((tokenizer, added)))
 }
 
 fn open_tokenizer(path: &Path) -> Outcome<Tokenizer> {

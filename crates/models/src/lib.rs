@@ -12,6 +12,7 @@ mod attention_block;
 mod block;
 mod config;
 mod decoder;
+mod dequantized;
 mod error;
 pub mod families;
 mod flops;
@@ -34,10 +35,12 @@ mod seeds;
 mod storage;
 mod tuning;
 mod update;
+mod vocabulary;
 mod write_model;
 
 pub use config::{DecoderConfig, decoder_config};
 pub use decoder::Decoder;
+pub use dequantized::Dequantized;
 pub use error::ModelError;
 pub use families::Family;
 pub use flops::Flops;
@@ -54,7 +57,8 @@ pub use sampling::Sampling;
 pub use save::SaveOptions;
 pub use storage::{Checkpointing, QuantizedWeights, Storage};
 pub use tuning::Tuning;
-pub use write_model::{WeightFormat, kept_dtype, write_model};
+pub use vocabulary::{adapter_vocabulary, with_vocabulary};
+pub use write_model::{WeightFormat, kept_dtype, model_bytes, write_model};
 
 #[cfg(test)]
 pub(crate) fn test_config() -> DecoderConfig {

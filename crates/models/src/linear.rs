@@ -33,7 +33,9 @@ impl Linear {
 
     /// Anything in here has a gradient.
     pub(crate) fn is_trained(&self) -> bool {
-        self.weight.is_trained() || self.lora.as_ref().is_some_and(|lora| lora.a.is_trained())
+        self.weight.is_trained()
+            || self.bias.as_ref().is_some_and(Weight::is_trained)
+            || self.lora.as_ref().is_some_and(|lora| lora.a.is_trained())
     }
 
     /// Weight, bias and the branch's, as far as they exist.

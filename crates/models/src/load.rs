@@ -93,18 +93,24 @@ fn quantize_into(
     check_shape(source, name, slot)?;
     let mut values = vec![0.0; slot.elements()];
     source.read_f32(name, 0, &mut values)?;
-    // transformers loads the weights in the compute format before it quantises them; LLM.int8() in float16.
-    match slot.quantized().map(|matrix| matrix.kind()) {
-        Some(Quantization::Int8) => {
+    if let Some(matrix) = slot.quantized() {
+        rounded_for(matrix.kind(), compute, &mut values);
+    }
+    slot.write(backend, parameters, &values, 0);
+    Ok(())
+}
+
+/// Values as they are quantised: transformers loads the weights in the compute format before; LLM.int8() in float16.
+pub(crate) fn rounded_for(kind: Quantization, compute: Dtype, values: &mut [f32]) {
+    match kind {
+        Quantization::Int8 => {
             values.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
         }
         _ if compute == Dtype::Bf16 => {
             values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
         }
-        _ => {}
+        Quantization::Nf4 { .. } => {}
     }
-    slot.write(backend, parameters, &values, 0);
-    Ok(())
 }
 
 /// Reads a weight that is stored in few bits: as it is, or widened where this decoder keeps it so.

@@ -126,6 +126,25 @@ pub(crate) fn is_quantized(source: &dyn TensorSource, weight: &str) -> bool {
         || source.find(weight).is_some_and(|info| info.dtype == StoredDtype::I8)
 }
 
+/// The module of a weight that quantisation covers: a linear layer inside the blocks.
+pub(crate) fn layer_module(weight: &str) -> Option<&str> {
+    weight.strip_suffix(".weight").filter(|m| m.starts_with("model.layers.") && m.ends_with("_proj"))
+}
+
+/// The shape `[outputs, inputs]` of a weight that is stored in few bits.
+pub(crate) fn stored_shape(source: &dyn TensorSource, weight: &str) -> Result<[usize; 2], ModelError> {
+    let file = File { source, weight };
+    let pair = |shape: Option<Vec<usize>>| shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok());
+    let shape = match source.find(&format!("{weight}.{STATE}")) {
+        Some(_) => file.state_json()?.get("shape").and_then(Value::as_array).and_then(|list| {
+            list.iter().map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
+        }),
+        None => source.find(weight).map(|info| info.shape.clone()),
+    };
+    let is_sane = |[outputs, inputs]: &[usize; 2]| outputs.checked_mul(*inputs).is_some_and(|n| n < 1 << 40);
+    pair(shape).filter(is_sane).ok_or_else(|| file.wrong("it is no matrix".into()))
+}
+
 /// The parts of the weight of shape `[outputs, inputs]`. Sizes are those of the shape, whatever the file says.
 pub(crate) fn read_parts(
     source: &dyn TensorSource,
@@ -179,15 +198,19 @@ impl File<'_> {
     }
 
     /// The JSON that bitsandbytes packs into a tensor of bytes.
-    fn state(&self, [outputs, inputs]: [usize; 2]) -> Result<State, ModelError> {
+    fn state_json(&self) -> Result<Value, ModelError> {
         let name = format!("{}.{STATE}", self.weight);
         let info = self.source.find(&name).ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
         if info.elements() > 4096 {
             return Err(self.wrong(format!("a description of {} bytes", info.elements())));
         }
         let bytes = self.bytes(&name, info.elements())?;
-        let state: Value = serde_json::from_slice(&bytes)
-            .map_err(|e| self.wrong(format!("`{name}` is not the JSON that bitsandbytes writes ({e})")))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| self.wrong(format!("`{name}` is not the JSON that bitsandbytes writes ({e})")))
+    }
+
+    fn state(&self, [outputs, inputs]: [usize; 2]) -> Result<State, ModelError> {
+        let state = self.state_json()?;
         let expect = |key: &str, expected: Value| match state.get(key) {
             Some(found) if *found == expected => Ok(()),
             found => {

@@ -1,7 +1,7 @@
 //! Which weights are trained.
 
 use crate::families::Slot;
-use crate::lora::{LoraSpec, Role, Roles, roles};
+use crate::lora::{Bias, LoraSpec, Role, Roles, roles};
 use crate::parameter::Naming;
 use crate::{DecoderConfig, ModelError};
 
@@ -67,13 +67,27 @@ impl<'a> Plan<'a> {
     /// Names of a module's own weight or bias.
     pub(crate) fn own(&self, module: &str, part: &str) -> Naming {
         let base = format!("{module}.{part}");
-        let adapter = (self.role(module) == Role::Saved).then(|| format!("base_model.model.{base}"));
+        let adapter = match self.role(module) {
+            Role::Saved => Some(format!("base_model.model.{base}")),
+            // PEFT puts the layer that it adapts one level down.
+            Role::Adapted if part == "bias" && self.bias() != Bias::None => {
+                Some(format!("base_model.model.{module}.base_layer.{part}"))
+            }
+            Role::Frozen if part == "bias" && self.bias() == Bias::All => {
+                Some(format!("base_model.model.{base}"))
+            }
+            Role::Adapted | Role::Frozen => None,
+        };
         let is_trained = match self.tuning {
             Tuning::Full => true,
             Tuning::Lora(_) => adapter.is_some(),
             Tuning::Frozen | Tuning::Adapted(_) => false,
         };
         Naming { base: Some(base), adapter, is_trained }
+    }
+
+    fn bias(&self) -> Bias {
+        self.lora().map_or(Bias::None, |spec| spec.bias)
     }
 
     /// Names of a part of a module's low-rank branch.

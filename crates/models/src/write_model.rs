@@ -57,19 +57,7 @@ pub fn write_model(
     format: WeightFormat,
     max_shard_size: u64,
 ) -> Result<(), ModelError> {
-    let is_tied = config.opt_bool("tie_word_embeddings")?.unwrap_or(false);
-    let mut entries = Vec::new();
-    for info in weights.tensors() {
-        let is_tied_head = is_tied && info.name == "lm_head.weight";
-        if is_tied_head || info.name.ends_with("rotary_emb.inv_freq") {
-            continue;
-        }
-        let dtype = format.dtype_of(info);
-        entries.push(Entry::new(&info.name, dtype, &info.shape));
-        if dtype == StoredDtype::F8E4M3 {
-            entries.push(Entry::new(format!("{}_scale", info.name), StoredDtype::F32, &[info.shape[0], 1]));
-        }
-    }
+    let entries = entries(weights, config, format)?;
     let (mut piece, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
     save_sharded(dir, &entries, max_shard_size, |entry, writer| {
         if weights.find(&entry.name).is_none() {
@@ -94,6 +82,41 @@ pub fn write_model(
         Ok::<(), ModelError>(())
     })?;
     write_configs(dir, config, generation_config, format, &entries)
+}
+
+/// Bytes of the weights that [`write_model`] would write.
+///
+/// # Errors
+/// A configuration whose `tie_word_embeddings` is no truth value.
+pub fn model_bytes(
+    weights: &dyn TensorSource,
+    config: &HfConfig,
+    format: WeightFormat,
+) -> Result<u64, ModelError> {
+    let sizes = entries(weights, config, format)?;
+    Ok(sizes.iter().map(|entry| entry.dtype.bytes_of(entry.elements()).unwrap_or(0) as u64).sum())
+}
+
+/// What is written: all but a tied head and rotary frequencies.
+fn entries(
+    weights: &dyn TensorSource,
+    config: &HfConfig,
+    format: WeightFormat,
+) -> Result<Vec<Entry>, ModelError> {
+    let is_tied = config.opt_bool("tie_word_embeddings")?.unwrap_or(false);
+    let mut entries = Vec::new();
+    for info in weights.tensors() {
+        let is_tied_head = is_tied && info.name == "lm_head.weight";
+        if is_tied_head || info.name.ends_with("rotary_emb.inv_freq") {
+            continue;
+        }
+        let dtype = format.dtype_of(info);
+        entries.push(Entry::new(&info.name, dtype, &info.shape));
+        if dtype == StoredDtype::F8E4M3 {
+            entries.push(Entry::new(format!("{}_scale", info.name), StoredDtype::F32, &[info.shape[0], 1]));
+        }
+    }
+    Ok(entries)
 }
 
 fn write_configs(

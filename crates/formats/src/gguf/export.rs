@@ -115,6 +115,16 @@ impl GgufExport<'_> {
         Ok(summary)
     }
 
+    /// Bytes of the tensors that [`GgufExport::write`] would write.
+    ///
+    /// # Errors
+    /// [`FormatError::ExportUnsupported`], as for writing.
+    pub fn bytes(&self) -> Result<u64, FormatError> {
+        let plan = self.plan(&describe(self.config)?)?;
+        let size = |planned: &Planned| planned.info.dtype.bytes_of(planned.info.elements()).unwrap_or(0);
+        Ok(plan.iter().map(|planned| size(planned) as u64).sum())
+    }
+
     /// The tensors in llama.cpp's order: what stands outside the layers, then layer by layer.
     fn plan(&self, description: &Description) -> Result<Vec<Planned>, FormatError> {
         let mut plan = Vec::new();

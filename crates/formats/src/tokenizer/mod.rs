@@ -179,6 +179,16 @@ impl Tokenizer {
         special::apply_bos_eos(&mut self.inner, &self.special, &self.stored.config, &self.path)
     }
 
+    /// Adds tokens that are matched whole (`special`: and left out of decoded text where special tokens are), in the
+    /// saved files too. Each gets the next free id; one that is in the vocabulary keeps its own. Returns the ids.
+    ///
+    /// # Errors
+    /// [`FormatError::InvalidTokenizer`] for an empty token, or where the crate `tokenizers` refuses one.
+    pub fn add_tokens(&mut self, tokens: &[String], special: bool) -> Result<Vec<u32>, FormatError> {
+        let (inner, stored) = (&mut self.inner, &mut self.stored.tokenizer_json);
+        special::add_tokens(inner, stored, tokens, special, &self.path)
+    }
+
     /// The Jinja source that renders a conversation.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()

@@ -118,6 +118,39 @@ pub(super) fn add_listed_tokens(
     Ok(())
 }
 
+/// Adds tokens to the tokenizer and to the text of its `tokenizer.json`.
+pub(super) fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    tokenizer_json: &mut Vec<u8>,
+    tokens: &[String],
+    special: bool,
+    path: &Path,
+) -> Result<Vec<u32>, FormatError> {
+    if tokens.iter().any(String::is_empty) {
+        return Err(invalid(path, "an empty text cannot be added as a token".into()));
+    }
+    let mut json: Value = serde_json::from_slice(tokenizer_json)
+        .map_err(|e| FormatError::InvalidJson { path: path.to_owned(), problem: e.to_string() })?;
+    let added = tokens.iter().map(|token| AddedToken::from(token.clone(), special)).collect::<Vec<_>>();
+    guarded(|| if special { inner.add_special_tokens(added) } else { inner.add_tokens(added) })
+        .map_err(|e| cannot_add(path, &e))?;
+    let id = |token: &String| {
+        inner.token_to_id(token).ok_or_else(|| cannot_add(path, &format!("`{token}` got no id")))
+    };
+    let ids = tokens.iter().map(id).collect::<Result<_, _>>()?;
+    // All of them: what only side files listed would otherwise come after these, with other ids.
+    let all: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+    let entries = all.into_iter().map(|(id, token)| {
+        json!({
+            "id": id, "content": token.content, "single_word": token.single_word, "lstrip": token.lstrip,
+            "rstrip": token.rstrip, "normalized": token.normalized, "special": token.special,
+        })
+    });
+    json["added_tokens"] = Value::Array(entries.collect());
+    *tokenizer_json = serde_json::to_vec_pretty(&json).expect("JSON with text keys is written");
+    Ok(ids)
+}
+
 /// `add_bos_token` and `add_eos_token`, where the config states them, replace the template of `tokenizer.json`; a
 /// tokenizer without any template gets one that adds nothing (transformers 5.23, `TokenizersBackend`).
 pub(super) fn apply_bos_eos(

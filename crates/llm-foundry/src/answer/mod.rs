@@ -15,6 +15,7 @@ use crate::hub::Need;
 use crate::machine::{Machine, available_memory};
 use crate::model_source::find;
 use crate::subject::read_template;
+use crate::vocabulary;
 use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
@@ -22,7 +23,7 @@ use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
 use foundry_models::generate::{Generation, generate};
 use foundry_models::{
     Checkpointing, Decoder, DecoderConfig, KvCache, ModelError, Sampling, Storage, Tuning, decoder_config,
-    quantized_weights,
+    quantized_weights, with_vocabulary,
 };
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
@@ -63,6 +64,7 @@ impl Answerer {
         let tokenizer = tokenizer(args, &files)?;
         let template = template(args, &tokenizer)?;
         let adapter = AdapterChoice::open(&args.adapter)?;
+        let config = vocabulary::grown(config, &tokenizer, args.adapter.iter().map(|a| a.dir.as_path()))?;
         let tuning = adapter.tuning();
         let room = args.max_length.unwrap_or(CONTEXT_TOKENS).min(config.max_position_embeddings).max(1);
         // Weights that are stored in few bits stay so.
@@ -70,6 +72,7 @@ impl Answerer {
         let storage = Storage { checkpointing: Checkpointing::Full, quantization, ..Storage::default() };
         let shape = Shape { config: &config, tuning: &tuning, compute, room, storage };
         let weights = files.weights().map_err(Failure::input)?;
+        let weights = with_vocabulary(weights, &config, adapter.dir()).map_err(Failure::input)?;
         shape.check_memory(args)?;
         let backend = machine.backend();
         let (mut decoder, cache) = shape.allocate(&backend)?;

@@ -2,9 +2,12 @@
 
 use crate::cli::{AdaptersCommand, MachineArgs, MergeAdaptersArgs};
 use crate::console;
+use crate::disk;
 use crate::failure::{Failure, Outcome};
+use crate::staged::Staged;
+use foundry_formats::Tokenizer;
 use foundry_models::{CombineOptions, CombinedAdapter, families};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Does what was typed.
 pub(crate) fn run(command: &AdaptersCommand, machine: &MachineArgs) -> Outcome {
@@ -21,13 +24,7 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         };
         return Err(Failure::Input(format!("--method {} {needs} --density; {way}", args.method)));
     }
-    let target = &args.output;
-    let is_taken = target.exists() && std::fs::read_dir(target).map_or(true, |mut d| d.next().is_some());
-    if is_taken && !args.force {
-        let message =
-            format!("{} exists already; choose another directory, or add --force", target.display());
-        return Err(Failure::Input(message));
-    }
+    let staged = Staged::new(&args.output, args.force)?;
     let sources: Vec<(PathBuf, f64)> = args.adapters.iter().map(|a| (a.dir.clone(), a.weight)).collect();
     let options = CombineOptions {
         method: args.method,
@@ -37,29 +34,23 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         seed: args.seed,
     };
     let combined = CombinedAdapter::new(&sources, &options).map_err(Failure::input)?;
-    write(&combined, target)?;
+    disk::check("the adapter", combined.bytes() + disk::SMALL_FILES, staged.dir())?;
+    // The default targets of every family here are the same; they are written out anyway.
+    combined.save(staged.dir(), &families::llama::FAMILY).map_err(Failure::run)?;
+    // What the first of them was trained with, template and added tokens included.
+    if let Some(dir) = sources.iter().map(|(dir, _)| dir).find(|dir| dir.join("tokenizer.json").is_file()) {
+        let tokenizer = Tokenizer::from_dir(dir).map_err(Failure::input)?;
+        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
+    }
+    staged.publish_dir()?;
     console::say(
         quiet,
-        format!("adapter of rank {} from {} saved in {}", combined.spec.r, sources.len(), target.display()),
+        format!(
+            "adapter of rank {} from {} saved in {}",
+            combined.spec.r,
+            sources.len(),
+            args.output.display()
+        ),
     );
-    Ok(())
-}
-
-/// Written beside, then moved: what is under the final name is whole.
-fn write(combined: &CombinedAdapter, target: &Path) -> Outcome {
-    let target = std::path::absolute(target).map_err(|e| Failure::io("write", target, &e))?;
-    let parent = target.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(parent).map_err(|e| Failure::io("create", parent, &e))?;
-    let partial = tempfile::Builder::new()
-        .prefix(".adapter-")
-        .tempdir_in(parent)
-        .map_err(|e| Failure::io("write in", parent, &e))?;
-    // The default targets of every family here are the same; they are written out anyway.
-    combined.save(partial.path(), &families::llama::FAMILY).map_err(Failure::run)?;
-    std::fs::create_dir_all(&target).map_err(|e| Failure::io("create", &target, &e))?;
-    for file in ["adapter_model.safetensors", "adapter_config.json"] {
-        let to = target.join(file);
-        std::fs::rename(partial.path().join(file), &to).map_err(|e| Failure::io("write", &to, &e))?;
-    }
     Ok(())
 }

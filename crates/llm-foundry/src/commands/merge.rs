@@ -1,15 +1,23 @@
 //! `llm-foundry merge`: an adapter added to its base model.
 
-use crate::cli::{MachineArgs, MergeArgs};
+use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
 use crate::comparison::{compare, logits, probes};
 use crate::console::{bytes, say};
+use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
-use foundry_formats::{HfConfig, ModelFiles, StoredDtype, Tokenizer};
-use foundry_models::{MergedWeights, WeightFormat, decoder_config, write_model};
+use crate::vocabulary;
+use crate::config::ComputeDtype;
+use crate::dense;
+use foundry_formats::{HfConfig, ModelFiles, StoredDtype, TensorSource, Tokenizer};
+use foundry_kernels::CpuBackend;
+use foundry_models::{
+    DecoderConfig, MergedWeights, WeightFormat, decoder_config, model_bytes, with_vocabulary,
+    write_model,
+};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -30,9 +38,16 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     let files = ModelFiles::open(&path).map_err(Failure::input)?;
     let (_, decoder) = decoder_config(&files.config)
         .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
-    let weights = files.weights().map_err(Failure::input)?;
-    let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
     let tokenizer = tokenizer(&args.adapter, &files)?;
+    let decoder = vocabulary::grown(decoder, &tokenizer, std::iter::once(args.adapter.as_path()))?;
+    let backend = machine.backend();
+    let weights = base(args, &files, machine, &backend)?;
+    let weights = with_vocabulary(weights, &decoder, Some(&args.adapter)).map_err(Failure::input)?;
+    let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
+    let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
+    let config = config(&files.config, &decoder, merged.unties_head());
+    let size = model_bytes(&merged, &config, format).map_err(Failure::input)?;
+    disk::check("the merged model", size + disk::SMALL_FILES, &args.output)?;
     say(
         quiet,
         format!(
@@ -42,9 +57,7 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
             merged.changed()
         ),
     );
-    let config = config(&files.config, merged.unties_head());
     let generation = files.generation_config.as_ref();
-    let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
     write_model(&merged, staged.dir(), &config, generation, format, max_shard_size)
         .map_err(Failure::of_model)?;
     tokenizer.save(staged.dir()).map_err(Failure::run)?;
@@ -52,9 +65,10 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
         true => None,
         false => {
             let probes = probes(&tokenizer, decoder.max_position_embeddings)?;
-            let reference = logits(&files, Some(&args.adapter), &probes, machine)?;
+            let reference = logits(weights.as_ref(), &decoder, Some(&args.adapter), &probes, machine)?;
             let written = ModelFiles::open(staged.dir()).map_err(Failure::run)?;
-            let other = logits(&written, None, &probes, machine)?;
+            let written = written.weights().map_err(Failure::run)?;
+            let other = logits(written.as_ref(), &decoder, None, &probes, machine)?;
             Some(compare(&reference, &other, decoder.vocab_size))
         }
     };
@@ -82,6 +96,27 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     Ok(())
 }
 
+/// The base's weights as `--base` asks.
+fn base<'a>(
+    args: &MergeArgs,
+    files: &ModelFiles,
+    machine: Machine,
+    backend: &'a CpuBackend,
+) -> Outcome<Box<dyn TensorSource + 'a>> {
+    match (args.base, dense::stored(files)?) {
+        (Some(BaseWeights::Original), Some(_)) => Err(Failure::Input(format!(
+            "--base original: {} is stored in few bits, and its original weights are not in there\n  name the unquantised \
+             model, or merge into these with --base dequantized",
+            args.model
+        ))),
+        (Some(BaseWeights::Dequantized), None) => {
+            let compute = machine.compute(ComputeDtype::Auto);
+            Ok(Box::new(dense::as_trained(files, &args.adapter, compute, backend)?))
+        }
+        _ => Ok(dense::weights(files)?),
+    }
+}
+
 /// The adapter's tokenizer where it has one: training may have changed tokens or template.
 fn tokenizer(adapter: &Path, files: &ModelFiles) -> Outcome<Tokenizer> {
     match adapter.join("tokenizer.json").is_file() {
@@ -91,8 +126,9 @@ fn tokenizer(adapter: &Path, files: &ModelFiles) -> Outcome<Tokenizer> {
     .map_err(Failure::input)
 }
 
-fn config(base: &HfConfig, unties_head: bool) -> HfConfig {
+fn config(base: &HfConfig, decoder: &DecoderConfig, unties_head: bool) -> HfConfig {
     let mut config = base.clone();
+    config.0.insert("vocab_size".into(), json!(decoder.vocab_size));
     if unties_head {
         config.0.insert("tie_word_embeddings".into(), json!(false));
     }

@@ -18,7 +18,7 @@ mod yaml;
 pub(crate) use memory::GradientCheckpointing;
 pub(crate) use problem::Problems;
 pub(crate) use sections::*;
-pub(crate) use values::{AutoOr, Modules};
+pub(crate) use values::{AutoOr, Modules, TokenChoice, TokenName};
 pub(crate) use yaml::scalar as yaml_scalar;
 
 use problem::{Problem, SourceText, Sources};

@@ -243,6 +243,86 @@ impl JsonSchema for TrainOnTurns {
     }
 }
 
+/// Tokens of a vocabulary: `added`, or a list of ids and texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenChoice {
+    /// Those that the configuration adds.
+    Added,
+    /// These.
+    Listed(Vec<TokenName>),
+}
+
+/// One token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub(crate) enum TokenName {
+    /// By its id.
+    Id(u32),
+    /// As the vocabulary writes it.
+    Text(String),
+}
+
+impl TokenChoice {
+    /// The ids, where ids are given.
+    pub(crate) fn ids(&self) -> Option<Vec<u32>> {
+        let id = |token: &TokenName| match token {
+            TokenName::Id(id) => Some(*id),
+            TokenName::Text(_) => None,
+        };
+        match self {
+            Self::Added => None,
+            Self::Listed(tokens) => tokens.iter().map(id).collect(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tokens;
+        impl<'de> Visitor<'de> for Tokens {
+            type Value = TokenChoice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`added`, or a list of token ids or tokens")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenChoice, E> {
+                match text {
+                    "added" => Ok(TokenChoice::Added),
+                    other => Err(E::unknown_variant(other, &["added"])),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TokenChoice, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = list.next_element()? {
+                    tokens.push(token);
+                }
+                Ok(TokenChoice::Listed(tokens))
+            }
+        }
+        deserializer.deserialize_any(Tokens)
+    }
+}
+
+impl Serialize for TokenChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            TokenChoice::Added => serializer.serialize_str("added"),
+            TokenChoice::Listed(tokens) => tokens.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for TokenChoice {
+    fn schema_name() -> Cow<'static, str> {
+        "TokenChoice".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "const": "added" },
+            { "type": "array", "items": { "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string" }] } },
+        ] })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

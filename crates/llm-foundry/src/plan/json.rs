@@ -43,6 +43,12 @@ impl Plan {
                 "budget": self.memory.budget,
                 "checkpointing": self.checkpointing_line(),
             },
+            "disk": {
+                "result": self.disk.result,
+                "checkpoint": self.disk.checkpoint,
+                "checkpoints": self.disk.checkpoints,
+                "total": self.disk.total(),
+            },
             "training": self.args,
             "defaults": self.defaults.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "notes": notes,

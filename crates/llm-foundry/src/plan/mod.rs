@@ -3,6 +3,7 @@
 //!
 //! Sizes come from the functions that allocate, run over a [`Meter`] that only counts.
 
+mod disk;
 mod json;
 mod memory;
 mod text;
@@ -15,8 +16,10 @@ use crate::hub::Need;
 use crate::machine::{self, Machine};
 use crate::subject::Subject;
 use foundry_engine::{Timetable, TrainingArgs};
-use foundry_kernels::Dtype;
-use foundry_models::Storage;
+use foundry_kernels::{Dtype, MemoryClass};
+use foundry_models::{Storage, Tuning};
+pub(crate) use disk::Disk;
+use disk::Written;
 use memory::{Memory, Needs, measure};
 
 /// A planned run.
@@ -31,6 +34,7 @@ pub(crate) struct Plan {
     /// The most tokens of one micro-batch.
     pub(crate) max_tokens: usize,
     pub(crate) memory: Memory,
+    pub(crate) disk: Disk,
     /// What the blocks keep, and in which form.
     pub(crate) storage: Storage,
     /// Numbers of the model, and those that are trained.
@@ -62,6 +66,7 @@ impl Plan {
         let config = &resolved.config;
         let mut notes = Vec::new();
         let subject = Subject::open(config, machine, need, quiet)?;
+        notes.extend(subject.added_note());
         let corpus = corpus(config, &subject, machine, need, &mut notes)?;
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
         let args = config.training.arguments(config.lora.is_some(), has_eval);
@@ -86,6 +91,19 @@ impl Plan {
             available: machine::available_memory(),
         })?;
         let steps = steps(&args, corpus.as_ref());
+        let optimizer = measured.memory.classes.iter().filter(|(class, _)| *class == MemoryClass::Optimizer);
+        let written = Written {
+            saved: match &subject.tuning {
+                // Saved with the first values of its matrices.
+                Tuning::Lora(spec) if spec.init_lora_weights.changes_base() => 2 * measured.trainable,
+                Tuning::Lora(_) => measured.trainable,
+                _ => measured.parameters,
+            },
+            trainable: measured.trainable,
+            optimizer: optimizer.map(|(_, bytes)| bytes).sum(),
+            steps: steps.map(|steps| (steps.total, steps.per_epoch)),
+        };
+        let disk = Disk::of(&args, &written);
         let defaults = filled_in(resolved, machine, &args);
         Ok(Self {
             machine,
@@ -95,6 +113,7 @@ impl Plan {
             steps,
             max_tokens,
             memory: measured.memory,
+            disk,
             storage: measured.storage,
             parameters: measured.parameters,
             trainable: measured.trainable,

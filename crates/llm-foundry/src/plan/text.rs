@@ -66,6 +66,7 @@ impl Plan {
         line("steps", self.steps_line());
         line("work", self.work_line());
         line("memory", self.memory_line());
+        line("disk", format!("up to {} ({})", bytes(self.disk.total()), self.disk.words()));
         for note in self.notes.iter().cloned().chain(self.warnings()) {
             line("note", note);
         }

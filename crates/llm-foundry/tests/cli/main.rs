@@ -14,5 +14,6 @@ mod schema;
 mod signals;
 mod streams;
 mod support;
+mod tokens;
 mod training;
 mod wrong_input;

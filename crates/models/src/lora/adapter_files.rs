@@ -1,12 +1,12 @@
 //! An adapter on disk: adapter_model.safetensors and adapter_config.json, read and written as PEFT 0.21 does.
 
 use super::combined::{CombinedAdapter, InMemory};
-use super::{InitLora, LoraSpec};
+use super::{AdapterTensors, InitLora, LoraSpec};
 use crate::load::{read_into, write_out};
 use crate::parameter::Weight;
 use crate::save::write_json;
 use crate::{Decoder, ModelError, Tuning};
-use foundry_formats::safetensors::{Entry, Writer, open};
+use foundry_formats::safetensors::{Entry, Writer};
 use foundry_formats::{FormatError, StoredDtype, TensorSource};
 use foundry_kernels::{Backend, Buffer};
 use std::collections::HashMap;
@@ -49,13 +49,7 @@ impl Decoder {
             let what = format!("its `{key}` is not the configured one");
             return error(what, "set the key to that of adapter_config.json");
         }
-        let path = dir.join(WEIGHTS);
-        if !path.exists() && dir.join("adapter_model.bin").exists() {
-            let what =
-                "only a pickle file (adapter_model.bin) is here, and loading pickle runs code from the file";
-            return error(what.into(), "load it once with PEFT and save it with safe_serialization=True");
-        }
-        self.fill_adapter(backend, dir, open(&path)?.as_ref())
+        self.fill_adapter(backend, dir, &AdapterTensors::open(dir, &saved)?)
     }
 
     /// Takes the tensors of an adapter made of others. This decoder must have been allocated with its settings.

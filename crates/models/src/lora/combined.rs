@@ -1,11 +1,11 @@
 //! Several adapters on disk as one in memory, to be saved or used at once.
 
 use super::combine::{Combination, CombineOptions, Factors, combine};
-use super::{InitLora, LoraSpec, TargetModules};
+use super::{AdapterTensors, Bias, InitLora, LoraSpec, TargetModules};
 use crate::ModelError;
 use crate::families::Family;
 use crate::save::write_json;
-use foundry_formats::safetensors::{Entry, Writer, open};
+use foundry_formats::safetensors::{Entry, Writer};
 use foundry_formats::torch_rng::Mt19937;
 use foundry_formats::{HfConfig, StoredDtype, TensorSource};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ struct Source {
     weight: f64,
     spec: LoraSpec,
     base_model: String,
-    tensors: Box<dyn TensorSource>,
+    tensors: AdapterTensors,
 }
 
 const A: &str = ".lora_A.weight";
@@ -68,10 +68,17 @@ impl CombinedAdapter {
             use_rslora: false,
             lora_dropout: first.spec.lora_dropout,
             modules_to_save: saved_modules(&sources),
+            // Of one at most: the rows' tensor would be there twice.
+            trainable_token_indices: sources.iter().find_map(|s| s.spec.trainable_token_indices.clone()),
             init_lora_weights: InitLora::Default,
             ..targets(&sources)
         };
         Ok(Self { spec, base_model: first.base_model.clone(), tensors })
+    }
+
+    /// Bytes of its numbers in a file.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|(_, values)| 4 * values.len() as u64).sum()
     }
 
     /// Writes it as PEFT would, to an existing directory.
@@ -105,6 +112,7 @@ impl Source {
         let obstacle = match () {
             () if spec.use_dora => Some("`use_dora`"),
             () if spec.lora_bias => Some("`lora_bias`"),
+            () if spec.bias != Bias::None => Some("`bias`"),
             () if spec.init_lora_weights.changes_base() => Some("`init_lora_weights`"),
             () => None,
         };
@@ -114,7 +122,11 @@ impl Source {
         }
         let config = HfConfig::read(&dir.join("adapter_config.json"))?;
         let base_model = config.opt_str("base_model_name_or_path")?.unwrap_or_default().to_owned();
-        let tensors = open(&dir.join("adapter_model.safetensors"))?;
+        let tensors = AdapterTensors::open(dir, &spec)?;
+        if let Some((table, _)) = tensors.tables().next() {
+            let what = format!("it holds the base's `{table}`, resized, and cannot be combined with others");
+            return Err(error(dir, what, "merge it into its base model instead"));
+        }
         Ok(Self { dir: dir.to_owned(), weight, spec, base_model, tensors })
     }
 

@@ -5,15 +5,14 @@
 //! s·(B·A)ᵀ; DoRA scales each row of W + s·B·A to the trained magnitude, W' = m / ‖W + s·B·A‖ · (W + s·B·A);
 //! `lora_bias` adds s·b to the bias.
 
+use super::adapter_tensors::{AdapterTensors, PREFIX};
 use super::LoraSpec;
 use crate::{DecoderConfig, ModelError, families};
-use foundry_formats::{FormatError, HfConfig, TensorInfo, TensorSource, safetensors};
+use foundry_formats::{FormatError, HfConfig, TensorInfo, TensorSource};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What PEFT puts before the name of a base tensor.
-const PREFIX: &str = "base_model.model.";
 
 /// What the adapter says about one tensor of the base.
 #[derive(Debug, Default)]
@@ -28,7 +27,7 @@ struct Change {
     bias: Option<Vec<f32>>,
     /// Rows that take the place of the base's, by their number (`trainable_token_indices`).
     rows: Option<BTreeMap<usize, Vec<f32>>>,
-    /// Name in the adapter of the tensor that takes this one's place (`modules_to_save`).
+    /// Name in the adapter of the tensor that takes this one's place (`modules_to_save`, `bias`).
     replaced_by: Option<String>,
 }
 
@@ -43,7 +42,7 @@ struct LowRank {
 /// The merged model as a source of tensors.
 pub struct MergedWeights<'a> {
     base: &'a dyn TensorSource,
-    adapter: Box<dyn TensorSource>,
+    adapter: AdapterTensors,
     changes: BTreeMap<String, Change>,
     tensors: Vec<TensorInfo>,
     /// Name of the embedding, which a head without a tensor of its own is read from.
@@ -60,14 +59,13 @@ impl<'a> MergedWeights<'a> {
     /// finite.
     pub fn open(base: &'a dyn TensorSource, config: &DecoderConfig, dir: &Path) -> Result<Self, ModelError> {
         let spec = LoraSpec::from_adapter(dir)?;
-        let path = dir.join("adapter_model.safetensors");
         if spec.init_lora_weights.changes_base() {
             let what = "its `init_lora_weights` changed the base that it was trained on".into();
             let remedy = "save it as a plain adapter first (PEFT: path_initial_model_for_weight_conversion; the result of \
                           `llm-foundry train` is one already)";
             return Err(ModelError::Adapter { path: dir.into(), what, remedy: remedy.into() });
         }
-        let adapter = safetensors::open(&path)?;
+        let adapter = AdapterTensors::open(dir, &spec)?;
         let mut tensors = base.tensors().to_vec();
         let module = |slot| format!("{}.weight", config.family.module(slot, 0));
         let (embedding, head) = (module(families::Slot::EmbedTokens), module(families::Slot::LmHead));
@@ -78,7 +76,7 @@ impl<'a> MergedWeights<'a> {
             tensors.push(TensorInfo { name: head.clone(), ..info.clone() });
             tensors.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        let changes = Reader { path, adapter: adapter.as_ref(), spec: &spec, tensors: &tensors }.changes()?;
+        let changes = Reader { path: adapter.path.clone(), adapter: &adapter, spec: &spec, tensors: &tensors }.changes()?;
         // Single rows of a tied embedding are the head's rows too (PEFT ties such an adapter as the weights are).
         let separates = |name: &String| changes.get(name).is_some_and(|change| change.rows.is_none());
         let unties_head = config.tie_word_embeddings && [&embedding, &head].into_iter().any(separates);
@@ -151,11 +149,16 @@ impl TensorSource for MergedWeights<'_> {
     fn read_f32(&self, name: &str, start: usize, dst: &mut [f32]) -> Result<(), FormatError> {
         let Some(change) = self.changes.get(name) else { return self.read_base(name, start, dst) };
         if let Some(replacement) = &change.replaced_by {
-            return self.adapter.read_f32(replacement, start, dst);
+            self.adapter.read_f32(replacement, start, dst)?;
+            if change.bias.is_none() {
+                return Ok(());
+            }
         }
         let shape = self.find(name).map(|info| info.shape.clone()).unwrap_or_default();
         if let Some(bias) = &change.bias {
-            self.read_base(name, start, dst)?;
+            if change.replaced_by.is_none() {
+                self.read_base(name, start, dst)?;
+            }
             dst.iter_mut().zip(&bias[start..]).for_each(|(v, b)| *v += b);
             return Ok(());
         }
@@ -242,7 +245,7 @@ impl Reader<'_> {
                     return Err(self.missing(&of_a));
                 }
             } else {
-                let target = name.replace(".modules_to_save.", ".");
+                let target = name.replace(".base_layer.", ".");
                 match self.shape_of(&target) {
                     None => return Err(self.no_place(&info.name)),
                     Some(shape) if shape != info.shape => {

@@ -2,6 +2,7 @@
 
 mod adapter_config;
 mod adapter_files;
+mod adapter_tensors;
 mod branch;
 mod combine;
 mod combined;
@@ -14,6 +15,7 @@ mod spec;
 mod target;
 mod token_rows;
 
+pub(crate) use adapter_tensors::AdapterTensors;
 pub(crate) use branch::{Branch, BranchScratch};
 pub use combine::{Combination, CombineOptions, MajoritySign};
 pub use combined::CombinedAdapter;

@@ -92,9 +92,9 @@ pub enum Bias {
     /// None of them.
     #[default]
     None,
-    /// All of them; refused by [`LoraSpec::check`].
+    /// All of them.
     All,
-    /// Those of adapted layers; refused by [`LoraSpec::check`].
+    /// Those of adapted layers.
     LoraOnly,
 }
 
@@ -179,10 +179,6 @@ impl LoraSpec {
         if !(0.0..1.0).contains(&(self.lora_dropout as f32)) {
             let what = format!("`lora_dropout` is {}", self.lora_dropout);
             return error(what, "choose a probability from 0 to below 1");
-        }
-        if self.bias != Bias::None {
-            let what = "training biases (`bias: all` or `lora_only`) is not supported".into();
-            return error(what, "set `bias: none`, or name the modules in `modules_to_save`");
         }
         self.check_patterns()?;
         self.check_combinations()?;

@@ -118,7 +118,7 @@ fn containers(module: &str) -> impl Iterator<Item = &str> {
 }
 
 /// `modules_to_save` matches by plain ending, of the module or of one around it (PEFT `_set_trainable`).
-fn is_saved(spec: &LoraSpec, module: &str) -> bool {
+pub(super) fn is_saved(spec: &LoraSpec, module: &str) -> bool {
     let endings = spec.modules_to_save.iter().flatten();
     endings.into_iter().any(|ending| containers(module).any(|name| name.ends_with(ending.as_str())))
 }
@@ -413,7 +413,6 @@ mod tests {
             (LoraSpec { lora_dropout: 1.0, ..all_linear() }, "lora_dropout"),
             (LoraSpec { lora_dropout: 0.999_999_99, ..all_linear() }, "lora_dropout"),
             (LoraSpec { lora_alpha: f64::NAN, ..all_linear() }, "lora_alpha"),
-            (LoraSpec { bias: super::super::Bias::All, ..all_linear() }, "bias"),
             (LoraSpec { exclude_modules: Some(TargetModules::AllLinear), ..all_linear() }, "exclude_modules"),
             (LoraSpec { exclude_modules: list(&["o_proj", "out_proj"]), ..all_linear() }, "`out_proj`"),
             (LoraSpec { exclude_modules: list(&["out_proj"]), ..all_linear() }, "o_proj, post_attention"),

@@ -62,6 +62,11 @@ LORA = [
                         rank_pattern={"k_proj": 2}, init_lora_weights="pissa")),
     ("llama", dict(r=2, lora_alpha=4, target_modules=["o_proj"], trainable_token_indices=list(range(3, 200, 2)))),
     ("llama_tied", dict(r=2, lora_alpha=4, target_modules=["up_proj"], trainable_token_indices=list(range(0, 300)))),
+    ("llama_bias", dict(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], bias="all",
+                        init_lora_weights=False)),
+    ("llama_bias", dict(r=3, lora_alpha=6, target_modules=["v_proj", "o_proj", "up_proj"], bias="lora_only",
+                        use_dora=True, init_lora_weights=False)),
+    ("llama_bias", dict(r=2, lora_alpha=2, target_modules=["gate_proj"], layers_to_transform=[1], bias="all")),
 ]
 
 def rope_case(config):

@@ -6,7 +6,8 @@ Writes variants/NAME/ (adapter_config.json and adapter_model.safetensors, as `sa
 variants/logits.safetensors (the logits of the first sequence of llama_bias/case.safetensors under each adapter, as
 `PeftModel.from_pretrained` computes them; and, by the method's name, those of 0.7 · plain + (-0.4) · other combined by
 `add_weighted_adapter`, with density 0.5 and svd_rank 3 where a method asks). Every trained value is moved by noise, so
-that nothing stands at its start.
+that nothing stands at its start. Under the adapters of RESIZED the vocabulary has grown by two tokens, and the fourth
+token of the sequence is the first of them.
 The files beside this one were made with torch 2.15, transformers 5.23 and peft 0.21.2.
 """
 import os, sys
@@ -25,9 +26,18 @@ VARIANTS = {
     "tokens": dict(r=2, lora_alpha=2, target_modules=["v_proj"], trainable_token_indices=[7, 3, 90, 64]),
     "plain": dict(r=2, lora_alpha=6, target_modules=["q_proj", "down_proj"]),
     "other": dict(r=2, lora_alpha=3, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+    "bias_all": dict(r=2, lora_alpha=2, target_modules=["q_proj", "down_proj"], bias="all"),
+    "bias_lora_only": dict(r=2, lora_alpha=2, target_modules=["k_proj", "up_proj"], bias="lora_only", lora_bias=True),
+}
+RESIZED = {
+    "resized": dict(r=2, lora_alpha=2, target_modules=["v_proj"]),
+    "resized_tokens": dict(r=2, lora_alpha=2, target_modules=["v_proj"], trainable_token_indices=[128, 129, 7]),
+    "resized_saved": dict(r=2, lora_alpha=2, target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"]),
 }
 METHODS = {"linear": {}, "cat": {}, "svd": dict(svd_rank=3), "ties": dict(density=0.5),
-           "ties_frequency": dict(density=0.5, majority_sign_method="frequency"), "magnitude_prune": dict(density=0.5)}
+           "ties_frequency": dict(density=0.5, majority_sign_method="frequency"), "magnitude_prune": dict(density=0.5),
+           # What is kept is random below a density of 1.
+           "dare_linear": dict(density=1.0), "dare_ties": dict(density=1.0)}
 
 def main():
     root = sys.argv[1]
@@ -35,18 +45,27 @@ def main():
     case = load_file(os.path.join(family, "case.safetensors"))
     tokens = case["tokens"][: int(case["seq_lens"][0])][None]
     base = lambda: AutoModelForCausalLM.from_pretrained(family, dtype=torch.float32, attn_implementation="eager")
+    def base_for(name):
+        model = base()
+        if name in RESIZED:
+            model.resize_token_embeddings(model.config.vocab_size + 2)
+        return model
     logits = {}
-    for number, (name, settings) in enumerate(VARIANTS.items()):
+    for number, (name, settings) in enumerate((VARIANTS | RESIZED).items()):
         torch.manual_seed(number)
-        model = get_peft_model(base(), LoraConfig(task_type="CAUSAL_LM", **settings))
+        model = get_peft_model(base_for(name), LoraConfig(task_type="CAUSAL_LM", **settings))
         with torch.no_grad():
             for _, value in (p for p in model.named_parameters() if p[1].requires_grad):
                 value.add_(torch.randn_like(value) * 0.05)
         folder = os.path.join(root, "variants", name)
         model.save_pretrained(folder)
         os.remove(os.path.join(folder, "README.md"))
+        asked = tokens.clone()
+        if name in RESIZED:
+            asked[0, 3] = model.config.vocab_size - 2
         with torch.no_grad():
-            logits[name] = PeftModel.from_pretrained(base(), folder).eval()(input_ids=tokens).logits[0].contiguous()
+            model = PeftModel.from_pretrained(base_for(name), folder).eval()
+            logits[name] = model(input_ids=asked).logits[0].contiguous()
     for name, options in METHODS.items():
         model = PeftModel.from_pretrained(base(), os.path.join(root, "variants", "plain"), adapter_name="plain")
         model.load_adapter(os.path.join(root, "variants", "other"), adapter_name="other")

@@ -191,7 +191,7 @@ fn expected_logits(name: &str) -> Vec<f32> {
 #[test]
 fn adapters_that_peft_saved_give_its_logits() {
     let golden = Golden::open("llama_bias");
-    for name in ["dora", "lora_bias", "pissa", "olora", "plain", "other", "tokens"] {
+    for name in ["dora", "lora_bias", "pissa", "olora", "plain", "other", "tokens", "bias_all", "bias_lora_only"] {
         let error = relative_error(&variant_logits(&golden, name, Dtype::F32), &expected_logits(name));
         // float32 in another order of summation; measured below 3e-6.
         assert!(error < 1e-5, "{name}: {error}");
@@ -205,7 +205,7 @@ fn adapters_that_peft_saved_give_its_logits() {
 fn what_is_saved_again_is_what_peft_saved() {
     let backend = backend();
     let golden = Golden::open("llama_bias");
-    for name in ["dora", "lora_bias", "plain", "other", "tokens"] {
+    for name in ["dora", "lora_bias", "plain", "other", "tokens", "bias_all", "bias_lora_only"] {
         let dir = goldens().join("variants").join(name);
         let spec = LoraSpec::from_adapter(&dir).unwrap();
         let mut decoder = golden.base(&backend, &Tuning::Lora(spec), Dtype::F32, false);
@@ -276,11 +276,15 @@ fn combined_adapters_are_pefts() {
     let backend = backend();
     let golden = Golden::open("llama_bias");
     let dirs = [("plain", 0.7), ("other", -0.4)].map(|(n, w)| (goldens().join("variants").join(n), w));
-    for name in ["linear", "cat", "svd", "ties", "ties_frequency", "magnitude_prune"] {
+    for name in
+        ["linear", "cat", "svd", "ties", "ties_frequency", "magnitude_prune", "dare_linear", "dare_ties"]
+    {
         let majority_sign =
             if name == "ties_frequency" { MajoritySign::Frequency } else { MajoritySign::Total };
         let method: Combination = name.trim_end_matches("_frequency").parse().unwrap();
-        let options = CombineOptions { method, density: 0.5, majority_sign, svd_rank: Some(3), seed: 0 };
+        // Below a density of 1, what DARE keeps is random.
+        let density = if name.starts_with("dare") { 1.0 } else { 0.5 };
+        let options = CombineOptions { method, density, majority_sign, svd_rank: Some(3), seed: 0 };
         let combined = CombinedAdapter::new(&dirs, &options).unwrap();
         let mut decoder = golden.base(&backend, &Tuning::Adapted(combined.spec.clone()), Dtype::F32, false);
         decoder.load_combined(&backend, &combined).unwrap();
@@ -311,7 +315,14 @@ fn adapters_that_do_not_go_together_are_refused() {
         CombinedAdapter::new(adapters, &options(method)).err().expect("refused").to_string()
     };
     assert!(refused(&[], Combination::Cat).contains("no adapter"));
-    for (name, key) in [("dora", "use_dora"), ("lora_bias", "lora_bias"), ("pissa", "init_lora_weights")] {
+    let keys = [
+        ("dora", "use_dora"),
+        ("lora_bias", "lora_bias"),
+        ("pissa", "init_lora_weights"),
+        ("bias_all", "bias"),
+        ("resized", "embed_tokens"),
+    ];
+    for (name, key) in keys {
         let error = refused(&[variant("plain"), variant(name)], Combination::Cat);
         assert!(error.contains(key) && error.contains(name), "{error}");
     }

@@ -9,3 +9,4 @@ mod invariants;
 mod lora;
 mod parity;
 mod quantized;
+mod vocabulary;

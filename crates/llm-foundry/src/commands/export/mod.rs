@@ -7,14 +7,19 @@ use super::merge::{parse_size, size_of};
 use crate::cli::{ExportArgs, MachineArgs};
 use crate::comparison::{Comparison, compare, logits, probes, tokenizers_agree};
 use crate::console::{bytes, is_interactive, say};
+use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
-use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
-use foundry_models::{WeightFormat, decoder_config, write_model};
+use crate::dense;
+use foundry_formats::{FormatError, ModelFiles, StoredDtype, TensorSource, Tokenizer};
+use foundry_kernels::{Dtype, Quantization};
+use foundry_models::{
+    Decoder, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config, model_bytes, write_model,
+};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -103,23 +108,59 @@ impl Job<'_> {
             "f16" | "float16" => WeightFormat::Plain(StoredDtype::F16),
             "bf16" | "bfloat16" => WeightFormat::Plain(StoredDtype::BF16),
             "fp8" => WeightFormat::Fp8,
+            "nf4" => return self.bitsandbytes(quant, Quantization::Nf4 { double_quant: false }),
+            "nf4_double" => return self.bitsandbytes(quant, Quantization::Nf4 { double_quant: true }),
+            "int8" => return self.bitsandbytes(quant, Quantization::Int8),
             other => {
                 return Err(Failure::Input(format!(
-                    "--quant {other} cannot be written as safetensors; possible are f32, f16, bf16 and fp8 (without --quant: \
-                     as stored)"
+                    "--quant {other} cannot be written as safetensors; possible are f32, f16, bf16, fp8, \
+                     nf4, nf4_double and int8 (without --quant: as stored)"
                 )));
             }
         };
         let output = self.output(&format!("{}-{quant}", self.name));
         let staged = Staged::new(&output, self.args.force)?;
-        let weights = self.files.weights().map_err(Failure::input)?;
+        let weights = dense::weights(self.files)?;
         let size = parse_size(&self.args.max_shard_size)?;
         let generation = self.files.generation_config.as_ref();
+        let needed = model_bytes(weights.as_ref(), &self.files.config, wanted).map_err(Failure::input)?;
+        disk::check("the model", needed + disk::SMALL_FILES, staged.dir())?;
         write_model(weights.as_ref(), staged.dir(), &self.files.config, generation, wanted, size)
             .map_err(Failure::of_model)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
         let check = self.read_back(staged.dir(), true)?;
+        let size = size_of(staged.dir());
+        staged.publish_dir()?;
+        self.report(&output, size, None, check.as_ref(), &[])
+    }
+
+    /// The layers in few bits as bitsandbytes stores them, the rest in bfloat16.
+    fn bitsandbytes(&self, quant: &str, kind: Quantization) -> Outcome {
+        let output = self.output(&format!("{}-{quant}", self.name));
+        let staged = Staged::new(&output, self.args.force)?;
+        let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
+        let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
+        let weights = dense::weights(self.files)?;
+        // Half of it at most: fewer bits for the layers.
+        let plain = WeightFormat::Plain(StoredDtype::BF16);
+        let needed = model_bytes(weights.as_ref(), &self.files.config, plain).map_err(Failure::input)?;
+        disk::check("the model", needed + disk::SMALL_FILES, staged.dir())?;
+        let backend = self.machine.backend();
+        let quantization = Some(QuantizedWeights { kind, skip: Vec::new() });
+        let storage = Storage { quantization, ..Storage::from(true) };
+        let mut decoder = Decoder::allocate(&backend, &config, &Tuning::Frozen, Dtype::Bf16, 1, storage)
+            .map_err(|e| at(&e))?;
+        decoder.load(&backend, weights.as_ref()).map_err(|e| at(&e))?;
+        let max_shard_size = parse_size(&self.args.max_shard_size)?;
+        let options = SaveOptions { dtype: StoredDtype::BF16, max_shard_size };
+        let generation = self.files.generation_config.as_ref();
+        decoder
+            .save_model(&backend, staged.dir(), &self.files.config, generation, &options)
+            .map_err(Failure::of_model)?;
+        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
+        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8))?;
         let size = size_of(staged.dir());
         staged.publish_dir()?;
         self.report(&output, size, None, check.as_ref(), &[])
@@ -143,7 +184,7 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         // What this program cannot compute it cannot check either.
         decoder_config(&self.files.config).map_err(|e| at(&e))?;
-        let weights = self.files.weights().map_err(Failure::input)?;
+        let weights = dense::weights(self.files)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         let export = GgufExport {
             weights: weights.as_ref(),
@@ -160,6 +201,8 @@ impl Job<'_> {
                 anstream::eprint!("\r\u{1b}[2K{i}/{of} {name}");
             }
         };
+        let size = export.bytes().map_err(Failure::of_format)?;
+        disk::check("the file", size + disk::SMALL_FILES, dir)?;
         let path = dir.join(file);
         let written = export.write(&path, &mut progress);
         if shows {
@@ -193,9 +236,9 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let probes = probes(&source, config.max_position_embeddings)?;
-        let reference = logits(self.files, None, &probes, self.machine)?;
-        let comparison =
-            compare(&reference, &logits(&other, None, &probes, self.machine)?, config.vocab_size);
+        let all = |weights: &dyn TensorSource| logits(weights, &config, None, &probes, self.machine);
+        let reference = all(dense::weights(self.files)?.as_ref())?;
+        let comparison = compare(&reference, &all(dense::weights(&other)?.as_ref())?, config.vocab_size);
         let is_lost = is_precise && comparison.mean_kl > LOST;
         if is_lost || !comparison.largest_logit_difference.is_finite() {
             return Err(Failure::Run(format!(

@@ -27,7 +27,7 @@ use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
 use foundry_engine::{DecoderModel, EngineError, Evaluation, Run, Summary, Trainable, fit};
 use foundry_kernels::{Backend, CpuBackend, ProfilingBackend};
-use foundry_models::{Decoder, Tuning};
+use foundry_models::{Decoder, Tuning, with_vocabulary};
 use profile::Profile;
 use std::io::Write;
 use std::path::Path;
@@ -56,6 +56,9 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     console::say(quiet, plan.summary().trim_end());
     plan.check_data(config)?;
     plan.check_memory(config)?;
+    if config.training.check_disk {
+        plan.disk.check(&output_dir, resume.is_some())?;
+    }
     let facts = resume::facts_of(&plan)?;
     if let Some(checkpoint) = &resume {
         resume::check(&plan, &facts, checkpoint)?;
@@ -85,7 +88,11 @@ fn load(plan: &Plan, config: &Config, backend: &CpuBackend) -> Outcome<Decoder> 
     let is_random = config.model.init == WeightInit::Random;
     // Opened before anything is allocated: a pickle or a broken header is found now.
     let weights = match files {
-        Some(files) if !is_random => Some((files, files.weights().map_err(Failure::input)?)),
+        Some(files) if !is_random => {
+            let weights = files.weights().map_err(Failure::input)?;
+            let grown = with_vocabulary(weights, shape, adapter.as_deref()).map_err(Failure::input)?;
+            Some((files, grown))
+        }
         _ => None,
     };
     let mut decoder =

@@ -1,6 +1,6 @@
 //! Section `lora`.
 
-use crate::config::values::Modules;
+use crate::config::values::{Modules, TokenChoice};
 use foundry_models::{Bias, InitLora, LoraSpec, TargetModules};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -36,7 +36,8 @@ pub(crate) struct LoraSection {
     pub(crate) exclude_modules: Option<Modules>,
     /// Scale by `lora_alpha / √r` instead (rank-stabilised LoRA). Default false.
     pub(crate) use_rslora: bool,
-    /// Which biases are trained. Only `none` (default) is possible.
+    /// Which biases of the model are trained and saved with the adapter: `none` (default), `lora_only` (those of adapted
+    /// layers) or `all`.
     pub(crate) bias: BiasKind,
     /// Modules trained in full and saved with the adapter, such as `[embed_tokens, lm_head]`. Default: none.
     pub(crate) modules_to_save: Option<Vec<String>>,
@@ -58,8 +59,9 @@ pub(crate) struct LoraSection {
     pub(crate) alpha_pattern: IndexMap<String, f64>,
     /// Adapt only these layers, counted from 0. Default: all.
     pub(crate) layers_to_transform: Option<Vec<usize>>,
-    /// Token ids whose rows of the embedding (and of a tied head) are trained, while the others stay. Default: none.
-    pub(crate) trainable_token_indices: Option<Vec<u32>>,
+    /// Tokens whose rows of the embedding (and of a tied head) are trained, while the others stay: a list of ids or of
+    /// tokens, or `added` for those of `tokenizer.add_tokens` and `add_special_tokens`. Default: none.
+    pub(crate) trainable_token_indices: Option<TokenChoice>,
     /// Directory of an adapter in PEFT's format to continue from; its `adapter_config.json` decides the other keys of
     /// this section. Default: a new adapter.
     pub(crate) adapter: Option<String>,
@@ -89,7 +91,7 @@ impl Default for LoraSection {
 }
 
 impl LoraSection {
-    /// What the model is told.
+    /// What the model is told; of the tokens to train only those that are given as ids.
     pub(crate) fn spec(&self) -> LoraSpec {
         LoraSpec {
             r: self.r,
@@ -101,6 +103,8 @@ impl LoraSection {
             use_rslora: self.use_rslora,
             bias: match self.bias {
                 BiasKind::None => Bias::None,
+                BiasKind::LoraOnly => Bias::LoraOnly,
+                BiasKind::All => Bias::All,
             },
             init_lora_weights: self.init_lora_weights,
             use_dora: self.use_dora,
@@ -109,7 +113,7 @@ impl LoraSection {
             alpha_pattern: self.alpha_pattern.clone(),
             layers_to_transform: self.layers_to_transform.clone(),
             layers_pattern: None,
-            trainable_token_indices: self.trainable_token_indices.clone(),
+            trainable_token_indices: self.trainable_token_indices.as_ref().and_then(TokenChoice::ids),
         }
     }
 }
@@ -128,4 +132,8 @@ fn targets(modules: &Modules) -> TargetModules {
 pub(crate) enum BiasKind {
     /// No bias is trained.
     None,
+    /// Those of adapted layers.
+    LoraOnly,
+    /// All of them.
+    All,
 }

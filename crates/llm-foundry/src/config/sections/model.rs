@@ -114,6 +114,13 @@ pub(crate) struct TokenizerSection {
     /// `{%`), or one of the names `alpaca`, `chatml`, `gemma`, `hermes`, `llama2`, `llama3`, `mistral`, `phi3`, `phi4`,
     /// `qwen3`, `smollm2`, `vicuna`, `zephyr`. Default: the tokenizer's. TRL: `chat_template_path`.
     pub(crate) chat_template: Option<String>,
+    /// Tokens to add to the vocabulary, matched whole in texts. Embedding and head get a row for each, which begins as
+    /// the mean of the others (`lora.trainable_token_indices: added` trains them). One that is there already stays as
+    /// it is. Default: none. transformers: `tokenizer.add_tokens`.
+    pub(crate) add_tokens: Vec<String>,
+    /// The same for special tokens, which decoded text leaves out, such as `[<|tool|>]`. Default: none. transformers:
+    /// `tokenizer.add_special_tokens`.
+    pub(crate) add_special_tokens: Vec<String>,
     /// Token that ends a text, for example `<|im_end|>`. Default: the tokenizer's. TRL: `eos_token`.
     pub(crate) eos_token: Option<String>,
 }

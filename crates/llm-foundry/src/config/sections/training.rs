@@ -128,6 +128,8 @@ pub(crate) struct TrainingSection {
     /// Refuse to start when the plan needs more memory than is available. Default true; set it to false when you know
     /// better (swap, memory about to be freed).
     pub(crate) check_memory: bool,
+    /// Refuse a run whose result and checkpoints would not fit on the disk of `output_dir`. Default true.
+    pub(crate) check_disk: bool,
 }
 
 impl Default for TrainingSection {
@@ -177,6 +179,7 @@ impl Default for TrainingSection {
             profile: false,
             threads: None,
             check_memory: true,
+            check_disk: true,
         }
     }
 }

@@ -1,0 +1,47 @@
+//! The weights of a model as dense numbers, however they are stored, for what rewrites models.
+
+use crate::config;
+use crate::failure::{Failure, Outcome};
+use foundry_formats::{ModelFiles, TensorSource};
+use foundry_kernels::{Backend, Dtype};
+use foundry_models::{Dequantized, QuantizedWeights, quantized_weights};
+use std::path::Path;
+
+/// Dense weights; those that bitsandbytes stored in few bits are widened.
+pub(crate) fn weights(files: &ModelFiles) -> Outcome<Box<dyn TensorSource>> {
+    let weights = files.weights().map_err(Failure::input)?;
+    match stored(files)? {
+        None => Ok(weights),
+        Some(_) => Ok(Box::new(Dequantized::of_stored(weights).map_err(Failure::input)?)),
+    }
+}
+
+/// How the files store the layers, if in few bits.
+pub(crate) fn stored(files: &ModelFiles) -> Outcome<Option<QuantizedWeights>> {
+    quantized_weights(&files.config).map_err(Failure::input)
+}
+
+/// Dense weights rounded as the run that trained `adapter` rounded them.
+pub(crate) fn as_trained<'a>(
+    files: &ModelFiles,
+    adapter: &Path,
+    compute: Dtype,
+    backend: &'a dyn Backend,
+) -> Outcome<Dequantized<'a>> {
+    let path = adapter.join("config.resolved.yaml");
+    let unknown = |why: &str| {
+        Failure::Input(format!(
+            "--base dequantized: {}: {why}, so it is not known how the base was rounded\n  merge into it as it is (--base \
+             original), or name the quantised checkpoint as MODEL",
+            path.display()
+        ))
+    };
+    if !path.is_file() {
+        return Err(unknown("there is no such file"));
+    }
+    let resolved = config::load(&path, &[])?;
+    let wanted = resolved.config.model.quantization();
+    let wanted = wanted.ok_or_else(|| unknown("the adapter was not trained on quantised weights"))?;
+    let weights = files.weights().map_err(Failure::input)?;
+    Dequantized::as_trained(weights, wanted, compute, backend).map_err(Failure::input)
+}
