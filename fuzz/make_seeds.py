@@ -92,6 +92,15 @@ def gguf():
         data += bytes(i % 60 for i in range(size))
     head = b"GGUF" + struct.pack("<IQQ", 3, 3, len(meta)) + b"".join(meta) + infos
     write("gguf", "small", head + bytes(-len(head) % 32) + data)
+    # One file for each type that is written: id, elements and bytes of a block.
+    blocks = {"f32": (0, 1, 4), "f16": (1, 1, 2), "bf16": (30, 1, 2), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20), "q5_0": (6, 32, 22),
+              "q5_1": (7, 32, 24), "q8_0": (8, 32, 34), "q2_k": (10, 256, 84), "q3_k": (11, 256, 110), "q4_k": (12, 256, 144),
+              "q5_k": (13, 256, 176), "q6_k": (14, 256, 210)}
+    for name, (kind, elements, size) in blocks.items():
+        info = gguf_string("token_embd.weight") + struct.pack("<IQQIQ", 2, 256, 10, kind, 0)
+        head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(meta)) + b"".join(meta) + info
+        body = bytes((i * 37 + 11) % 251 for i in range(2560 // elements * size))
+        write("gguf", "type_" + name, head + bytes(-len(head) % 32) + body)
     write("gguf", "lying_counts", b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1 << 60))
     write("gguf", "long_array", b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_string("a") + struct.pack("<IIQ", 9, 4, 1 << 61))
 

@@ -99,8 +99,8 @@ pub(crate) fn logits(
     };
     let backend = machine.backend();
     let longest = probes.iter().map(Vec::len).max().unwrap_or(1);
-    let mut decoder = Decoder::allocate(&backend, config, &tuning, Dtype::F32, longest, true)
-        .map_err(Failure::input)?;
+    let mut decoder =
+        Decoder::allocate(&backend, config, &tuning, Dtype::F32, longest, true).map_err(Failure::input)?;
     decoder.load(&backend, weights).map_err(Failure::input)?;
     if let Some(dir) = adapter {
         decoder.load_adapter(&backend, dir).map_err(Failure::input)?;

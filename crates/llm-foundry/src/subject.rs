@@ -5,12 +5,14 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::{expand_home, find};
+use crate::vocabulary;
 use foundry_data::chat::builtin;
 use foundry_formats::{HfConfig, ModelFiles, Tokenizer};
 use foundry_kernels::Dtype;
-use crate::vocabulary;
 use foundry_models::families::Slot;
-use foundry_models::{Bias, DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights};
+use foundry_models::{
+    Bias, DecoderConfig, LoraSpec, QuantizedWeights, Tuning, decoder_config, quantized_weights,
+};
 use std::path::{Path, PathBuf};
 
 /// A model, described.
@@ -225,9 +227,10 @@ fn tokenizer(
         (None, None, None) => return Ok(None),
     };
     let mut added = Vec::new();
-    for (key, tokens, special) in
-        [("add_special_tokens", &section.add_special_tokens, true), ("add_tokens", &section.add_tokens, false)]
-    {
+    for (key, tokens, special) in [
+        ("add_special_tokens", &section.add_special_tokens, true),
+        ("add_tokens", &section.add_tokens, false),
+    ] {
         let ids = tokenizer.add_tokens(tokens, special);
         added.extend(ids.map_err(|e| Failure::Input(format!("tokenizer.{key}: {e}")))?);
     }

@@ -135,12 +135,13 @@ pub(crate) fn layer_module(weight: &str) -> Option<&str> {
 pub(crate) fn stored_shape(source: &dyn TensorSource, weight: &str) -> Result<[usize; 2], ModelError> {
     let file = File { source, weight };
     let pair = |shape: Option<Vec<usize>>| shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok());
-    let shape = match source.find(&format!("{weight}.{STATE}")) {
-        Some(_) => file.state_json()?.get("shape").and_then(Value::as_array).and_then(|list| {
-            list.iter().map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
-        }),
-        None => source.find(weight).map(|info| info.shape.clone()),
-    };
+    let shape =
+        match source.find(&format!("{weight}.{STATE}")) {
+            Some(_) => file.state_json()?.get("shape").and_then(Value::as_array).and_then(|list| {
+                list.iter().map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
+            }),
+            None => source.find(weight).map(|info| info.shape.clone()),
+        };
     let is_sane = |[outputs, inputs]: &[usize; 2]| outputs.checked_mul(*inputs).is_some_and(|n| n < 1 << 40);
     pair(shape).filter(is_sane).ok_or_else(|| file.wrong("it is no matrix".into()))
 }

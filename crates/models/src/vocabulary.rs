@@ -52,9 +52,8 @@ pub fn with_vocabulary<'a>(
             adapter.tables().find(|(table, _)| *table == wanted).map(|(table, info)| (table.to_owned(), info))
         };
         // A tied base has no head of its own; PEFT calls the table so where the embedding is trained in full.
-        let stored = stored(name).or_else(|| {
-            stored(&head).filter(|_| *name == embedding && base.find(&head).is_none())
-        });
+        let stored = stored(name)
+            .or_else(|| stored(&head).filter(|_| *name == embedding && base.find(&head).is_none()));
         if let Some((table, stored)) = stored {
             let shape = stored.shape.clone();
             tables.insert(name.clone(), Table { shape, rows: Rows::OfAdapter(table) });

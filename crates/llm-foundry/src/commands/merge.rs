@@ -2,7 +2,9 @@
 
 use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
 use crate::comparison::{compare, logits, probes};
+use crate::config::ComputeDtype;
 use crate::console::{bytes, say};
+use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
@@ -10,13 +12,10 @@ use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use crate::vocabulary;
-use crate::config::ComputeDtype;
-use crate::dense;
 use foundry_formats::{HfConfig, ModelFiles, StoredDtype, TensorSource, Tokenizer};
 use foundry_kernels::CpuBackend;
 use foundry_models::{
-    DecoderConfig, MergedWeights, WeightFormat, decoder_config, model_bytes, with_vocabulary,
-    write_model,
+    DecoderConfig, MergedWeights, WeightFormat, decoder_config, model_bytes, with_vocabulary, write_model,
 };
 use serde_json::json;
 use std::io::Write;

@@ -67,7 +67,9 @@ impl Disk {
         let result = bytes(self.result);
         match self.checkpoints {
             Some(0) => format!("result {result}, no checkpoints"),
-            Some(count) => format!("result {result}, at most {count} checkpoint(s) of {}", bytes(self.checkpoint)),
+            Some(count) => {
+                format!("result {result}, at most {count} checkpoint(s) of {}", bytes(self.checkpoint))
+            }
             None => format!("result {result}, each checkpoint {}", bytes(self.checkpoint)),
         }
     }
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn checkpoints_are_counted_as_they_are_kept() {
-        let args = |steps: u64, limit: Option<usize>| TrainingArgs {
+        let args = |steps: u32, limit: Option<usize>| TrainingArgs {
             save_steps: StepCount::steps(steps),
             save_total_limit: limit,
             ..TrainingArgs::default()

@@ -15,11 +15,11 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::{self, Machine};
 use crate::subject::Subject;
+pub(crate) use disk::Disk;
+use disk::Written;
 use foundry_engine::{Timetable, TrainingArgs};
 use foundry_kernels::{Dtype, MemoryClass};
 use foundry_models::{Storage, Tuning};
-pub(crate) use disk::Disk;
-use disk::Written;
 use memory::{Memory, Needs, measure};
 
 /// A planned run.

@@ -222,8 +222,16 @@ fn limited(room: &Room, setup: &str, args: &str) -> std::process::Output {
 fn a_full_disk_or_a_kill_leaves_no_partial_result() {
     let room = room();
     let merge = format!("merge {} adapter -o merged --no-check", model());
-    let export = format!("export {} --to gguf --quant f32 -o model.gguf --no-check", model());
-    for args in [&merge, &export] {
+    let export = |more: &str| format!("export {} {more} --no-check", model());
+    let all = [
+        merge,
+        export("--to gguf --quant f32 -o model.gguf"),
+        export("--to ollama --quant f16 -o model.gguf"),
+        export("--to safetensors -o merged"),
+        export("--to safetensors --quant nf4 -o merged"),
+        "adapters merge adapter adapter -o merged".to_owned(),
+    ];
+    for args in &all {
         let full = limited(&room, "trap '' XFSZ;", args);
         let said = String::from_utf8_lossy(&full.stderr);
         assert_eq!(full.status.code(), Some(1), "{said}");
@@ -236,6 +244,85 @@ fn a_full_disk_or_a_kill_leaves_no_partial_result() {
             assert!(name.starts_with('.') && name.ends_with(".incomplete"), "{name}");
             std::fs::remove_dir_all(room.path(name)).expect("removed");
         }
+    }
+}
+
+/// The real signal, at moments spread over the whole command.
+#[test]
+fn killed_at_any_moment_nothing_is_half_there() {
+    let room = room();
+    let args = ["export", model(), "--to", "gguf", "--quant", "q8_0", "-o", "model.gguf"];
+    let began = std::time::Instant::now();
+    room.foundry(&args).expect_done();
+    let whole = began.elapsed();
+    let bytes = std::fs::read(room.path("model.gguf")).expect("there");
+    std::fs::remove_file(room.path("model.gguf")).expect("removed");
+    for moment in 1..=12 {
+        let mut child = room.command(&args).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(whole.mul_f64(f64::from(moment) / 13.0));
+        let _ = child.kill();
+        child.wait().expect("it ends");
+        if room.path("model.gguf").exists() {
+            assert!(std::fs::read(room.path("model.gguf")).expect("read") == bytes, "moment {moment}");
+            std::fs::remove_file(room.path("model.gguf")).expect("removed");
+        }
+    }
+    for name in room.names().iter().filter(|name| *name != "adapter") {
+        assert!(name.starts_with('.') && name.ends_with(".incomplete"), "{name}");
+    }
+    room.foundry(&args).expect_done();
+}
+
+#[test]
+fn adapters_on_quantised_weights_are_merged_into_either_base() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 3\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml", "model.load_in_4bit=true"]).expect_done();
+    let merge = |model: &str, output: &str, more: &[&str]| {
+        let args = ["merge", model, "run", "-o", output, "--dtype", "float32", "--json"];
+        room.foundry(&[&args, more].concat())
+    };
+    let difference = |said: crate::support::Said| {
+        let report: Value = serde_json::from_str(&said.expect_done().out).expect("JSON");
+        report["comparison"]["largest_logit_difference"].as_f64().expect("a number")
+    };
+    // The same sums in another order, in float32.
+    assert!(difference(merge(model(), "original", &[])) < 1e-4);
+    assert!(difference(merge(model(), "dequantized", &["--base", "dequantized"])) < 1e-4);
+    // The quantised checkpoint is the same base, and needs no word of the run.
+    let export = ["export", model(), "--to", "safetensors", "--quant", "nf4", "-o", "nf4"];
+    room.foundry(&export).expect_done();
+    assert!(difference(merge("nf4", "of-stored", &[])) < 1e-4);
+    merge("nf4", "x", &["--base", "original"]).expect_refusal(&["--base original", "few bits"]);
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let values = |dir: &str| {
+        let source = open(&room.path(dir).join("model.safetensors")).expect("opens");
+        let mut values = vec![0f32; source.find(name).expect("there").elements()];
+        source.read_f32(name, 0, &mut values).expect("read");
+        values
+    };
+    assert!(values("original") != values("dequantized"));
+    assert_eq!(values("of-stored"), values("dequantized"));
+    // And on to GGUF.
+    room.foundry(&["export", "nf4", "--to", "gguf", "--quant", "f32", "-o", "nf4.gguf"]).expect_done();
+    std::fs::remove_file(room.path("run/config.resolved.yaml")).expect("removed");
+    merge(model(), "x", &["--base", "dequantized"]).expect_refusal(&["config.resolved.yaml", "original"]);
+}
+
+#[test]
+fn few_bits_are_written_as_bitsandbytes_does() {
+    let room = Room::new();
+    for (quant, method, most) in
+        [("nf4", "load_in_4bit", 1.0), ("nf4_double", "load_in_4bit", 1.0), ("int8", "load_in_8bit", 0.05)]
+    {
+        let args = ["export", model(), "--to", "safetensors", "--quant", quant, "-o", quant, "--json"];
+        let report: Value = serde_json::from_str(&room.foundry(&args).expect_done().out).expect("JSON");
+        let kl = report["comparison"]["mean_kl"].as_f64().expect("a number");
+        assert!(kl < most, "{quant}: {report}");
+        let files = ModelFiles::open(&room.path(quant)).expect("opens");
+        assert_eq!(files.config.0["quantization_config"][method], true, "{quant}");
+        let answer = ["generate", quant, "--prompt", "The cat", "--max-new-tokens", "4"];
+        room.foundry(&answer).expect_done();
     }
 }
 

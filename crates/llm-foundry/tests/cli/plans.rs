@@ -1,6 +1,6 @@
 //! `plan`.
 
-use crate::support::{Room, tiny_config};
+use crate::support::{Room, copy_files, tiny_config, tiny_tokenizer};
 use serde_json::Value;
 
 #[test]
@@ -110,4 +110,40 @@ fn a_run_uses_the_memory_that_was_planned() {
         .fold(0.0, f64::max);
     // A tiny model: nearly all of it is the process itself, whose allocator and page cache vary by a few megabytes.
     assert!(used > 0.0 && (used - planned).abs() < 20e6, "{used} used, {planned} planned");
+}
+
+#[test]
+fn a_plan_says_what_a_run_writes_and_a_run_that_does_not_fit_is_refused() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 4\n  save_steps: 1\n  save_total_limit: 2\n");
+    let said = room.foundry(&["plan", "config.yaml", "--json"]).expect_done();
+    let plan: Value = serde_json::from_str(&said.out).expect("JSON");
+    let disk = |key: &str| plan["disk"][key].as_u64().expect("a number");
+    assert_eq!(disk("checkpoints"), 3, "two, and one in the making");
+    assert_eq!(disk("total"), 3 * disk("checkpoint") + disk("result"));
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    let size = |dir: &str| -> u64 {
+        let entries = std::fs::read_dir(room.path(dir)).expect("listed").flatten();
+        entries.map(|entry| entry.metadata().expect("there")).filter(|m| m.is_file()).map(|m| m.len()).sum()
+    };
+    // 8 MB are set aside for what is not weights; the tiny tokenizer needs less.
+    assert!(size("run/checkpoint-4") <= disk("checkpoint"), "{}", size("run/checkpoint-4"));
+    let small = 8_000_000;
+    assert!(size("run/checkpoint-4") + small > disk("checkpoint"), "{}", size("run/checkpoint-4"));
+
+    copy_files(&tiny_tokenizer(), &room.path("tokenizer"));
+    let mut config = tiny_config();
+    // Fifteen terabytes.
+    for (key, value) in [("hidden_size", 16384), ("intermediate_size", 16384), ("num_hidden_layers", 2048)] {
+        config[key] = value.into();
+    }
+    room.write("config.json", config.to_string());
+    room.write("text.txt", "The cat is here.\n");
+    let text = "model: {init: random, config: config.json, dtype: float32}\ntokenizer: {name_or_path: tokenizer}\n\
+                data: {train: text.txt, max_length: 64}\ntraining: {max_steps: 1, check_memory: false}\n\
+                output_dir: huge\n";
+    room.write("huge.yaml", text);
+    let refused = room.foundry(&["train", "huge.yaml"]);
+    refused.expect_refusal(&["not enough disk space", "are free in", "training.save_total_limit"]);
+    assert!(!room.path("huge").exists());
 }

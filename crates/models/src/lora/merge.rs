@@ -5,14 +5,13 @@
 //! s·(B·A)ᵀ; DoRA scales each row of W + s·B·A to the trained magnitude, W' = m / ‖W + s·B·A‖ · (W + s·B·A);
 //! `lora_bias` adds s·b to the bias.
 
-use super::adapter_tensors::{AdapterTensors, PREFIX};
 use super::LoraSpec;
+use super::adapter_tensors::{AdapterTensors, PREFIX};
 use crate::{DecoderConfig, ModelError, families};
 use foundry_formats::{FormatError, HfConfig, TensorInfo, TensorSource};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
 
 /// What the adapter says about one tensor of the base.
 #[derive(Debug, Default)]
@@ -76,7 +75,9 @@ impl<'a> MergedWeights<'a> {
             tensors.push(TensorInfo { name: head.clone(), ..info.clone() });
             tensors.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        let changes = Reader { path: adapter.path.clone(), adapter: &adapter, spec: &spec, tensors: &tensors }.changes()?;
+        let changes =
+            Reader { path: adapter.path.clone(), adapter: &adapter, spec: &spec, tensors: &tensors }
+                .changes()?;
         // Single rows of a tied embedding are the head's rows too (PEFT ties such an adapter as the weights are).
         let separates = |name: &String| changes.get(name).is_some_and(|change| change.rows.is_none());
         let unties_head = config.tie_word_embeddings && [&embedding, &head].into_iter().any(separates);

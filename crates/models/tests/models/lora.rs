@@ -191,7 +191,9 @@ fn expected_logits(name: &str) -> Vec<f32> {
 #[test]
 fn adapters_that_peft_saved_give_its_logits() {
     let golden = Golden::open("llama_bias");
-    for name in ["dora", "lora_bias", "pissa", "olora", "plain", "other", "tokens", "bias_all", "bias_lora_only"] {
+    for name in
+        ["dora", "lora_bias", "pissa", "olora", "plain", "other", "tokens", "bias_all", "bias_lora_only"]
+    {
         let error = relative_error(&variant_logits(&golden, name, Dtype::F32), &expected_logits(name));
         // float32 in another order of summation; measured below 3e-6.
         assert!(error < 1e-5, "{name}: {error}");

@@ -4,8 +4,8 @@ use crate::fixture::{Golden, backend, goldens, relative_error};
 use foundry_formats::{TensorSource, safetensors};
 use foundry_kernels::{Backend, Dtype};
 use foundry_models::{
-    Decoder, DecoderConfig, LoraSpec, MergedWeights, TargetModules, Tuning, adapter_vocabulary, decoder_config,
-    with_vocabulary,
+    Decoder, DecoderConfig, LoraSpec, MergedWeights, TargetModules, Tuning, adapter_vocabulary,
+    decoder_config, with_vocabulary,
 };
 use std::path::Path;
 

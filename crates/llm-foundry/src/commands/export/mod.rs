@@ -7,6 +7,7 @@ use super::merge::{parse_size, size_of};
 use crate::cli::{ExportArgs, MachineArgs};
 use crate::comparison::{Comparison, compare, logits, probes, tokenizers_agree};
 use crate::console::{bytes, is_interactive, say};
+use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
@@ -14,11 +15,11 @@ use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
-use crate::dense;
 use foundry_formats::{FormatError, ModelFiles, StoredDtype, TensorSource, Tokenizer};
 use foundry_kernels::{Dtype, Quantization};
 use foundry_models::{
-    Decoder, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config, model_bytes, write_model,
+    Decoder, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config, model_bytes,
+    write_model,
 };
 use serde_json::{Value, json};
 use std::io::Write;
