@@ -348,8 +348,8 @@ pub(crate) struct MergeArgs {
     #[arg(long, default_value = "auto", value_name = "NAME")]
     #[arg(value_parser = ["auto", "float32", "bfloat16", "float16"])]
     pub(crate) dtype: String,
-    /// Base weights: original (as they are; the default) or dequantized (rounded as the adapter's run with load_in_4bit or
-    /// load_in_8bit saw them; the default where MODEL is stored in few bits)
+    /// Base weights: original (as they are; the default) or dequantized (rounded as the adapter's run with
+    /// load_in_4bit or load_in_8bit saw them; the default where MODEL is stored in few bits)
     #[arg(long, value_name = "NAME")]
     pub(crate) base: Option<BaseWeights>,
     /// Largest file of weights

@@ -7,8 +7,8 @@ use foundry_formats::{FormatError, StoredDtype, TensorInfo, TensorSource};
 use foundry_kernels::{Backend, Dtype, MemoryClass, QuantizedMatrix, QuantizedParts};
 use std::sync::Mutex;
 
-/// Dense values of a source whose layers are stored in few bits, or are to be rounded as if they were. One tensor in few
-/// bits is held at a time.
+/// Dense values of a source whose layers are stored in few bits, or are to be rounded as if they were. One tensor in
+/// few bits is held at a time.
 pub struct Dequantized<'a> {
     base: Box<dyn TensorSource>,
     infos: Vec<TensorInfo>,

@@ -1,7 +1,7 @@
 //! `llm-foundry merge`: an adapter added to its base model.
 
 use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
-use crate::comparison::{compare, logits, probes};
+use crate::comparison::{Comparison, compare, logits, probes};
 use crate::config::ComputeDtype;
 use crate::console::{bytes, say};
 use crate::dense;
@@ -62,14 +62,7 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     tokenizer.save(staged.dir()).map_err(Failure::run)?;
     let comparison = match args.no_check {
         true => None,
-        false => {
-            let probes = probes(&tokenizer, decoder.max_position_embeddings)?;
-            let reference = logits(weights.as_ref(), &decoder, Some(&args.adapter), &probes, machine)?;
-            let written = ModelFiles::open(staged.dir()).map_err(Failure::run)?;
-            let written = written.weights().map_err(Failure::run)?;
-            let other = logits(written.as_ref(), &decoder, None, &probes, machine)?;
-            Some(compare(&reference, &other, decoder.vocab_size))
-        }
+        false => Some(compared(args, machine, &tokenizer, weights.as_ref(), &decoder, staged.dir())?),
     };
     if let Some(comparison) = comparison.filter(|c| !c.largest_logit_difference.is_finite()) {
         return Err(Failure::Run(format!(
@@ -79,6 +72,29 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     }
     let size = size_of(staged.dir());
     staged.publish_dir()?;
+    report(args, size, comparison)
+}
+
+/// Base with adapter, and what was written, on the same texts.
+fn compared(
+    args: &MergeArgs,
+    machine: Machine,
+    tokenizer: &Tokenizer,
+    base: &dyn TensorSource,
+    decoder: &DecoderConfig,
+    written: &Path,
+) -> Outcome<Comparison> {
+    let probes = probes(tokenizer, decoder.max_position_embeddings)?;
+    let reference = logits(base, decoder, Some(&args.adapter), &probes, machine)?;
+    let written = ModelFiles::open(written).map_err(Failure::run)?;
+    // Its own configuration: the head may have been untied.
+    let (_, shapes) = decoder_config(&written.config).map_err(Failure::run)?;
+    let written = written.weights().map_err(Failure::run)?;
+    let other = logits(written.as_ref(), &shapes, None, &probes, machine)?;
+    Ok(compare(&reference, &other, decoder.vocab_size))
+}
+
+fn report(args: &MergeArgs, size: u64, comparison: Option<Comparison>) -> Outcome {
     let mut out = std::io::stdout();
     if args.json {
         let report = json!({

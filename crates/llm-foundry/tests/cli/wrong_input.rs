@@ -107,7 +107,7 @@ fn rules_between_keys() {
     refused(&room, &["training.loraplus_lr_ratio=0"], &["training.loraplus_lr_ratio", "above 0"]);
     refused(&room, &["lora=null", "training.loraplus_lr_ratio=4"], &["no section `lora`"]);
     refused(&room, &["training.embedding_learning_rate=1e-5"], &["neither embedding nor head is trained"]);
-    refused(&room, &["lora.bias=all"], &["unknown value `all`", "possible: none"]);
+    refused(&room, &["lora.bias=some"], &["unknown value `some`", "possible: none"]);
 }
 
 #[test]

@@ -132,7 +132,6 @@ fn adapters_of_other_kinds_are_refused_by_name() {
         (json!({ "target_parameters": ["experts"] }), "target_parameters"),
         (json!({ "trainable_token_indices": [1, 1] }), "names a token twice"),
         (json!({ "trainable_token_indices": { "lm_head": [1] } }), "trainable_token_indices"),
-        (json!({ "bias": "all" }), "bias"),
         (json!({ "bias": "some" }), "some"),
         (json!({ "r": 0 }), "`r` is 0"),
         (json!({ "brand_new_option": 3 }), "brand_new_option"),

@@ -322,7 +322,7 @@ fn adapters_that_do_not_go_together_are_refused() {
         ("lora_bias", "lora_bias"),
         ("pissa", "init_lora_weights"),
         ("bias_all", "bias"),
-        ("resized", "embed_tokens"),
+        ("resized", "resized, and cannot be combined"),
     ];
     for (name, key) in keys {
         let error = refused(&[variant("plain"), variant(name)], Combination::Cat);

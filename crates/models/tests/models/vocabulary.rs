@@ -122,7 +122,7 @@ fn rows_of_new_tokens_are_trained_saved_and_merged() {
         again.load_adapter(&backend, dir.path()).unwrap();
         assert_eq!(again.logits(&backend, &tokens, &[5]).unwrap(), expected, "{family}");
         let merged = MergedWeights::open(base.as_ref(), &config, dir.path()).unwrap();
-        assert_eq!(merged.unties_head(), false, "{family}");
+        assert!(!merged.unties_head(), "{family}");
         let mut plain =
             Decoder::allocate(&backend, &config, &Tuning::Frozen, Dtype::F32, 160, false).unwrap();
         plain.load(&backend, &merged).unwrap();

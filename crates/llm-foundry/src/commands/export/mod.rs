@@ -15,11 +15,11 @@ use crate::machine::Machine;
 use crate::model_source::find;
 use crate::staged::Staged;
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
-use foundry_formats::{FormatError, ModelFiles, StoredDtype, TensorSource, Tokenizer};
+use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
 use foundry_kernels::{Dtype, Quantization};
 use foundry_models::{
-    Decoder, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config, model_bytes,
-    write_model,
+    Decoder, DecoderConfig, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config,
+    model_bytes, write_model,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -237,9 +237,13 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let probes = probes(&source, config.max_position_embeddings)?;
-        let all = |weights: &dyn TensorSource| logits(weights, &config, None, &probes, self.machine);
-        let reference = all(dense::weights(self.files)?.as_ref())?;
-        let comparison = compare(&reference, &all(dense::weights(&other)?.as_ref())?, config.vocab_size);
+        let all = |files: &ModelFiles, shapes: &DecoderConfig| {
+            logits(dense::weights(files)?.as_ref(), shapes, None, &probes, self.machine)
+        };
+        let reference = all(self.files, &config)?;
+        // By the written configuration, so that a wrong one shows.
+        let (_, shapes) = decoder_config(&other.config).map_err(Failure::run)?;
+        let comparison = compare(&reference, &all(&other, &shapes)?, config.vocab_size);
         let is_lost = is_precise && comparison.mean_kl > LOST;
         if is_lost || !comparison.largest_logit_difference.is_finite() {
             return Err(Failure::Run(format!(

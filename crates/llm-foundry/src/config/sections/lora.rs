@@ -36,8 +36,8 @@ pub(crate) struct LoraSection {
     pub(crate) exclude_modules: Option<Modules>,
     /// Scale by `lora_alpha / √r` instead (rank-stabilised LoRA). Default false.
     pub(crate) use_rslora: bool,
-    /// Which biases of the model are trained and saved with the adapter: `none` (default), `lora_only` (those of adapted
-    /// layers) or `all`.
+    /// Which biases of the model are trained and saved with the adapter: `none` (default), `lora_only` (those of
+    /// adapted layers) or `all`.
     pub(crate) bias: BiasKind,
     /// Modules trained in full and saved with the adapter, such as `[embed_tokens, lm_head]`. Default: none.
     pub(crate) modules_to_save: Option<Vec<String>>,
