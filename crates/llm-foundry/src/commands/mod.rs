@@ -3,12 +3,14 @@
 mod adapters;
 mod chat;
 mod data;
+mod doctor;
 mod export;
 mod generate;
 mod merge;
 mod plan;
 mod push;
 mod schema;
+mod shell;
 mod train;
 
 use crate::cli::{Cli, Command};
@@ -27,5 +29,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Adapters(command) => adapters::run(&command, &cli.machine),
         Command::Push(args) => push::run(&args, cli.machine.quiet),
         Command::Schema => schema::run(),
+        Command::Doctor(args) => doctor::run(&args, &cli.machine),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
     }
 }
