@@ -12,10 +12,8 @@ pub(crate) enum AdaptersCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
-    llm-foundry adapters merge runs/mine:0.7 runs/other:0.3 --method svd -o runs/both"
-)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry adapters merge runs/mine:0.7 runs/other:0.3 --method svd -o runs/both")]
 pub(crate) struct MergeAdaptersArgs {
     /// Adapters in PEFT's format, each with its weight (1 where there is none), for example runs/a:0.7 runs/b:0.3
     #[arg(value_name = "DIR[:WEIGHT]", required = true, value_parser = parse_adapter)]

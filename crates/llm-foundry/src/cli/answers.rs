@@ -68,12 +68,10 @@ pub(crate) struct SamplingArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry chat HuggingFaceTB/SmolLM2-135M-Instruct\n  \
     llm-foundry chat HuggingFaceTB/SmolLM2-135M-Instruct --adapter runs/mine --greedy\n  \
-    echo 'Who are you?' | llm-foundry chat HuggingFaceTB/SmolLM2-135M-Instruct --max-new-tokens 8"
-)]
+    echo 'Who are you?' | llm-foundry chat HuggingFaceTB/SmolLM2-135M-Instruct --max-new-tokens 8")]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -86,11 +84,9 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "messages"]))]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct -p 'The cat' --max-new-tokens 8\n  \
-    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --messages messages.json --temperature 0.7 --json"
-)]
+    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --messages messages.json --json")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -12,11 +12,9 @@ pub(crate) enum DataCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry data preview my_run.yaml --rows 1\n  \
-    llm-foundry data preview my_run.yaml --from 2 --rows 1 --json"
-)]
+    llm-foundry data preview my_run.yaml --from 2 --rows 1 --json")]
 pub(crate) struct PreviewArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
@@ -35,10 +33,8 @@ pub(crate) struct PreviewArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
-    llm-foundry data report my_run.yaml"
-)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry data report my_run.yaml")]
 pub(crate) struct ReportArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,

@@ -11,10 +11,8 @@ pub(crate) enum BaseWeights {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
-    llm-foundry merge HuggingFaceTB/SmolLM2-135M-Instruct runs/mine -o runs/merged"
-)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry merge HuggingFaceTB/SmolLM2-135M-Instruct runs/mine -o runs/merged")]
 pub(crate) struct MergeArgs {
     /// The base model: directory, .gguf file or hub id
     #[arg(value_name = "MODEL")]
@@ -51,11 +49,9 @@ pub(crate) struct MergeArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry export runs/merged --to gguf --quant q8_0 -o mine.gguf\n  \
-    llm-foundry export runs/merged --target vllm"
-)]
+    llm-foundry export runs/merged --target vllm")]
 pub(crate) struct ExportArgs {
     /// The model: directory, .gguf file or hub id
     #[arg(value_name = "MODEL")]
@@ -93,10 +89,8 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
-    llm-foundry push runs/mine me/my-adapter --private --dry-run"
-)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry push runs/mine me/my-adapter --private --dry-run")]
 pub(crate) struct PushArgs {
     /// The output directory of a run, a merge or an export
     #[arg(value_name = "DIR")]

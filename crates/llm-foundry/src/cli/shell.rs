@@ -24,7 +24,7 @@ pub(crate) struct CompletionsArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  llm-foundry man | man -l -\n  llm-foundry man -o share/man/man1")]
+#[command(after_help = "Examples:\n  llm-foundry man > llm-foundry.1\n  llm-foundry man -o share/man/man1")]
 pub(crate) struct ManArgs {
     /// Write a page for each command into this directory, made if it is not there [default: the program's own page
     /// goes to standard output]

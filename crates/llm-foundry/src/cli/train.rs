@@ -18,13 +18,11 @@ pub(crate) struct ConfigArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry train my_run.yaml\n  \
     llm-foundry train my_run.yaml training.learning_rate=5e-4 output_dir=runs/faster\n  \
     llm-foundry train my_run.yaml --resume\n  \
-    llm-foundry train my_run.yaml --print-config"
-)]
+    llm-foundry train my_run.yaml --print-config")]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
@@ -60,11 +58,9 @@ impl TrainArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     llm-foundry plan my_run.yaml\n  \
-    llm-foundry plan my_run.yaml data.max_length=64 --json"
-)]
+    llm-foundry plan my_run.yaml data.max_length=64 --json")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,

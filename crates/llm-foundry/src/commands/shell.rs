@@ -20,6 +20,9 @@ pub(crate) fn man(args: &ManArgs) -> Outcome {
         clap_mangen::Man::new(program).render(&mut page)?;
         return Ok(std::io::stdout().write_all(&page)?);
     };
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::Input(format!("-o: {} is a file; name a directory", dir.display())));
+    }
     std::fs::create_dir_all(dir).map_err(|e| Failure::io("make", dir, &e))?;
     clap_mangen::generate_to(program, dir).map_err(|e| Failure::io("write the pages into", dir, &e))?;
     anstream::println!("{}", dir.display());

@@ -65,7 +65,9 @@ fn doctor_tells_whether_the_hub_answers_and_never_the_token() {
 #[test]
 fn shells_get_completions_and_man_gets_pages() {
     let room = Room::new();
-    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef llm-foundry"), ("fish", "complete -c llm-foundry")] {
+    for (shell, word) in
+        [("bash", "complete -F"), ("zsh", "#compdef llm-foundry"), ("fish", "complete -c llm-foundry")]
+    {
         let said = room.foundry(&["completions", shell]).expect_done();
         assert!(said.out.contains(word) && said.out.contains("max-new-tokens"), "{shell}:\n{}", said.out);
     }

@@ -51,10 +51,7 @@ impl Processor {
             threads: machine.threads,
             threads_available: std::thread::available_parallelism().map_or(1, usize::from),
             dtype: dtype_name(machine.compute(ComputeDtype::Auto)),
-            gflops: Speeds {
-                float32: gflops(&backend, Dtype::F32),
-                bfloat16: gflops(&backend, Dtype::Bf16),
-            },
+            gflops: Speeds { float32: gflops(&backend, Dtype::F32), bfloat16: gflops(&backend, Dtype::Bf16) },
         }
     }
 
