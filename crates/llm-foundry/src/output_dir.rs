@@ -45,11 +45,12 @@ pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
             dir.display()
         )));
     }
-    can_be_made(dir)
+    check_writable("output_dir", dir)
 }
 
-/// The nearest directory that exists takes new files, and so what is to be made below it.
-fn can_be_made(dir: &Path) -> Outcome {
+/// The nearest directory that exists takes new files, and so what is to be made below it. `key` is where the user named
+/// `dir`.
+pub(crate) fn check_writable(key: &str, dir: &Path) -> Outcome {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let Some(ancestor) = absolute.ancestors().find(|path| path.exists()) else { return Ok(()) };
     // Asked by doing: permissions, read-only file systems and special ones all show. The file has no name.
@@ -59,8 +60,8 @@ fn can_be_made(dir: &Path) -> Outcome {
         Err(error) => error.to_string(),
     };
     Err(Failure::Input(format!(
-        "output_dir: cannot write in {} ({why}), so {} cannot be used; choose another directory with output_dir=…, or \
-         correct the permissions",
+        "{key}: cannot write in {} ({why}), so {} cannot be used; choose another directory with {key}=…, or correct the \
+         permissions",
         ancestor.display(),
         dir.display()
     )))

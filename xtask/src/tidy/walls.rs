@@ -7,13 +7,14 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Package, and the packages of this workspace that it may depend on.
-const WALLS: [(&str, &[&str]); 9] = [
+const WALLS: [(&str, &[&str]); 10] = [
     ("foundry-kernels", &[]),
     ("foundry-formats", &[]),
     ("foundry-data", &["foundry-formats"]),
     ("foundry-models", &["foundry-kernels", "foundry-formats"]),
     ("foundry-comm", &["foundry-kernels"]),
     ("foundry-eval", &[]),
+    ("foundry-tracking", &[]),
     (
         "foundry-engine",
         &[
@@ -35,6 +36,7 @@ const WALLS: [(&str, &[&str]); 9] = [
             "foundry-comm",
             "foundry-eval",
             "foundry-engine",
+            "foundry-tracking",
         ],
     ),
     ("xtask", &[]),

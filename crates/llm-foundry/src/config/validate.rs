@@ -1,6 +1,7 @@
 //! Rules that one value alone cannot break, and ranges. Each names the keys, the values and the way out.
 
 mod data;
+mod tracking;
 
 use super::problem::Problem;
 use super::tree::{Node, Place};
@@ -23,6 +24,7 @@ pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
     rules.optim_kind(config);
     rules.schedule(config);
     rules.events(config);
+    rules.tracking(config);
     rules.card(config);
     rules.output_dir(config);
     rules.problems

@@ -1,10 +1,12 @@
 //! What people see while a command works: bars on a terminal, plain lines elsewhere, nothing with `--quiet`.
 
+mod lines;
 mod numbers;
 mod training;
 #[cfg(feature = "hub")]
 mod transfer;
 
+pub(crate) use lines::ConsoleLines;
 pub(crate) use numbers::{bytes, duration, thousands};
 pub(crate) use training::TrainingConsole;
 #[cfg(feature = "hub")]

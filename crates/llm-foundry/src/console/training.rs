@@ -1,6 +1,6 @@
 //! Progress of a training run.
 
-use super::{bytes, duration, is_interactive, thousands};
+use super::{ConsoleLines, bytes, duration, is_interactive, thousands};
 use foundry_engine::callbacks::{Callback, Flow};
 use foundry_engine::{EngineError, EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +12,7 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 /// A bar with loss, speed, time left and memory on a terminal; plain lines elsewhere.
 pub(crate) struct TrainingConsole {
     bar: Option<ProgressBar>,
+    lines: ConsoleLines,
     last_line: Instant,
     started_at: u64,
     /// Exponential means over steps: they follow changes and do not jump.
@@ -24,9 +25,11 @@ pub(crate) struct TrainingConsole {
 }
 
 impl TrainingConsole {
-    pub(crate) fn new() -> Self {
+    /// `lines` gets a copy of what is printed.
+    pub(crate) fn new(lines: ConsoleLines) -> Self {
         Self {
             bar: None,
+            lines,
             last_line: Instant::now(),
             started_at: 0,
             loss: None,
@@ -42,6 +45,7 @@ impl TrainingConsole {
             Some(bar) => bar.println(text),
             None => anstream::eprintln!("{text}"),
         }
+        self.lines.add(text);
         self.last_line = Instant::now();
     }
 

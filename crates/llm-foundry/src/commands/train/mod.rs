@@ -6,6 +6,7 @@ mod facts;
 mod profile;
 mod resume;
 mod save;
+mod tracking;
 mod watch;
 
 use crate::card::Card;
@@ -33,6 +34,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use tracking::{Scale, Tracking, TrackingSettings};
 
 /// Trains as the configuration says.
 pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
@@ -63,6 +65,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     if let Some(checkpoint) = &resume {
         resume::check(&plan, &facts, checkpoint)?;
     }
+    let command = command_of(&args);
+    let tracking = TrackingSettings::resolve(config, &plan, &output_dir, &command, &|name| std::env::var(name).ok())?;
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 
@@ -70,8 +74,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
         console::say(quiet, format!("the earlier run was moved to {}", moved.display()));
     }
     output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_yaml())?;
-    let job = Job { args: &args, config, output_dir: &output_dir, backend: &backend, began, quiet };
-    let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, job.command());
+    let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, command.clone());
+    let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, quiet };
     job.fit(plan, facts, card, &mut decoder, resume.as_ref())
 }
 
@@ -114,7 +118,9 @@ fn load(plan: &Plan, config: &Config, backend: &CpuBackend) -> Outcome<Decoder> 
 
 /// A run whose every part is ready.
 struct Job<'a> {
-    args: &'a TrainArgs,
+    /// The command that this run was started with, without options that only say where to begin.
+    command: String,
+    tracking: TrackingSettings,
     config: &'a Config,
     output_dir: &'a Path,
     backend: &'a CpuBackend,
@@ -153,8 +159,13 @@ impl Job<'_> {
         let mut model = DecoderModel { decoder, save: save::saver(&subject) };
         let signals = SignalRequests::install().map_err(Failure::run)?;
         let profiling = self.config.training.profile.then(|| ProfilingBackend::new(self.backend));
-        let mut callbacks: Vec<Box<dyn Callback + '_>> =
-            watch::callbacks(self.config, &args, self.output_dir, self.began, &signals, self.quiet);
+        let scale = Scale {
+            rows_per_step: args.per_device_train_batch_size * args.gradient_accumulation_steps,
+            eval_rows: eval_rows.as_ref().map_or(0, Vec::len),
+            eval_batch: args.per_device_eval_batch_size,
+            flops_per_token,
+        };
+        let mut callbacks = self.callbacks(&args, scale, &signals);
         if let Some(profiling) = &profiling {
             let compute = subject.compute;
             let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.quiet);
@@ -192,6 +203,22 @@ impl Job<'_> {
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
         console::say(self.quiet, format!("{what} saved in {}", self.output_dir.display()));
         Ok(())
+    }
+
+    /// Who watches the run.
+    fn callbacks<'b>(
+        &self,
+        args: &foundry_engine::TrainingArgs,
+        scale: Scale,
+        signals: &SignalRequests,
+    ) -> Vec<Box<dyn Callback + 'b>> {
+        let settings = self.tracking.clone();
+        let quiet = self.quiet;
+        let tracking = |lines| settings.is_wanted().then(|| Tracking::new(settings, scale, lines, quiet));
+        watch::callbacks(self.config, args, self.output_dir, self.began, signals, tracking, quiet)
+            .into_iter()
+            .map(|callback| callback as Box<dyn Callback + 'b>)
+            .collect()
     }
 
     /// Rows of a stream that were left out: what loading tells before the first step.
@@ -242,16 +269,16 @@ impl Job<'_> {
     }
 
     fn resume_command(&self) -> String {
-        format!("{} --resume", self.command())
+        format!("{} --resume", self.command)
     }
+}
 
-    /// The command that this run was started with, without options that only say where to begin.
-    fn command(&self) -> String {
-        let config = self.args.config.config.display().to_string();
-        let words = std::iter::once(&config).chain(&self.args.config.overrides);
-        let quoted = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
-        format!("llm-foundry train {}", quoted.collect::<Vec<_>>().join(" "))
-    }
+/// The command that a run was started with, without options that only say where to begin.
+fn command_of(args: &TrainArgs) -> String {
+    let config = args.config.config.display().to_string();
+    let words = std::iter::once(&config).chain(&args.config.overrides);
+    let quoted = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
+    format!("llm-foundry train {}", quoted.collect::<Vec<_>>().join(" "))
 }
 
 /// Whose fault an engine's error is.

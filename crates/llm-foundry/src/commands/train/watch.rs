@@ -2,7 +2,8 @@
 
 use super::crash::CrashAt;
 use crate::config::Config;
-use crate::console::TrainingConsole;
+use super::tracking::Tracking;
+use crate::console::{ConsoleLines, TrainingConsole};
 use crate::signals::SignalRequests;
 use foundry_engine::callbacks::{
     Callback, Checkpoint, EarlyStopping, Flow, Memory, MetricsJsonl, Throughput, TimeLimit,
@@ -18,6 +19,7 @@ pub(super) fn callbacks(
     output_dir: &Path,
     began: Instant,
     signals: &SignalRequests,
+    tracking: impl FnOnce(ConsoleLines) -> Option<Tracking>,
     quiet: bool,
 ) -> Vec<Box<dyn Callback>> {
     let mut callbacks: Vec<Box<dyn Callback>> = vec![
@@ -25,8 +27,14 @@ pub(super) fn callbacks(
         Box::new(Memory::of_this_process()),
         Box::new(MetricsJsonl::new(output_dir)),
     ];
+    let lines = ConsoleLines::kept();
+    let tracking = tracking(lines.clone());
     if !quiet {
-        callbacks.push(Box::new(TrainingConsole::new()));
+        let kept = if tracking.is_some() { lines } else { ConsoleLines::default() };
+        callbacks.push(Box::new(TrainingConsole::new(kept)));
+    }
+    if let Some(tracking) = tracking {
+        callbacks.push(Box::new(tracking));
     }
     let training = &config.training;
     if let Some(patience) = training.early_stopping_patience {

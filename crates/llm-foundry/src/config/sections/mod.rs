@@ -6,6 +6,7 @@ mod data;
 mod lora;
 mod model;
 mod sources;
+mod tracking;
 mod training;
 
 pub(crate) use card::CardSection;
@@ -13,6 +14,7 @@ pub(crate) use data::{DataFormat, DataSection, PackingKind};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
 pub(crate) use sources::Stopping;
+pub(crate) use tracking::{ReportTo, TrackerKind};
 pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
 
 use schemars::JsonSchema;

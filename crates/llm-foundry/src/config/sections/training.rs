@@ -2,6 +2,7 @@
 
 use crate::config::memory::{GradientCheckpointing, MemoryBudget};
 use crate::config::optim_args;
+use crate::config::sections::ReportTo;
 use crate::config::values::TimeSpan;
 use foundry_engine::schedule::SchedulerType;
 use foundry_engine::{EvalMetric, IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs};
@@ -86,6 +87,15 @@ pub(crate) struct TrainingSection {
     pub(crate) logging_steps: StepCount,
     /// A line of metrics for the first step too. Default false.
     pub(crate) logging_first_step: bool,
+    /// Trackers that the run is reported to besides `metrics.jsonl`: `wandb`, a list, `all`, or `none` (default).
+    /// `wandb` writes a run directory below `output_dir/wandb` that `wandb sync` uploads (environment: WANDB_DIR and
+    /// others, see docs/logging.md).
+    pub(crate) report_to: ReportTo,
+    /// Project that trackers file the run under. Default: environment WANDB_PROJECT, else `huggingface`, as
+    /// transformers.
+    pub(crate) project: Option<String>,
+    /// Name of the run in trackers. Default: environment WANDB_NAME, else the name of `output_dir`.
+    pub(crate) run_name: Option<String>,
     /// `steps`, `epoch` or `no`. Default: `steps` where `eval_steps` is given, else `epoch` where there is evaluation
     /// data (transformers: `no`).
     pub(crate) eval_strategy: Option<EvalWhen>,
@@ -163,6 +173,9 @@ impl Default for TrainingSection {
             data_seed: None,
             logging_steps: StepCount::steps(10),
             logging_first_step: false,
+            report_to: ReportTo::default(),
+            project: None,
+            run_name: None,
             eval_strategy: None,
             eval_steps: None,
             eval_on_start: false,

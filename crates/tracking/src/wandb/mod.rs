@@ -1,0 +1,17 @@
+//! Weights & Biases: run directories as its own client leaves them when it has no server (`wandb sync DIR` uploads
+//! them later).
+//!
+//! `wandb/offline-run-DATE_TIME-ID/run-ID.wandb` holds records in order: header, run, definitions of metrics, then rows
+//! of history, system metrics, console lines, and at the end summary and exit. `files/` holds what is uploaded as it is.
+
+mod directory;
+mod framing;
+mod id;
+mod records;
+mod resume;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use resume::history;
+pub use run::{Run, RunSettings};
