@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_end_the_fields() {
-        for broken in [&[0x08][..], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1], &[0x0b], &[0xff; 12], &[0x09, 1]] {
+        for broken in
+            [&[0x08][..], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1], &[0x0b], &[0xff; 12], &[0x09, 1]]
+        {
             assert_eq!(fields(broken).count(), 0, "{broken:?}");
         }
     }

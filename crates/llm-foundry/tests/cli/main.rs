@@ -17,5 +17,6 @@ mod signals;
 mod streams;
 mod support;
 mod tokens;
+mod tracking;
 mod training;
 mod wrong_input;

@@ -79,6 +79,9 @@ impl Room {
         {
             command.env_remove(name);
         }
+        for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("WANDB_")) {
+            command.env_remove(name);
+        }
         command.env("HF_HOME", self.path("hf-home")).env("HF_HUB_OFFLINE", "1").env("FOUNDRY_THREADS", "1");
         command
     }

@@ -100,9 +100,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The configuration as Weights & Biases writes it: each value under a key `value`. (JSON is YAML.)
 fn config_yaml(config: &Map<String, Value>) -> String {
-    let entry = |(key, value): (&String, &Value)| {
-        format!("{}:\n    value: {value}\n", Value::from(key.as_str()))
-    };
+    let entry =
+        |(key, value): (&String, &Value)| format!("{}:\n    value: {value}\n", Value::from(key.as_str()));
     config.iter().map(entry).collect()
 }
 

@@ -141,7 +141,9 @@ mod tests {
     #[test]
     fn records_of_every_length_come_back() {
         // Around the end of a block, where padding begins, and over several blocks.
-        for first in [0, 1, 32_700, 32_740, 32_741, 32_742, 32_747, 32_748, 32_750, 32_754, 32_755, 70_000, 200_000] {
+        for first in
+            [0, 1, 32_700, 32_740, 32_741, 32_742, 32_747, 32_748, 32_750, 32_754, 32_755, 70_000, 200_000]
+        {
             let records = vec![vec![7; first], vec![1, 2, 3], vec![], vec![9; 40_000], b"end".to_vec()];
             assert_eq!(self::records(&written(&records)).unwrap(), records, "{first}");
         }

@@ -107,7 +107,10 @@ impl Record {
 
     /// The end.
     pub(super) fn exit(code: u8, runtime: f64) -> Self {
-        Self { kind: EXIT, body: Message::default().integer(1, code.into()).integer(2, runtime.max(0.0) as u64) }
+        Self {
+            kind: EXIT,
+            body: Message::default().integer(1, code.into()).integer(2, runtime.max(0.0) as u64),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Going on with a run that was interrupted: its file is cut after the position from which the run goes on.
 
 use super::directory::replace;
-use super::records::{EXIT, HISTORY, SUMMARY, items, parse, step};
 use super::framing::{RecordWriter, records};
+use super::records::{EXIT, HISTORY, SUMMARY, items, parse, step};
 use crate::error::TrackingError;
 use serde_json::{Map, Value};
 use std::fs::{self, OpenOptions};
@@ -24,7 +24,8 @@ pub(super) struct Remains {
 /// Takes out what the run will say again: rows of history behind `position`, summaries and the end. A torn end goes too.
 pub(super) fn cut(path: &Path, axis: &str, position: u64) -> Result<(RecordWriter, Remains), TrackingError> {
     let bytes = fs::read(path).map_err(TrackingError::io("read", path))?;
-    let damaged = || TrackingError::Damaged { path: path.to_owned(), what: "it is no file of Weights & Biases" };
+    let damaged =
+        || TrackingError::Damaged { path: path.to_owned(), what: "it is no file of Weights & Biases" };
     let mut remains = Remains::default();
     let mut kept = Vec::new();
     for record in records(&bytes).ok_or_else(damaged)? {
@@ -87,7 +88,8 @@ pub(super) fn mend_console(path: &Path) -> Result<(), TrackingError> {
 /// texts.
 pub fn history(path: &Path) -> Result<Vec<Map<String, Value>>, TrackingError> {
     let bytes = fs::read(path).map_err(TrackingError::io("read", path))?;
-    let damaged = || TrackingError::Damaged { path: path.to_owned(), what: "it is no file of Weights & Biases" };
+    let damaged =
+        || TrackingError::Damaged { path: path.to_owned(), what: "it is no file of Weights & Biases" };
     let records = records(&bytes).ok_or_else(damaged)?;
     let rows = records.iter().filter_map(|record| parse(record)).filter(|(_, kind, _)| *kind == HISTORY);
     Ok(rows.map(|(_, _, body)| items(body)).collect())

@@ -2,9 +2,9 @@
 
 use super::directory::{RunDirectory, named};
 use super::framing::RecordWriter;
+use super::id;
 use super::records::Record;
 use super::resume::{cut, mend_console};
-use super::id;
 use crate::error::TrackingError;
 use crate::json;
 use crate::table::Table;
@@ -78,7 +78,11 @@ impl Run {
 
     /// Goes on with the run whose [`Tracker::state`] is `state`, as it was at `position`: what its file says of later
     /// positions is taken out. Where its directory is gone, the run goes on in a new one under the same identity.
-    pub fn resume(settings: &RunSettings, state: &Map<String, Value>, position: u64) -> Result<Self, TrackingError> {
+    pub fn resume(
+        settings: &RunSettings,
+        state: &Map<String, Value>,
+        position: u64,
+    ) -> Result<Self, TrackingError> {
         let text = |key: &str| state.get(key).and_then(Value::as_str).unwrap_or_default();
         let id = text("id");
         if id.is_empty() {
@@ -161,7 +165,8 @@ impl Run {
             ("_timestamp", json::number(now().as_secs_f64())),
             ("_runtime", json::number(self.runtime())),
         ];
-        let items: Vec<(&str, String)> = items.into_iter().filter(|(name, _)| *name != axis).chain(own).collect();
+        let items: Vec<(&str, String)> =
+            items.into_iter().filter(|(name, _)| *name != axis).chain(own).collect();
         self.append(&Record::history(self.rows, items.iter().cloned()))?;
         self.rows += 1;
         self.summary.extend(items.into_iter().map(|(name, json)| (name.to_owned(), json)));

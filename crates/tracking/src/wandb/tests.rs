@@ -71,7 +71,11 @@ fn a_run_has_all_its_records_and_files() {
     assert!(history[0]["_timestamp"].as_f64().unwrap() > 1.7e9);
     let text = |name: &str| fs::read_to_string(run.directory().join("files").join(name)).unwrap();
     assert_eq!(text("output.log"), "a line\n");
-    assert!(text("config.yaml").contains("\"learning_rate\":\n    value: 0.001\n"), "{}", text("config.yaml"));
+    assert!(
+        text("config.yaml").contains("\"learning_rate\":\n    value: 0.001\n"),
+        "{}",
+        text("config.yaml")
+    );
     assert!(text("config.yaml").contains("\"quoted \\\"key\\\"\":\n    value: [1,null]\n"));
     let summary = text("wandb-summary.json").replace("NaN", "null");
     let summary: Value = serde_json::from_str(&summary).unwrap();
@@ -122,7 +126,8 @@ fn a_resumed_run_is_one_run() {
     assert!(column("_runtime").is_sorted(), "{:?}", column("_runtime"));
     assert_eq!(kinds(&file), [21, 17, 12, 12, 6, 2, 2, 2, 2, 13, 2, 3, 18], "one end");
     assert_eq!(fs::read_to_string(&log).unwrap(), "before\n");
-    let left: Vec<_> = fs::read_dir(file.parent().unwrap()).unwrap().flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(file.parent().unwrap()).unwrap().flatten().map(|e| e.file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
 }
 
@@ -151,11 +156,15 @@ fn tables_are_files_that_rows_refer_to() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = Run::create(&settings(dir.path())).unwrap();
     let columns = ["prompt", "answer"].map(String::from).to_vec();
-    let table = Table { columns, rows: vec![vec![json!("Hello"), json!(1)], vec![json!("é\n"), json!(null)]] };
+    let table =
+        Table { columns, rows: vec![vec![json!("Hello"), json!(1)], vec![json!("é\n"), json!(null)]] };
     run.tabulate(7, "samples", &table).unwrap();
     let found = history(&file_of(&run)).unwrap();
     let reference = &found[0]["samples"];
-    assert_eq!([&reference["_type"], &reference["nrows"], &reference["ncols"]], [&json!("table-file"), &json!(2), &json!(2)]);
+    assert_eq!(
+        [&reference["_type"], &reference["nrows"], &reference["ncols"]],
+        [&json!("table-file"), &json!(2), &json!(2)]
+    );
     assert_eq!(found[0]["train/global_step"], 7);
     let path = run.directory().join("files").join(reference["path"].as_str().unwrap());
     let text = fs::read_to_string(&path).unwrap();

@@ -66,7 +66,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
         resume::check(&plan, &facts, checkpoint)?;
     }
     let command = command_of(&args);
-    let tracking = TrackingSettings::resolve(config, &plan, &output_dir, &command, &|name| std::env::var(name).ok())?;
+    let tracking =
+        TrackingSettings::resolve(config, &plan, &output_dir, &command, &|name| std::env::var(name).ok())?;
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 

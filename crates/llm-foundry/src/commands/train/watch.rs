@@ -1,8 +1,8 @@
 //! Who watches a training run: metrics, console, signals, limits, checkpoints.
 
 use super::crash::CrashAt;
-use crate::config::Config;
 use super::tracking::Tracking;
+use crate::config::Config;
 use crate::console::{ConsoleLines, TrainingConsole};
 use crate::signals::SignalRequests;
 use foundry_engine::callbacks::{

@@ -113,7 +113,7 @@ impl Callback for Tracking {
 
     /// What a checkpoint stands for is on disk before the checkpoint is.
     fn on_save_due(&mut self, _: &Snapshot<'_>) -> Result<(), EngineError> {
-        self.tell(Tracker::flush);
+        self.tell(|tracker| tracker.flush());
         Ok(())
     }
 

@@ -111,7 +111,7 @@ fn metadata(command: &str, plan: &Plan) -> Map<String, Value> {
     let mut words = command.split(' ');
     let entries = json!({
         "os": format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-        "host": sysinfo::System::host_name(),
+        "host": sysinfo::System::host_name().unwrap_or_default(),
         "program": words.next(),
         "args": words.collect::<Vec<_>>(),
         "version": env!("CARGO_PKG_VERSION"),
