@@ -2,7 +2,8 @@
 //! them later).
 //!
 //! `wandb/offline-run-DATE_TIME-ID/run-ID.wandb` holds records in order: header, run, definitions of metrics, then rows
-//! of history, system metrics, console lines, and at the end summary and exit. `files/` holds what is uploaded as it is.
+//! of history, system metrics, console lines, and at the end summary and exit. What is in `files/` is uploaded as it
+//! is.
 
 mod directory;
 mod framing;

@@ -21,7 +21,8 @@ pub(super) struct Remains {
     pub(super) values: Vec<(String, String)>,
 }
 
-/// Takes out what the run will say again: rows of history behind `position`, summaries and the end. A torn end goes too.
+/// Takes out what the run will say again: rows of history behind `position`, summaries and the end. A torn end goes
+/// too.
 pub(super) fn cut(path: &Path, axis: &str, position: u64) -> Result<(RecordWriter, Remains), TrackingError> {
     let bytes = fs::read(path).map_err(TrackingError::io("read", path))?;
     let damaged =

@@ -190,9 +190,7 @@ impl Job<'_> {
         };
         let summary = fit(&mut run).map_err(failure_of)?;
         drop(run);
-        if let Some(loader) = &streamed {
-            self.tell_left_out(loader.report());
-        }
+        streamed.iter().for_each(|loader| self.tell_left_out(loader.report()));
         if summary.stopped {
             return Err(self.interrupted(&summary, &signals));
         }
@@ -200,7 +198,12 @@ impl Job<'_> {
             self.load_best(&summary, &mut model)?;
         }
         card.results = card::results(&summary);
-        save::into_output_dir(&model, self.backend, &card, self.output_dir)?;
+        self.save(&subject, &model, &card)
+    }
+
+    /// Writes the result.
+    fn save(&self, subject: &Subject, model: &DecoderModel<'_>, card: &Card) -> Outcome {
+        save::into_output_dir(model, self.backend, card, self.output_dir)?;
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
         console::say(self.quiet, format!("{what} saved in {}", self.output_dir.display()));
         Ok(())

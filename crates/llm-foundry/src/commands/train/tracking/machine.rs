@@ -23,9 +23,11 @@ impl MachineProbe {
     /// Names and values, if it is time for them. The first call measures nothing: the load of a processor is what was
     /// used between two calls.
     pub(super) fn due(&mut self) -> Option<Vec<(String, f64)>> {
-        if self.last.is_some_and(|last| last.elapsed() < EVERY) {
-            return None;
-        }
+        if self.last.is_some_and(|last| last.elapsed() < EVERY) { None } else { self.now() }
+    }
+
+    /// Names and values since the last call.
+    pub(super) fn now(&mut self) -> Option<Vec<(String, f64)>> {
         self.system.refresh_memory();
         let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
         self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.process]), false, what);

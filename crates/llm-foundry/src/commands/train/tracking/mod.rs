@@ -119,6 +119,9 @@ impl Callback for Tracking {
 
     fn on_end(&mut self, summary: &Summary) -> Result<(), EngineError> {
         self.pass_lines();
+        if let Some(values) = self.machine.as_mut().and_then(MachineProbe::now) {
+            self.tell(|tracker| tracker.measure(&values));
+        }
         let values = names::of_summary(summary, &self.scale);
         let code = if summary.stopped { INTERRUPTED } else { 0 };
         self.tell(|tracker| tracker.summarize(&values));
