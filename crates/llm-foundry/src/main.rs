@@ -15,6 +15,7 @@ mod data_files;
 mod dense;
 mod disk;
 mod failure;
+mod history;
 mod hub;
 mod machine;
 mod model_source;

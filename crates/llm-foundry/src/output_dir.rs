@@ -11,6 +11,7 @@ const MARKS: &[&str] = &[
     "adapter_model.safetensors",
     "model.safetensors",
     "model.safetensors.index.json",
+    "sweep.json",
 ];
 
 /// What to do about a run that is already there.

@@ -92,3 +92,53 @@ impl Drop for Answering<'_> {
         self.0.waiting.store(true, Ordering::Relaxed);
     }
 }
+
+/// For a command that runs others one after another: signals are passed on to the one that runs.
+pub(crate) struct PassedOn {
+    signals: Signals,
+    stop: bool,
+}
+
+impl PassedOn {
+    /// From now on SIGINT, SIGTERM and SIGUSR1 wait to be passed on.
+    pub(crate) fn install() -> io::Result<Self> {
+        #[cfg(unix)]
+        let signals = Signals::new([SIGINT, SIGTERM, signal_hook::consts::SIGUSR1])?;
+        #[cfg(not(unix))]
+        let signals = Signals::new([SIGINT, SIGTERM])?;
+        Ok(Self { signals, stop: false })
+    }
+
+    /// Sends what has come to the process `id`.
+    pub(crate) fn pass_on(&mut self, id: u32) {
+        for signal in self.take() {
+            send(id, signal);
+        }
+    }
+
+    /// A signal to stop has come, passed on or not.
+    pub(crate) fn asked_to_stop(&mut self) -> bool {
+        self.take();
+        self.stop
+    }
+
+    fn take(&mut self) -> Vec<sysinfo::Signal> {
+        let come: Vec<i32> = self.signals.pending().collect();
+        self.stop |= come.iter().any(|&signal| [SIGINT, SIGTERM].contains(&signal));
+        let named = |signal| match signal {
+            SIGINT => sysinfo::Signal::Interrupt,
+            SIGTERM => sysinfo::Signal::Term,
+            _ => sysinfo::Signal::User1,
+        };
+        come.into_iter().map(named).collect()
+    }
+}
+
+/// A process that is gone needs no signal.
+fn send(id: u32, signal: sysinfo::Signal) {
+    let id = sysinfo::Pid::from_u32(id);
+    if let Ok(mut system) = sysinfo::System::new() {
+        system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), true);
+        system.process(id).map(|process| process.kill_with(signal));
+    }
+}

@@ -22,7 +22,8 @@ pub(crate) struct ConfigArgs {
     llm-foundry train my_run.yaml\n  \
     llm-foundry train my_run.yaml training.learning_rate=5e-4 output_dir=runs/faster\n  \
     llm-foundry train my_run.yaml --resume\n  \
-    llm-foundry train my_run.yaml --print-config")]
+    llm-foundry train my_run.yaml --print-config\n  \
+    llm-foundry train my_run.yaml --multirun training.learning_rate=1e-4,2e-4 output_dir=runs/sweep")]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
@@ -33,6 +34,10 @@ pub(crate) struct TrainArgs {
     /// Move an earlier run that is in the output directory aside and start anew
     #[arg(long, conflicts_with = "resume")]
     pub(crate) overwrite_output_dir: bool,
+    /// Sweep: one run after another for every combination of values, each in a directory of its own below output_dir;
+    /// overrides may be key=a,b or key=range(start,stop[,step]) or key=choice(a,b). With --resume a sweep goes on
+    #[arg(long, short, conflicts_with = "print_config")]
+    pub(crate) multirun: bool,
 }
 
 impl TrainArgs {

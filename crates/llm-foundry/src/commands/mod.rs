@@ -11,6 +11,7 @@ mod plan;
 mod push;
 mod schema;
 mod shell;
+mod sweep;
 mod train;
 
 use crate::cli::{Cli, Command};
@@ -19,6 +20,7 @@ use crate::failure::Outcome;
 /// Does what was typed.
 pub(crate) fn run(cli: Cli) -> Outcome {
     match cli.command {
+        Command::Train(args) if args.multirun => sweep::run(&args.untangled(), &cli.machine),
         Command::Train(args) => train::run(args.untangled(), &cli.machine),
         Command::Plan(args) => plan::run(&args, &cli.machine),
         Command::Chat(args) => chat::run(&args, &cli.machine),

@@ -91,11 +91,21 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
         let is_new = |p: &Problem| p.place.as_ref().map_or(readable, |place| !told.contains(place));
         problems.extend(validate::check(config, &tree).into_iter().filter(is_new));
     }
+    problems.iter_mut().for_each(|problem| hint_at_sweeps(problem, overrides));
     problems.sort_by_key(|p| p.place.as_ref().map_or((usize::MAX, 0), Place::order));
     problems.dedup();
     match config {
         Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree, sources }),
         _ => wrong(problems, sources),
+    }
+}
+
+/// `key=a,b` on the command line is several values for Hydra, and for `--multirun`.
+fn hint_at_sweeps(problem: &mut Problem, overrides: &[String]) {
+    let Some(Place::Argument(index, _)) = problem.place else { return };
+    let value = overrides[index].split_once('=').map_or("", |(_, value)| value);
+    if problem.help.is_none() && value.contains(',') && !value.starts_with(['[', '{', '"', '\'']) {
+        problem.help = Some("to try several values one after another: train --multirun".into());
     }
 }
 

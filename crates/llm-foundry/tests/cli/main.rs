@@ -16,6 +16,7 @@ mod shell;
 mod signals;
 mod streams;
 mod support;
+mod sweeps;
 mod tokens;
 mod tracking;
 mod training;
