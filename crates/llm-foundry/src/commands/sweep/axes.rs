@@ -49,7 +49,7 @@ pub(super) fn combinations(axes: &[Axis]) -> Result<Vec<Vec<String>>, String> {
     for axis in axes {
         let longer = |so_far: &Vec<String>| {
             let so_far = so_far.clone();
-            axis.values.iter().map(move |value| [so_far.as_slice(), &[value.clone()]].concat())
+            axis.values.iter().map(move |value| [so_far.as_slice(), std::slice::from_ref(value)].concat())
         };
         combinations = combinations.iter().flat_map(longer).collect();
     }
