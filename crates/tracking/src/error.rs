@@ -26,6 +26,19 @@ pub enum TrackingError {
         /// What is wrong with it.
         what: &'static str,
     },
+
+    /// The address of a server is none.
+    #[error("the address `{address}` of the server cannot be used: {what}")]
+    Address {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// The system starts no thread.
+    #[error("cannot start a thread ({0})")]
+    Thread(io::Error),
 }
 
 impl TrackingError {

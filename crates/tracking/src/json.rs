@@ -14,6 +14,13 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// An object of names and JSON texts.
+pub(crate) fn object<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let entries: Vec<String> =
+        entries.map(|(name, json)| format!("{}: {json}", serde_json::Value::from(name))).collect();
+    format!("{{{}}}", entries.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::number;

@@ -17,6 +17,20 @@ impl Message {
         self
     }
 
+    /// A number of eight bytes; 0 is written too.
+    pub(crate) fn double(mut self, field: u32, value: f64) -> Self {
+        self.key(field, 1);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    /// A number of four bytes; 0 is written too, as one of several kinds of values.
+    pub(crate) fn float(mut self, field: u32, value: f32) -> Self {
+        self.key(field, 5);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
     /// A text.
     pub(crate) fn text(self, field: u32, value: &str) -> Self {
         if value.is_empty() { self } else { self.bytes(field, value.as_bytes()) }
@@ -123,8 +137,11 @@ mod tests {
     fn what_is_written_is_read() {
         let inner = Message::default().text(1, "a").integer(20, u64::MAX);
         let message = Message::default().integer(1, 0).text(2, "").message(300, &inner).integer(16, 300);
+        let message = message.double(3, -2.5).float(4, 0.0);
         let found: Vec<(u32, Wire<'_>)> = fields(message.encoded()).collect();
-        assert_eq!(found, [(300, Wire::Bytes(inner.encoded())), (16, Wire::Integer(300))]);
+        let numbers = [(3, Wire::Integer((-2.5f64).to_bits())), (4, Wire::Integer(0))];
+        let others = [(300, Wire::Bytes(inner.encoded())), (16, Wire::Integer(300))];
+        assert_eq!(found, [others, numbers].concat());
         let found: Vec<(u32, Wire<'_>)> = fields(inner.encoded()).collect();
         assert_eq!(found, [(1, Wire::Bytes(b"a")), (20, Wire::Integer(u64::MAX))]);
     }

@@ -21,8 +21,8 @@ pub trait Tracker {
     /// New values.
     fn log(&mut self, row: &Row) -> Result<(), TrackingError>;
 
-    /// Figures of the whole run, not of a position. Later ones replace earlier ones of the same name.
-    fn summarize(&mut self, values: &[(String, f64)]) -> Result<(), TrackingError>;
+    /// Figures of the whole run, known at this position. Later ones replace earlier ones of the same name.
+    fn summarize(&mut self, row: &Row) -> Result<(), TrackingError>;
 
     /// How the machine is doing now.
     fn measure(&mut self, _values: &[(String, f64)]) -> Result<(), TrackingError> {

@@ -4,7 +4,6 @@ use super::run::RunSettings;
 use crate::error::TrackingError;
 use crate::json;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -67,13 +66,6 @@ impl RunDirectory {
         self.write("config.yaml", &config_yaml(&settings.config))?;
         let metadata = Value::Object(settings.metadata.clone());
         self.write("wandb-metadata.json", &format!("{metadata:#}\n"))
-    }
-
-    /// Writes `wandb-summary.json`; values are JSON texts.
-    pub(super) fn summarize(&self, values: &BTreeMap<String, String>) -> Result<(), TrackingError> {
-        let entries: Vec<String> =
-            values.iter().map(|(name, json)| format!("{}: {json}", Value::from(name.as_str()))).collect();
-        self.write("wandb-summary.json", &format!("{{{}}}\n", entries.join(", ")))
     }
 
     /// Writes a file below `files/`, whole or not at all.

@@ -45,7 +45,12 @@ pub(super) fn cut(path: &Path, axis: &str, position: u64) -> Result<(RecordWrite
         writer.flush()?;
         // The open file stays the same under its new name.
         fs::rename(&partial, path)?;
-        Ok(writer)
+        // `wandb sync` marks what it has uploaded, and would pass over what is new.
+        let mark = path.with_extension("wandb.synced");
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(writer),
+        }
     };
     Ok((write().map_err(TrackingError::io("cut", path))?, remains))
 }

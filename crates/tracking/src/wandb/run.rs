@@ -3,9 +3,11 @@
 use super::directory::{RunDirectory, named};
 use super::framing::RecordWriter;
 use super::id;
+use super::live::{Live, Parcel, ServerSettings};
 use super::records::Record;
 use super::resume::{cut, mend_console};
 use crate::error::TrackingError;
+use crate::http::wrong_address;
 use crate::json;
 use crate::table::Table;
 use crate::tracker::{Row, Tracker};
@@ -48,6 +50,8 @@ pub struct RunSettings {
     pub config: Map<String, Value>,
     /// Circumstances: command, machine, versions.
     pub metadata: Map<String, Value>,
+    /// A server to tell while the run goes on; `None`: only the directory is written.
+    pub server: Option<ServerSettings>,
 }
 
 /// A run in the making. Each record is in the hands of the operating system when a method returns, so that a killed
@@ -67,6 +71,8 @@ pub struct Run {
     earlier: f64,
     /// The last value of each curve and figure, as JSON texts.
     summary: BTreeMap<String, String>,
+    live: Option<Live>,
+    is_finished: bool,
 }
 
 impl Run {
@@ -104,14 +110,18 @@ impl Run {
             began: Instant::now(),
             earlier: remains.runtime,
             summary: remains.values.into_iter().collect(),
+            live: None,
+            is_finished: false,
         };
         run.directory.describe(settings)?;
         run.write_summary()?;
+        run.go_live(settings, Some(run.rows))?;
         Ok(run)
     }
 
     fn begin(settings: &RunSettings, id: &str, resumed: bool) -> Result<Self, TrackingError> {
-        let directory = RunDirectory::create(&settings.parent, id, "offline-run")?;
+        let mode = if settings.server.is_some() { "run" } else { "offline-run" };
+        let directory = RunDirectory::create(&settings.parent, id, mode)?;
         directory.describe(settings)?;
         let path = directory.records();
         let begun = File::create_new(&path).and_then(RecordWriter::begin);
@@ -126,6 +136,8 @@ impl Run {
             began: Instant::now(),
             earlier: 0.0,
             summary: BTreeMap::new(),
+            live: None,
+            is_finished: false,
         };
         run.append(&Record::header(&settings.producer))?;
         run.append(&Record::run(id, settings, now(), resumed))?;
@@ -133,7 +145,28 @@ impl Run {
         run.append(&Record::all_over(&settings.axis))?;
         run.append(&Record::file("wandb-metadata.json"))?;
         run.flush()?;
+        run.go_live(settings, resumed.then_some(0))?;
         Ok(run)
+    }
+
+    /// Begins to tell the server, if there is one. `goes_on`: it may know so many rows of the run already.
+    fn go_live(&mut self, settings: &RunSettings, goes_on: Option<u64>) -> Result<(), TrackingError> {
+        let Some(server) = &settings.server else { return Ok(()) };
+        if let Some(what) = wrong_address(&server.address) {
+            return Err(TrackingError::Address { address: server.address.clone(), what });
+        }
+        let files = self.directory.file("");
+        let live = Live::start(server, settings, &self.id, &files, goes_on).map_err(TrackingError::Thread)?;
+        self.live = Some(live);
+        self.tell(|| Parcel::File("wandb-metadata.json".into()));
+        self.tell(|| Parcel::File("config.yaml".into()));
+        Ok(())
+    }
+
+    fn tell(&self, parcel: impl FnOnce() -> Parcel) {
+        if let Some(live) = &self.live {
+            live.send(parcel());
+        }
     }
 
     /// The directory that holds the run.
@@ -168,15 +201,21 @@ impl Run {
         let items: Vec<(&str, String)> =
             items.into_iter().filter(|(name, _)| *name != axis).chain(own).collect();
         self.append(&Record::history(self.rows, items.iter().cloned()))?;
+        self.tell(|| Parcel::Row(json::object(items.iter().map(|(name, json)| (*name, json.as_str())))));
         self.rows += 1;
         self.summary.extend(items.into_iter().map(|(name, json)| (name.to_owned(), json)));
+        self.tell(|| Parcel::Summary(self.summary_text()));
         Ok(())
+    }
+
+    fn summary_text(&self) -> String {
+        json::object(self.summary.iter().map(|(name, json)| (name.as_str(), json.as_str())))
     }
 
     fn write_summary(&mut self) -> Result<(), TrackingError> {
         let runtime = json!({ "runtime": self.runtime() as u64 }).to_string();
         self.summary.insert("_wandb".into(), runtime);
-        self.directory.summarize(&self.summary)
+        self.directory.write("wandb-summary.json", &format!("{}\n", self.summary_text()))
     }
 }
 
@@ -189,19 +228,36 @@ impl Tracker for Run {
         self.add_row(row.position, named(&row.values).collect())
     }
 
-    fn summarize(&mut self, values: &[(String, f64)]) -> Result<(), TrackingError> {
-        self.summary.extend(named(values).map(|(name, json)| (name.to_owned(), json)));
-        self.append(&Record::summary(named(values)))
+    fn summarize(&mut self, row: &Row) -> Result<(), TrackingError> {
+        self.summary.extend(named(&row.values).map(|(name, json)| (name.to_owned(), json)));
+        self.tell(|| Parcel::Summary(self.summary_text()));
+        self.append(&Record::summary(named(&row.values)))
     }
 
     fn measure(&mut self, values: &[(String, f64)]) -> Result<(), TrackingError> {
-        self.append(&Record::stats(now(), named(values)))
+        self.append(&Record::stats(now(), named(values)))?;
+        self.tell(|| {
+            let values = named(values).map(|(name, json)| (format!("system.{name}"), json));
+            let own = [
+                ("_wandb".to_owned(), "true".to_owned()),
+                ("_timestamp".to_owned(), json::number(now().as_secs_f64())),
+                ("_runtime".to_owned(), json::number(self.runtime())),
+            ];
+            let all: Vec<(String, String)> = values.chain(own).collect();
+            Parcel::Event(json::object(all.iter().map(|(name, json)| (name.as_str(), json.as_str()))))
+        });
+        Ok(())
     }
 
     fn print(&mut self, line: &str) -> Result<(), TrackingError> {
         let path = self.directory.file("output.log");
         self.console.write_all(format!("{line}\n").as_bytes()).map_err(TrackingError::io("write", &path))?;
-        self.append(&Record::output(now(), line))
+        self.append(&Record::output(now(), line))?;
+        self.tell(|| {
+            let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6f");
+            Parcel::Line(format!("{at} {line}"))
+        });
+        Ok(())
     }
 
     fn tabulate(&mut self, position: u64, name: &str, table: &Table) -> Result<(), TrackingError> {
@@ -210,6 +266,7 @@ impl Tracker for Run {
         let path = format!("media/table/{name}_{}_{}.table.json", self.rows, &digest[..20]);
         self.directory.write(&path, &text)?;
         self.append(&Record::file(&path))?;
+        self.tell(|| Parcel::File(path.clone()));
         let reference = json!({
             "_type": "table-file",
             "ncols": table.columns.len(),
@@ -227,11 +284,19 @@ impl Tracker for Run {
     }
 
     fn finish(&mut self, exit_code: u8) -> Result<(), TrackingError> {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return Ok(());
+        }
         self.write_summary()?;
         let summary = Record::summary(self.summary.iter().map(|(name, json)| (name.as_str(), json.clone())));
         self.append(&summary)?;
         self.append(&Record::exit(exit_code, self.runtime()))?;
-        self.flush()
+        self.flush()?;
+        self.tell(|| Parcel::Summary(self.summary_text()));
+        if let Some(live) = &mut self.live {
+            live.finish(exit_code);
+        }
+        Ok(())
     }
 
     fn state(&self) -> Map<String, Value> {
@@ -241,7 +306,13 @@ impl Tracker for Run {
 
     fn whereabouts(&self) -> Option<String> {
         let path = self.directory.path.display();
-        Some(format!("Weights & Biases: to upload this run, type `wandb sync {path}`"))
+        Some(match self.live.as_ref().map(Live::result) {
+            Some(Ok(page)) => format!("Weights & Biases: {page}"),
+            Some(Err(why)) => format!(
+                "Weights & Biases: the server did not get all of this run ({why}); to upload it, type `wandb sync {path}`"
+            ),
+            None => format!("Weights & Biases: to upload this run, type `wandb sync {path}`"),
+        })
     }
 }
 

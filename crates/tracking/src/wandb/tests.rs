@@ -60,7 +60,7 @@ fn a_run_has_all_its_records_and_files() {
     run.print("a line").unwrap();
     run.measure(&[("cpu".into(), 12.5)]).unwrap();
     run.log(&Row { position: 2, values: vec![("eval/loss".into(), f64::NAN)] }).unwrap();
-    run.summarize(&[("train_loss".into(), 2.25)]).unwrap();
+    run.summarize(&Row { position: 2, values: vec![("train_loss".into(), 2.25)] }).unwrap();
     run.finish(0).unwrap();
     assert_eq!(kinds(&file_of(&run)), [21, 17, 12, 12, 6, 2, 13, 7, 2, 3, 3, 18]);
     let history = history(&file_of(&run)).unwrap();

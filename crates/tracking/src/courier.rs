@@ -1,0 +1,161 @@
+//! A thread that takes what is told to a server: whoever tells never waits for the network.
+
+use crate::http::HttpError;
+use std::collections::VecDeque;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// More than this is not kept in memory for a server that is away.
+const MOST_WAITING: usize = 100_000;
+
+/// What a courier does.
+pub(crate) trait Delivery: Send + 'static {
+    /// One thing to be told.
+    type Parcel: Send + 'static;
+
+    /// Delivers parcels from the front and takes those out that have arrived.
+    fn deliver(&mut self, waiting: &mut VecDeque<Self::Parcel>) -> Result<(), HttpError>;
+}
+
+/// How often to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two deliveries.
+    pub between: Duration,
+    /// After the first failure; each further one doubles it, up to a minute.
+    pub first_pause: Duration,
+    /// How long the end of a run waits for what has not arrived.
+    pub patience: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            between: Duration::from_secs(5),
+            first_pause: Duration::from_secs(2),
+            patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What became of a courier's parcels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    /// Parcels that did not arrive.
+    pub(crate) left: usize,
+    /// Why not.
+    pub(crate) error: Option<HttpError>,
+}
+
+/// The end of a courier that is held by whoever tells.
+pub(crate) struct Courier<P> {
+    sender: Option<Sender<P>>,
+    done: Receiver<()>,
+    outcome: Arc<Mutex<Outcome>>,
+    patience: Duration,
+}
+
+impl<P: Send + 'static> Courier<P> {
+    /// Starts the thread.
+    pub(crate) fn start<D: Delivery<Parcel = P>>(delivery: D, pace: Pace) -> std::io::Result<Self> {
+        let (sender, parcels) = mpsc::channel();
+        let (tell_done, done) = mpsc::channel();
+        let outcome = Arc::<Mutex<Outcome>>::default();
+        let shared = Arc::clone(&outcome);
+        let work = move || {
+            Round { delivery, pace, waiting: VecDeque::new(), outcome: shared }.work(&parcels);
+            let _ = tell_done.send(());
+        };
+        std::thread::Builder::new().name("tracking".into()).spawn(work)?;
+        Ok(Self { sender: Some(sender), done, outcome, patience: pace.patience })
+    }
+
+    /// Hands a parcel over; it is lost where the courier has given up.
+    pub(crate) fn send(&self, parcel: P) {
+        if let Some(sender) = &self.sender
+            && sender.send(parcel).is_err()
+        {
+            lock(&self.outcome).left += 1;
+        }
+    }
+
+    /// No more parcels: waits for those on their way, but not for ever.
+    pub(crate) fn close(&mut self) -> Outcome {
+        if self.sender.take().is_some() {
+            let _ = self.done.recv_timeout(self.patience);
+        }
+        lock(&self.outcome).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The thread's side.
+struct Round<D: Delivery> {
+    delivery: D,
+    pace: Pace,
+    waiting: VecDeque<D::Parcel>,
+    outcome: Arc<Mutex<Outcome>>,
+}
+
+impl<D: Delivery> Round<D> {
+    fn work(&mut self, parcels: &Receiver<D::Parcel>) {
+        let mut next = Instant::now();
+        let mut failures = 0;
+        let mut end: Option<Instant> = None;
+        loop {
+            let is_open = self.collect(parcels, next);
+            if !is_open {
+                end.get_or_insert_with(|| Instant::now() + self.pace.patience);
+            }
+            if self.waiting.is_empty() {
+                if is_open { continue } else { return }
+            }
+            if is_open && Instant::now() < next {
+                continue;
+            }
+            let result = self.delivery.deliver(&mut self.waiting);
+            self.note(&result);
+            failures = if result.is_ok() { 0 } else { failures + 1 };
+            let pause = match failures {
+                0 => self.pace.between,
+                n => (self.pace.first_pause * 2u32.saturating_pow(n - 1)).min(Duration::from_secs(60)),
+            };
+            let gives_up = result.is_err_and(|error| error.is_final()) || self.waiting.len() > MOST_WAITING;
+            let is_over = |end: Instant| Instant::now() + pause >= end && failures > 0;
+            if gives_up || end.is_some_and(is_over) {
+                return;
+            }
+            next = Instant::now() + pause;
+            if end.is_some() && failures > 0 {
+                std::thread::sleep(pause);
+            }
+        }
+    }
+
+    /// Takes parcels until `until`, or until none can come any more: then the answer is false.
+    fn collect(&mut self, parcels: &Receiver<D::Parcel>, until: Instant) -> bool {
+        loop {
+            let wait = match self.waiting.is_empty() {
+                // Nothing to do before one comes.
+                true => Duration::from_secs(3600),
+                false => until.saturating_duration_since(Instant::now()),
+            };
+            match parcels.recv_timeout(wait) {
+                Ok(parcel) => self.waiting.push_back(parcel),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            lock(&self.outcome).left = self.waiting.len();
+        }
+    }
+
+    fn note(&self, result: &Result<(), HttpError>) {
+        let mut outcome = lock(&self.outcome);
+        outcome.left = self.waiting.len();
+        outcome.error = result.as_ref().err().cloned();
+    }
+}

@@ -1,0 +1,166 @@
+//! Requests to servers, with JSON both ways.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use std::time::Duration;
+use ureq::Agent;
+
+/// Longest time of one request.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Of an error's page only the beginning is worth showing.
+const SHOWN: usize = 300;
+
+/// Why a server did not take something.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// It answered, and said no.
+    #[error("the server answered {0}: {1}")]
+    Refused(u16, String),
+    /// It could not be reached, or said something that is no answer.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl HttpError {
+    /// Asking again cannot help: wrong key, no such project, malformed request.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(status, _) if (400..500).contains(status) && ![408, 409, 425, 429].contains(status))
+    }
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// It does not.
+    #[default]
+    None,
+    /// User and password.
+    Basic(String, String),
+    /// A token.
+    Bearer(String),
+}
+
+/// Without secrets: settings may end up in messages.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Basic(..) => "Basic(…)",
+            Self::Bearer(_) => "Bearer(…)",
+        })
+    }
+}
+
+/// A client of one server.
+pub(crate) struct HttpClient {
+    agent: Agent,
+    base: String,
+    authorization: Option<String>,
+}
+
+impl HttpClient {
+    /// `base` has no slash at its end.
+    pub(crate) fn new(base: &str, credentials: &Credentials) -> Self {
+        let agent = Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .user_agent(concat!("llm-foundry/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        let authorization = match credentials {
+            Credentials::None => None,
+            Credentials::Basic(user, password) => {
+                Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+            }
+            Credentials::Bearer(token) => Some(format!("Bearer {token}")),
+        };
+        Self { agent, base: base.trim_end_matches('/').to_owned(), authorization }
+    }
+
+    /// The address that paths are added to.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks for `path`.
+    pub(crate) fn get(&self, path: &str) -> Result<Value, HttpError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        answer(request.call())
+    }
+
+    /// Sends `body` to `path`.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Result<Value, HttpError> {
+        let request =
+            self.agent.post(format!("{}{path}", self.base)).header("Content-Type", "application/json");
+        let request = match &self.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        };
+        answer(request.send(body))
+    }
+
+    /// Puts a file where a server said that it belongs: a whole address, which needs no further proof.
+    pub(crate) fn put(&self, url: &str, content: &[u8]) -> Result<Value, HttpError> {
+        answer(self.agent.put(url).send(content))
+    }
+}
+
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, HttpError> {
+    let mut response = result.map_err(|error| HttpError::Unreachable(error.to_string()))?;
+    let text =
+        response.body_mut().read_to_string().map_err(|error| HttpError::Unreachable(error.to_string()))?;
+    let status = response.status().as_u16();
+    if !(200..300).contains(&status) {
+        let shown: String = text.chars().take(SHOWN).collect();
+        return Err(HttpError::Refused(status, shown.trim().to_owned()));
+    }
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    // What storage answers to a file is XML or nothing: no matter.
+    Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// What is wrong with the address of a server, in words; `None`: nothing.
+pub fn wrong_address(address: &str) -> Option<String> {
+    let Ok(uri) = address.parse::<ureq::http::Uri>() else { return Some("it is no address".into()) };
+    match uri.scheme_str() {
+        Some("https") if !cfg!(feature = "tls") => {
+            return Some("this program was built without https:// (feature `tls`)".into());
+        }
+        Some("http" | "https") => {}
+        Some(other) => return Some(format!("it begins with {other}://, not with http:// or https://")),
+        None => return Some("it does not begin with http:// or https://".into()),
+    }
+    uri.host().is_none_or(str::is_empty).then(|| "it names no server".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_judged() {
+        assert_eq!(wrong_address("https://api.wandb.ai").is_none(), cfg!(feature = "tls"));
+        for good in ["http://localhost:5000", "http://[::1]:80/path"] {
+            assert_eq!(wrong_address(good), None, "{good}");
+        }
+        for bad in ["localhost:5000", "ftp://x", "http://", "not an address", "", "/mlruns", "file:///mlruns"]
+        {
+            assert!(wrong_address(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = format!(
+            "{:?}",
+            [Credentials::Basic("api".into(), "s3cret".into()), Credentials::Bearer("s3cret".into())]
+        );
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
