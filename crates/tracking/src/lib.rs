@@ -8,6 +8,8 @@ mod crc32c;
 mod error;
 mod http;
 mod json;
+#[cfg(test)]
+mod loopback;
 pub mod mlflow;
 mod protobuf;
 mod table;

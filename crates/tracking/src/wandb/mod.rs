@@ -9,6 +9,8 @@ mod directory;
 mod framing;
 mod id;
 mod live;
+#[cfg(test)]
+mod live_tests;
 mod records;
 mod resume;
 mod run;

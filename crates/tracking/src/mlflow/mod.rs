@@ -1,5 +1,8 @@
 //! MLflow: experiments and runs on a tracking server, by its REST interface (2.0).
 
+#[cfg(test)]
+mod tests;
+
 use crate::courier::{Courier, Delivery, Pace};
 use crate::error::TrackingError;
 use crate::http::{Credentials, HttpClient, HttpError, wrong_address};
