@@ -4,7 +4,8 @@
     python interop/wandb_sync.py RUN_DIR        # RUN_DIR is the output_dir of a run with report_to: wandb
 
 Starts a server on loopback that answers as Weights & Biases does, lets `wandb sync` upload every run directory below
-RUN_DIR/wandb to it, and compares what arrived with RUN_DIR/metrics.jsonl, number for number. Nothing leaves the machine.
+RUN_DIR/wandb to it, and compares what arrived with RUN_DIR/metrics.jsonl, number for number. Nothing leaves the
+machine.
 Needs: pip install wandb.
 """
 

@@ -118,6 +118,7 @@ impl Progress {
             peak_rss_bytes: None,
             seconds: self.seconds,
             data_seconds: window.data_seconds,
+            profile: Default::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{BestEvaluation, Difference};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The run begins.
@@ -78,6 +79,10 @@ pub struct LogRecord {
     /// Seconds since the last line in which training waited for data.
     #[serde(default)]
     pub data_seconds: f64,
+    /// Where the time since the last line went, where that is measured: `mfu` (share of the floor that matrix products
+    /// set) and seconds of a step by phase; filled in by whoever measures.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub profile: BTreeMap<String, f64>,
 }
 
 /// A held-out split was evaluated. All means are over labelled tokens, whatever the batches.

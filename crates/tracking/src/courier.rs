@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 /// More than this is not kept in memory for a server that is away.
 const MOST_WAITING: usize = 100_000;
 
+/// The longest time between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often to try again at the end.
+const LAST_TRIES: u32 = 1;
+
 /// What a courier does.
 pub(crate) trait Delivery: Send + 'static {
     /// One thing to be told.
@@ -105,12 +110,10 @@ impl<D: Delivery> Round<D> {
     fn work(&mut self, parcels: &Receiver<D::Parcel>) {
         let mut next = Instant::now();
         let mut failures = 0;
-        let mut end: Option<Instant> = None;
+        // Failures after the last parcel: a server that is away then is not waited for.
+        let mut last_failures = 0;
         loop {
             let is_open = self.collect(parcels, next);
-            if !is_open {
-                end.get_or_insert_with(|| Instant::now() + self.pace.patience);
-            }
             if self.waiting.is_empty() {
                 if is_open { continue } else { return }
             }
@@ -120,18 +123,21 @@ impl<D: Delivery> Round<D> {
             let result = self.delivery.deliver(&mut self.waiting);
             self.note(&result);
             failures = if result.is_ok() { 0 } else { failures + 1 };
-            let pause = match failures {
-                0 => self.pace.between,
-                n => (self.pace.first_pause * 2u32.saturating_pow(n - 1)).min(Duration::from_secs(60)),
-            };
-            let gives_up = result.is_err_and(|error| error.is_final()) || self.waiting.len() > MOST_WAITING;
-            let is_over = |end: Instant| Instant::now() + pause >= end && failures > 0;
-            if gives_up || end.is_some_and(is_over) {
+            if result.is_err_and(|error| error.is_final()) || self.waiting.len() > MOST_WAITING {
                 return;
             }
-            next = Instant::now() + pause;
-            if end.is_some() && failures > 0 {
-                std::thread::sleep(pause);
+            let doubled = |n| self.pace.first_pause.saturating_mul(2u32.saturating_pow(n));
+            next = Instant::now()
+                + match failures {
+                    0 => self.pace.between,
+                    n => doubled(n - 1).min(LONGEST_PAUSE),
+                };
+            if !is_open && failures > 0 {
+                last_failures += 1;
+                if last_failures > LAST_TRIES {
+                    return;
+                }
+                std::thread::sleep(self.pace.first_pause);
             }
         }
     }

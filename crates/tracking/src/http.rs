@@ -25,7 +25,8 @@ pub(crate) enum HttpError {
 impl HttpError {
     /// Asking again cannot help: wrong key, no such project, malformed request.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Refused(status, _) if (400..500).contains(status) && ![408, 409, 425, 429].contains(status))
+        let is_no = |status: u16| (400..500).contains(&status) && ![408, 409, 425, 429].contains(&status);
+        matches!(self, Self::Refused(status, _) if is_no(*status))
     }
 }
 

@@ -157,6 +157,7 @@ pub(crate) mod tests {
             peak_rss_bytes: None,
             seconds: 1.0,
             data_seconds: 0.0,
+            profile: Default::default(),
         }
     }
 

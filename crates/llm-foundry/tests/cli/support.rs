@@ -79,7 +79,9 @@ impl Room {
         {
             command.env_remove(name);
         }
-        for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("WANDB_")) {
+        for name in std::env::vars().map(|(name, _)| name).filter(|name| {
+            ["WANDB_", "MLFLOW_", "TENSORBOARD_"].iter().any(|prefix| name.starts_with(prefix))
+        }) {
             command.env_remove(name);
         }
         command.env("HF_HOME", self.path("hf-home")).env("HF_HUB_OFFLINE", "1").env("FOUNDRY_THREADS", "1");

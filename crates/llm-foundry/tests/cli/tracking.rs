@@ -1,6 +1,6 @@
 //! `training.report_to`: what trackers find of a run.
 
-use crate::support::Room;
+use crate::support::{Room, Said};
 use foundry_tracking::wandb;
 use serde_json::{Map, Value};
 use std::fs;
@@ -112,6 +112,56 @@ fn the_environment_says_where_and_under_which_name() {
 }
 
 #[test]
+fn tensorboard_files_grow_in_one_folder() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 6\n  save_steps: 2\n  report_to: tensorboard\n  profile: true\n");
+    let crashed = room.command(&["train", "config.yaml"]).env("FOUNDRY_CRASH_AT", "step.5").output();
+    assert!(!crashed.expect("started").status.success());
+    let said = room.foundry(&["train", "config.yaml", "--resume"]).expect_done();
+    assert!(said.err.contains("tensorboard --logdir "), "{}", said.err);
+    let folders: Vec<PathBuf> = list(&room.path("run/runs"));
+    assert_eq!(folders.len(), 1, "a resumed run goes on in its folder: {folders:?}");
+    let files = list(&folders[0]);
+    assert_eq!(files.len(), 2, "{files:?}");
+    let text = |path: &PathBuf| String::from_utf8_lossy(&fs::read(path).expect("read")).into_owned();
+    let first = text(&files[0]);
+    for name in ["brain.Event:2", "train/loss", "train/learning_rate", "profile/mfu", "args/text_summary"] {
+        assert!(first.contains(name), "{name}");
+    }
+    assert!(text(&files[1]).contains("train/train_runtime"));
+    // Another folder, by name.
+    room.lora_run("  max_steps: 1\n  report_to: tensorboard\n  logging_dir: boards\n");
+    room.foundry(&["train", "config.yaml", "output_dir=other"]).expect_done();
+    assert_eq!(list(&room.path("boards")).len(), 1);
+}
+
+fn list(dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect("a folder").flatten().map(|e| e.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// A server that is away costs a warning and no more.
+#[test]
+fn servers_that_are_away_hinder_no_run() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  report_to: all\n");
+    let mut command = room.command(&["train", "config.yaml"]);
+    // Nothing listens at port 1.
+    command.env("MLFLOW_TRACKING_URI", "http://127.0.0.1:1").env("WANDB_API_KEY", "0".repeat(40));
+    command.env("WANDB_BASE_URL", "http://127.0.0.1:1");
+    let said = Said::from(command.output().expect("started")).expect_done();
+    for words in
+        ["did not reach the server", "did not get all of this run", "wandb sync ", "tensorboard --logdir"]
+    {
+        assert!(said.err.contains(words), "no `{words}` in {}", said.err);
+    }
+    assert!(!said.err.contains(&"0".repeat(40)), "the key is told nobody");
+    let run = only_run(&room, "run");
+    assert_eq!(column(&rows(&run), "train/global_step"), [1.0, 2.0]);
+}
+
+#[test]
 fn mistakes_are_refused_before_anything_is_written() {
     let room = Room::new();
     room.lora_run("  max_steps: 1\n");
@@ -121,14 +171,32 @@ fn mistakes_are_refused_before_anything_is_written() {
         assert!(!room.path("run").exists());
     };
     refused(&["training.report_to=wandbb"], &["wandbb", "did you mean `wandb`?"]);
-    refused(&["training.report_to=[wandb,banana]"], &["banana", "none, all, wandb"]);
+    refused(&["training.report_to=[wandb,banana]"], &["banana", "none, all, wandb, tensorboard, mlflow"]);
     refused(&["training.report_to=7"], &["training.report_to"]);
     refused(&["training.report_to=wandb", "training.project=a/b"], &["training.project", "`/`"]);
     refused(&["training.run_name=x"], &["training.run_name", "report_to"]);
     refused(&["training.report_to=wandb", "training.run_name=''"], &["training.run_name", "empty"]);
+    refused(&["training.logging_dir=x"], &["training.logging_dir", "tensorboard"]);
+    refused(&["training.report_to=mlflow"], &["MLFLOW_TRACKING_URI is not set", "mlflow server"]);
+    refused(&["training.report_to=tensorbord"], &["did you mean `tensorboard`?"]);
+    for (variable, value, words) in [
+        ("MLFLOW_TRACKING_URI", "localhost:5000", ["MLFLOW_TRACKING_URI", "http://"]),
+        ("MLFLOW_TRACKING_URI", "file:///mlruns", ["MLFLOW_TRACKING_URI", "file://"]),
+        ("WANDB_MODE", "onlin", ["WANDB_MODE is `onlin`", "online, offline or disabled"]),
+        ("WANDB_MODE", "online", ["WANDB_API_KEY", "wandb sync"]),
+        ("TENSORBOARD_LOGGING_DIR", "train.jsonl/x", ["TENSORBOARD_LOGGING_DIR", "it is a file"]),
+    ] {
+        let mut command = room.command(&["train", "config.yaml", "training.report_to=all"]);
+        let said = command.env(variable, value).output().expect("started");
+        Said::from(said).expect_refusal(&words);
+        assert!(!room.path("run").exists());
+    }
+    let mut command = room.command(&["train", "config.yaml", "training.report_to=wandb"]);
+    command.env("WANDB_API_KEY", "x").env("WANDB_BASE_URL", "nowhere");
+    Said::from(command.output().expect("started")).expect_refusal(&["WANDB_BASE_URL is `nowhere`"]);
     let file = room.write("file", "");
     let said =
         room.command(&["train", "config.yaml", "training.report_to=wandb"]).env("WANDB_DIR", file).output();
-    crate::support::Said::from(said.expect("started")).expect_refusal(&["WANDB_DIR", "it is a file"]);
+    Said::from(said.expect("started")).expect_refusal(&["WANDB_DIR", "it is a file"]);
     assert!(!room.path("run").exists());
 }

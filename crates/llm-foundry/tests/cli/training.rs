@@ -220,6 +220,11 @@ fn a_profile_says_where_the_time_went() {
         number(&profile["share_of_gemm_floor"]) > 0.0
             && number(&profile["measured_gemm_gflop_per_second"]) > 0.0
     );
+    let lines = crate::support::metrics(&room, "run");
+    assert!(lines[0].get("profile").is_none(), "the first step is not measured");
+    for name in ["mfu", "forward_seconds", "backward_seconds", "update_seconds", "waiting_for_data_seconds"] {
+        assert!(number(&lines[1]["profile"][name]) >= 0.0 && lines[2]["profile"][name].is_number(), "{name}");
+    }
 }
 
 #[test]

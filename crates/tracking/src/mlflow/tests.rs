@@ -108,6 +108,7 @@ fn a_server_that_comes_back_gets_everything() {
         run.log(&row(position, 1.0)).unwrap();
     }
     assert!(began.elapsed() < Duration::from_secs(1), "telling waits for nobody");
+    server.wait_for(|requests| requests.len() > 6);
     run.finish(0).unwrap();
     let metrics = metrics(&server);
     assert!(metrics.len() >= 5000);

@@ -1,8 +1,8 @@
 //! TensorBoard: event files, which its server reads while they grow.
 //!
-//! `events.out.tfevents.SECONDS.HOST.N` is a sequence of TFRecords (length as `u64`, masked CRC-32C of the length, data,
-//! masked CRC-32C of the data), each an `Event` of TensorFlow's `event.proto`. When a run goes on, it does so in a new
-//! file of the same folder, which says from which position on older events do not count.
+//! `events.out.tfevents.SECONDS.HOST.N` is a sequence of TFRecords (length as `u64`, masked CRC-32C of the length,
+//! data, masked CRC-32C of the data), each an `Event` of TensorFlow's `event.proto`. When a run goes on, it does so in
+//! a new file of the same folder, which says from which position on older events do not count.
 
 mod events;
 #[cfg(test)]
@@ -26,6 +26,13 @@ pub struct EventSettings {
     pub host: String,
     /// Texts that describe the run: names and Markdown.
     pub texts: Vec<(String, String)>,
+}
+
+/// Where PyTorch's writer puts the files of a run that begins now: `runs/MonthDay_HH-MM-SS_HOST` below `parent`.
+pub fn default_directory(parent: &Path, host: &str) -> PathBuf {
+    let now = jiff::Zoned::now().strftime("%b%d_%H-%M-%S").to_string();
+    let host = if host.is_empty() { "localhost" } else { host };
+    parent.join("runs").join(format!("{now}_{host}"))
 }
 
 /// An event file in the making. Each event is in the hands of the operating system when a method returns.

@@ -2,8 +2,8 @@
 //! calls of their own client. Best effort: the directory has everything, and `wandb sync` can do the rest.
 //!
 //! `POST /graphql` with `upsertBucket` makes the run. `POST /files/ENTITY/PROJECT/RUN/file_stream` then takes lines of
-//! its files (`wandb-history.jsonl`, `wandb-events.jsonl`, `output.log`, `wandb-summary.json`), each with its number, and
-//! at last `complete` and `exitcode`.
+//! its files (`wandb-history.jsonl`, `wandb-events.jsonl`, `output.log`, `wandb-summary.json`), each with its number,
+//! and at last `complete` and `exitcode`.
 
 use super::run::RunSettings;
 use crate::courier::{Courier, Delivery, Outcome, Pace};
@@ -212,8 +212,8 @@ const UPSERT: &str = "mutation UpsertBucket($name: String, $project: String, $en
     $displayName: String, $notes: String, $config: JSONString, $host: String, $tags: [String!], $jobType: String, \
     $summaryMetrics: JSONString) { upsertBucket(input: { name: $name, modelName: $project, entityName: $entity, \
     groupName: $groupName, displayName: $displayName, notes: $notes, config: $config, host: $host, tags: $tags, \
-    jobType: $jobType, summaryMetrics: $summaryMetrics }) { bucket { id name displayName project { name entity { name } } } \
-    inserted } }";
+    jobType: $jobType, summaryMetrics: $summaryMetrics }) { bucket { id name displayName \
+    project { name entity { name } } } inserted } }";
 
 const STATUS: &str = "query RunResumeStatus($project: String, $entity: String, $name: String!) { \
     model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { id name historyLineCount \

@@ -34,7 +34,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use tracking::{Scale, Tracking, TrackingSettings};
+use tracking::{Scale, Sources, Tracking, TrackingSettings};
 
 /// Trains as the configuration says.
 pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
@@ -66,8 +66,10 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
         resume::check(&plan, &facts, checkpoint)?;
     }
     let command = command_of(&args);
-    let tracking =
-        TrackingSettings::resolve(config, &plan, &output_dir, &command, &|name| std::env::var(name).ok())?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let sources =
+        Sources { config, plan: &plan, output_dir: &output_dir, command: &command, variable: &variable };
+    let tracking = TrackingSettings::resolve(&sources)?;
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 

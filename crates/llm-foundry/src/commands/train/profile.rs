@@ -4,9 +4,10 @@
 
 use crate::console::duration;
 use foundry_engine::callbacks::{Callback, Flow};
-use foundry_engine::{EngineError, StepReport, Summary};
+use foundry_engine::{EngineError, LogRecord, StepReport, Summary};
 use foundry_kernels::{Backend, Dtype, Matmul, MemoryClass, OpCost, ProfilingBackend};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,6 +29,18 @@ pub(super) struct Profile<'a> {
     tokens: u64,
     seconds: f64,
     data_seconds: f64,
+    /// As it was at the last line of the log.
+    logged: Totals,
+}
+
+/// What has been measured up to some step.
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    steps: u64,
+    tokens: u64,
+    seconds: f64,
+    /// Seconds of each phase.
+    phases: Vec<(&'static str, f64)>,
 }
 
 impl<'a> Profile<'a> {
@@ -52,7 +65,32 @@ impl<'a> Profile<'a> {
             tokens: 0,
             seconds: 0.0,
             data_seconds: 0.0,
+            logged: Totals::default(),
         }
+    }
+
+    fn totals(&self) -> Totals {
+        let Self { steps, tokens, seconds, .. } = *self;
+        Totals { steps, tokens, seconds, phases: self.phases() }
+    }
+
+    /// Share of the floor and seconds of a step by phase, since the last call.
+    fn since_last_line(&mut self) -> BTreeMap<String, f64> {
+        if self.steps == self.logged.steps {
+            return BTreeMap::new();
+        }
+        let now = self.totals();
+        let before = std::mem::replace(&mut self.logged, now.clone());
+        let steps = (now.steps - before.steps) as f64;
+        let (tokens, seconds) = ((now.tokens - before.tokens) as f64, now.seconds - before.seconds);
+        let earlier =
+            |phase: &str| before.phases.iter().find(|(name, _)| *name == phase).map_or(0.0, |(_, s)| *s);
+        let phases = now.phases.iter().map(|&(phase, total)| {
+            let each = (total - earlier(phase)).max(0.0) / steps;
+            (format!("{}_seconds", phase.replace(' ', "_")), each)
+        });
+        let mfu = self.flops_per_token * tokens / self.peak / seconds.max(1e-9);
+        phases.chain([("mfu".to_owned(), mfu)]).collect()
     }
 
     fn add(&mut self, costs: Vec<OpCost>) {
@@ -212,6 +250,11 @@ impl Callback for Profile<'_> {
         self.data_seconds += report.data_seconds;
         self.add(costs);
         Ok(Flow::Continue)
+    }
+
+    fn on_log(&mut self, record: &mut LogRecord) -> Result<(), EngineError> {
+        record.profile = self.since_last_line();
+        Ok(())
     }
 
     fn on_end(&mut self, _: &Summary) -> Result<(), EngineError> {

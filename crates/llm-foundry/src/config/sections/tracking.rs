@@ -11,36 +11,57 @@ use std::fmt;
 pub(crate) enum TrackerKind {
     /// Weights & Biases.
     Wandb,
+    /// TensorBoard's event files.
+    Tensorboard,
+    /// An MLflow server.
+    Mlflow,
 }
 
 impl TrackerKind {
-    const ALL: [Self; 1] = [Self::Wandb];
+    const ALL: [Self; 3] = [Self::Wandb, Self::Tensorboard, Self::Mlflow];
 
     /// As configurations write it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wandb => "wandb",
+            Self::Tensorboard => "tensorboard",
+            Self::Mlflow => "mlflow",
         }
     }
 }
 
 /// Every word of `report_to`.
-const WORDS: [&str; 3] = ["none", "all", "wandb"];
+const WORDS: [&str; 5] = ["none", "all", "wandb", "tensorboard", "mlflow"];
 
 /// `training.report_to`: `none`, `all`, a tracker, or a list of trackers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReportTo(pub(crate) Vec<TrackerKind>);
+pub(crate) struct ReportTo {
+    kinds: Vec<TrackerKind>,
+    /// `all` was said: trackers for which something is missing are left out.
+    pub(crate) is_all: bool,
+}
 
 impl ReportTo {
+    /// The run is reported to this tracker.
+    pub(crate) fn names(&self, kind: TrackerKind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
+    /// The run is reported to no tracker.
+    pub(crate) fn is_none(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     fn add<E: de::Error>(&mut self, word: &str) -> Result<(), E> {
         let named = TrackerKind::ALL.into_iter().filter(|kind| word == "all" || word == kind.name());
         let named: Vec<TrackerKind> = named.collect();
         if named.is_empty() && word != "none" {
             return Err(E::unknown_variant(word, &WORDS));
         }
+        self.is_all |= word == "all";
         for kind in named {
-            if !self.0.contains(&kind) {
-                self.0.push(kind);
+            if !self.kinds.contains(&kind) {
+                self.kinds.push(kind);
             }
         }
         Ok(())
@@ -77,7 +98,8 @@ impl<'de> Deserialize<'de> for ReportTo {
 
 impl Serialize for ReportTo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
+        match self.kinds.as_slice() {
+            _ if self.is_all => serializer.serialize_str("all"),
             [] => serializer.serialize_str("none"),
             [one] => serializer.serialize_str(one.name()),
             many => serializer.collect_seq(many.iter().map(|kind| kind.name())),

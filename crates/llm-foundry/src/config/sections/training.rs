@@ -87,15 +87,19 @@ pub(crate) struct TrainingSection {
     pub(crate) logging_steps: StepCount,
     /// A line of metrics for the first step too. Default false.
     pub(crate) logging_first_step: bool,
-    /// Trackers that the run is reported to besides `metrics.jsonl`: `wandb`, a list, `all`, or `none` (default).
-    /// `wandb` writes a run directory below `output_dir/wandb` that `wandb sync` uploads (environment: WANDB_DIR and
-    /// others, see docs/logging.md).
+    /// Trackers that the run is reported to besides `metrics.jsonl`: `wandb`, `tensorboard`, `mlflow`, a list of them,
+    /// `all`, or `none` (default). `wandb` writes a run directory below `output_dir/wandb` that `wandb sync` uploads,
+    /// and tells the server too where WANDB_API_KEY is set. `mlflow` needs MLFLOW_TRACKING_URI. (See docs/logging.md
+    /// for all environment variables.)
     pub(crate) report_to: ReportTo,
-    /// Project that trackers file the run under. Default: environment WANDB_PROJECT, else `huggingface`, as
-    /// transformers.
+    /// Project (MLflow: experiment) that trackers file the run under. Default: environment WANDB_PROJECT, else
+    /// `huggingface`, as transformers; of MLflow MLFLOW_EXPERIMENT_NAME, else `Default`.
     pub(crate) project: Option<String>,
     /// Name of the run in trackers. Default: environment WANDB_NAME, else the name of `output_dir`.
     pub(crate) run_name: Option<String>,
+    /// Directory of TensorBoard's event files. Default: environment TENSORBOARD_LOGGING_DIR, else
+    /// `output_dir/runs/DATE_TIME_HOST`.
+    pub(crate) logging_dir: Option<String>,
     /// `steps`, `epoch` or `no`. Default: `steps` where `eval_steps` is given, else `epoch` where there is evaluation
     /// data (transformers: `no`).
     pub(crate) eval_strategy: Option<EvalWhen>,
@@ -176,6 +180,7 @@ impl Default for TrainingSection {
             report_to: ReportTo::default(),
             project: None,
             run_name: None,
+            logging_dir: None,
             eval_strategy: None,
             eval_steps: None,
             eval_on_start: false,

@@ -6,14 +6,16 @@ mod names;
 mod settings;
 
 pub(super) use names::Scale;
-pub(super) use settings::TrackingSettings;
+pub(super) use settings::{Sources, TrackingSettings};
 
 use crate::console::ConsoleLines;
 use foundry_engine::callbacks::{Callback, Flow, Snapshot};
 use foundry_engine::{EngineError, EvalReport, LogRecord, StartReport, StepReport, Summary};
+use foundry_tracking::mlflow::MlflowRun;
+use foundry_tracking::tensorboard::Events;
 use foundry_tracking::{Row, Tracker, TrackingError, wandb};
 use machine::MachineProbe;
-use names::in_groups;
+use names::{Naming, Values};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -30,10 +32,17 @@ pub(super) struct Tracking {
     scale: Scale,
     lines: ConsoleLines,
     machine: Option<MachineProbe>,
-    trackers: Vec<Box<dyn Tracker>>,
+    trackers: Vec<Told>,
     /// Of the run that is gone on with: identities, by the names of trackers.
     earlier: Map<String, Value>,
     is_quiet: bool,
+}
+
+/// A tracker, and how it calls things.
+struct Told {
+    tracker: Box<dyn Tracker>,
+    values: Naming,
+    summary: Naming,
 }
 
 impl Tracking {
@@ -44,39 +53,66 @@ impl Tracking {
     }
 
     /// Tells every tracker. Those that fail are dropped.
-    fn tell(&mut self, mut what: impl FnMut(&mut dyn Tracker) -> Result<(), TrackingError>) {
-        self.trackers.retain_mut(|tracker| match what(tracker.as_mut()) {
+    fn tell(&mut self, mut what: impl FnMut(&mut Told) -> Result<(), TrackingError>) {
+        self.trackers.retain_mut(|told| match what(told) {
             Ok(()) => true,
             Err(error) => {
-                anstream::eprintln!("warning: {}: {error}\n  the run goes on without it", tracker.name());
+                anstream::eprintln!(
+                    "warning: {}: {error}\n  the run goes on without it",
+                    told.tracker.name()
+                );
                 false
             }
         });
     }
 
+    fn log(&mut self, position: u64, values: &Values) {
+        self.tell(|told| told.tracker.log(&Row { position, values: told.values.of(values) }));
+    }
+
     /// Passes on what the console printed since the last time.
     fn pass_lines(&mut self) {
         for line in self.lines.take() {
-            self.tell(|tracker| tracker.print(&line));
+            self.tell(|told| told.tracker.print(&line));
         }
     }
 
     fn begin(&mut self, report: &StartReport) -> Result<(), TrackingError> {
+        let earlier = |name: &str| match &report.resumed_from {
+            Some(_) => self.earlier.get(name).and_then(Value::as_object),
+            None => None,
+        };
+        let mut trackers = Vec::new();
         if let Some(settings) = &self.settings.wandb {
-            let earlier = self.earlier.get("wandb").and_then(Value::as_object);
-            let run = match (earlier, &report.resumed_from) {
-                (Some(earlier), Some(_)) => wandb::Run::resume(settings, earlier, report.step)?,
-                _ => wandb::Run::create(settings)?,
+            let run = match earlier("wandb") {
+                Some(state) => wandb::Run::resume(settings, state, report.step)?,
+                None => wandb::Run::create(settings)?,
             };
-            self.trackers.push(Box::new(run));
+            trackers.push(Told { tracker: Box::new(run), values: Naming::Grouped, summary: Naming::Plain });
         }
+        if let Some(settings) = &self.settings.tensorboard {
+            let run = match earlier("tensorboard") {
+                Some(state) => Events::resume(settings, state, report.step)?,
+                None => Events::create(settings)?,
+            };
+            trackers.push(Told { tracker: Box::new(run), values: Naming::Grouped, summary: Naming::Grouped });
+        }
+        if let Some(settings) = &self.settings.mlflow {
+            let run = match earlier("mlflow") {
+                Some(state) => MlflowRun::resume(settings, state)?,
+                None => MlflowRun::create(settings)?,
+            };
+            trackers.push(Told { tracker: Box::new(run), values: Naming::Plain, summary: Naming::Plain });
+        }
+        self.trackers = trackers;
         Ok(())
     }
 }
 
 impl Callback for Tracking {
     fn state(&self) -> Option<(String, Value)> {
-        let states = self.trackers.iter().map(|tracker| (tracker.name().to_owned(), tracker.state().into()));
+        let trackers = self.trackers.iter().map(|told| &told.tracker);
+        let states = trackers.map(|tracker| (tracker.name().to_owned(), tracker.state().into()));
         Some((STATE.into(), Value::Object(states.collect())))
     }
 
@@ -92,41 +128,40 @@ impl Callback for Tracking {
 
     fn on_step(&mut self, _: &StepReport) -> Result<Flow, EngineError> {
         if let Some(values) = self.machine.as_mut().and_then(MachineProbe::due) {
-            self.tell(|tracker| tracker.measure(&values));
+            self.tell(|told| told.tracker.measure(&values));
         }
         Ok(Flow::Continue)
     }
 
     fn on_log(&mut self, record: &mut LogRecord) -> Result<(), EngineError> {
-        let row = Row { position: record.step, values: in_groups(names::of_log(record)) };
-        self.tell(|tracker| tracker.log(&row));
+        self.log(record.step, &names::of_log(record));
         self.pass_lines();
         Ok(())
     }
 
     fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
-        let row = Row { position: report.step, values: in_groups(names::of_evaluation(report, &self.scale)) };
-        self.tell(|tracker| tracker.log(&row));
+        self.log(report.step, &names::of_evaluation(report, &self.scale));
         self.pass_lines();
         Ok(Flow::Continue)
     }
 
     /// What a checkpoint stands for is on disk before the checkpoint is.
     fn on_save_due(&mut self, _: &Snapshot<'_>) -> Result<(), EngineError> {
-        self.tell(|tracker| tracker.flush());
+        self.tell(|told| told.tracker.flush());
         Ok(())
     }
 
     fn on_end(&mut self, summary: &Summary) -> Result<(), EngineError> {
         self.pass_lines();
         if let Some(values) = self.machine.as_mut().and_then(MachineProbe::now) {
-            self.tell(|tracker| tracker.measure(&values));
+            self.tell(|told| told.tracker.measure(&values));
         }
         let values = names::of_summary(summary, &self.scale);
         let code = if summary.stopped { INTERRUPTED } else { 0 };
-        self.tell(|tracker| tracker.summarize(&values));
-        self.tell(|tracker| tracker.finish(code));
-        for place in self.trackers.drain(..).filter_map(|tracker| tracker.whereabouts()) {
+        let position = summary.step;
+        self.tell(|told| told.tracker.summarize(&Row { position, values: told.summary.of(&values) }));
+        self.tell(|told| told.tracker.finish(code));
+        for place in self.trackers.drain(..).filter_map(|told| told.tracker.whereabouts()) {
             crate::console::say(self.is_quiet, place);
         }
         Ok(())
@@ -137,6 +172,6 @@ impl Callback for Tracking {
 impl Drop for Tracking {
     fn drop(&mut self) {
         self.pass_lines();
-        self.tell(|tracker| tracker.finish(FAILED));
+        self.tell(|told| told.tracker.finish(FAILED));
     }
 }

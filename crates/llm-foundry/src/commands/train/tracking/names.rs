@@ -5,6 +5,9 @@ use foundry_engine::{EvalReport, LogRecord, Summary};
 /// The axis of all curves.
 pub(super) const AXIS: &str = "train/global_step";
 
+/// What is measured with `training.profile` is a group of its own.
+const PROFILE: &str = "profile/";
+
 /// Names and values.
 pub(super) type Values = Vec<(String, f64)>;
 
@@ -40,7 +43,8 @@ pub(super) fn of_log(record: &LogRecord) -> Values {
         ("peak_rss_bytes", record.peak_rss_bytes.map(|bytes| bytes as f64)),
     ];
     values.extend(known.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    owned(values)
+    let profile = record.profile.iter().map(|(name, value)| (format!("{PROFILE}{name}"), *value));
+    owned(values).into_iter().chain(profile).collect()
 }
 
 /// An evaluation.
@@ -77,13 +81,28 @@ pub(super) fn of_summary(summary: &Summary, scale: &Scale) -> Values {
     owned(values)
 }
 
-/// `eval_loss` becomes `eval/loss`, and all that is not an evaluation's `train/…`: transformers' `rewrite_logs`.
-pub(super) fn in_groups(values: Values) -> Values {
-    let grouped = |name: String| match name.strip_prefix("eval_") {
-        Some(rest) => format!("eval/{rest}"),
-        None => format!("train/{name}"),
-    };
-    values.into_iter().map(|(name, value)| (grouped(name), value)).collect()
+/// How a tracker calls things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// As `Trainer` does: `loss`, `eval_loss`.
+    Plain,
+    /// As transformers' `rewrite_logs` does: `eval_loss` becomes `eval/loss`, and what is no evaluation's `train/…`.
+    Grouped,
+}
+
+impl Naming {
+    /// The values under this naming.
+    pub(super) fn of(self, values: &Values) -> Values {
+        let grouped = |name: &String| match name.strip_prefix("eval_") {
+            _ if name.starts_with(PROFILE) => name.clone(),
+            Some(rest) => format!("eval/{rest}"),
+            None => format!("train/{name}"),
+        };
+        match self {
+            Self::Plain => values.clone(),
+            Self::Grouped => values.iter().map(|(name, value)| (grouped(name), *value)).collect(),
+        }
+    }
 }
 
 fn owned(values: Vec<(&str, f64)>) -> Values {
