@@ -306,11 +306,10 @@ impl Stream {
         let variables =
             json!({ "entity": entity, "project": self.settings.project, "run": self.id, "files": [name] });
         let answer = self.ask(FILES, &variables)?;
-        match answer["createRunFiles"]["files"][0]["uploadUrl"].as_str() {
+        if let Some(url) = answer["createRunFiles"]["files"][0]["uploadUrl"].as_str() {
             // Storage is another server: where it is away, the numbers behind the file need not wait. The directory
             // has the file.
-            Some(url) => drop(self.client.put(url, &content)),
-            None => {}
+            let _ = self.client.put(url, &content);
         }
         Ok(())
     }
