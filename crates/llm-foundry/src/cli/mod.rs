@@ -10,7 +10,7 @@ mod train;
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
 pub(crate) use answers::{ChatArgs, GenerateArgs, ModelArgs, SamplingArgs};
 pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs};
-pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs};
+pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
 pub(crate) use train::{ConfigArgs, PlanArgs, TrainArgs};
 
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Adapters(AdaptersCommand),
     /// Upload a model or an adapter to the hub
     Push(PushArgs),
+    /// Write a page about a run: curves, evaluations, samples, data, configuration; or about several, one over the other
+    Report(RunReportArgs),
     /// Print the JSON schema of configuration files, for editors
     #[command(after_help = "Examples:\n  llm-foundry schema > llm-foundry.schema.json")]
     Schema,

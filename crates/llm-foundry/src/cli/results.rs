@@ -1,4 +1,4 @@
-//! `merge`, `export` and `push`: what becomes of a trained model.
+//! `merge`, `export`, `push` and `report`: what becomes of a trained model, and of its run.
 
 use clap::Args;
 use std::path::PathBuf;
@@ -111,4 +111,17 @@ pub(crate) struct PushArgs {
     /// Only list the files that would be uploaded
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry report runs/mine\n  \
+    llm-foundry report runs/mine runs/other -o comparison.html")]
+pub(crate) struct RunReportArgs {
+    /// Output directories of runs, or of sweeps: all runs of it
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where to write the page [default: report.html in the directory of RUN, or here if there are several]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ mod generate;
 mod merge;
 mod plan;
 mod push;
+mod report;
 mod schema;
 mod shell;
 mod sweep;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Data(command) => data::run(&command, &cli.machine),
         Command::Adapters(command) => adapters::run(&command, &cli.machine),
         Command::Push(args) => push::run(&args, cli.machine.quiet),
+        Command::Report(args) => report::run(&args, cli.machine.quiet),
         Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(&args, &cli.machine),
         Command::Completions(args) => shell::completions(&args),

@@ -12,6 +12,10 @@ const OWN: &[&str] = &[
     "parameters.safetensors",
     "trainer_state.json",
     "manifest.json",
+    "report.html",
+    "data_report.json",
+    "samples.jsonl",
+    "sweep.json",
 ];
 
 /// A file that would be uploaded: path, name, bytes.

@@ -14,6 +14,13 @@ impl Resolved {
             .collect()
     }
 
+    /// What a run leaves as `config.resolved.yaml`: each value with its origin; it can be run again as it is.
+    pub(crate) fn to_file(&self) -> String {
+        let head =
+            "# Written by llm-foundry. Behind each value is where it was written; `default`: nowhere.\n";
+        format!("{head}{}", self.to_yaml_with_origins())
+    }
+
     /// The configuration as YAML; filled-in values carry the comment `# default`.
     pub(crate) fn to_yaml(&self) -> String {
         let head = "# Written by llm-foundry. Values marked `default` were not in the configuration.\n";
@@ -45,7 +52,8 @@ impl Resolved {
     /// The configuration as YAML, each value with the place that it comes from.
     pub(crate) fn to_yaml_with_origins(&self) -> String {
         self.yaml(|line| match &line.origin {
-            Some(origin) => format!("  # {origin}"),
+            // A line break of an argument would end the comment.
+            Some(origin) => format!("  # {}", origin.replace(char::is_control, " ").replace("  # ", " # ")),
             None => "  # default".into(),
         })
     }

@@ -10,6 +10,7 @@ mod examples;
 mod export;
 mod output;
 mod plans;
+mod reports;
 mod resume;
 mod schema;
 mod shell;

@@ -134,9 +134,12 @@ fn the_resolved_configuration_is_the_same_run() {
     room.lora_run("  max_steps: 4\n  save_strategy: epoch\n");
     room.foundry(&["train", "config.yaml", "lora.r=2"]).expect_done();
     let resolved = room.read("run/config.resolved.yaml");
-    for line in
-        ["  r: 2\n", "  use_rslora: false  # default\n", "  max_steps: 4\n", "  warmup_steps: 0  # default\n"]
-    {
+    for line in [
+        "  r: 2  # command line: lora.r=2\n",
+        "  use_rslora: false  # default\n",
+        "  max_steps: 4  # config.yaml:15\n",
+        "  warmup_steps: 0  # default\n",
+    ] {
         assert!(resolved.contains(line), "no `{line}` in:\n{resolved}");
     }
     room.foundry(&["train", "run/config.resolved.yaml", "output_dir=again"]).expect_done();

@@ -14,6 +14,7 @@ use crate::console::say;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
 use crate::output_dir::{self, Existing};
+use crate::report;
 use crate::signals::PassedOn;
 use axes::Axis;
 use record::{Record, Results, Run, State};
@@ -39,6 +40,8 @@ pub(crate) fn run(args: &TrainArgs, machine: &MachineArgs) -> Outcome {
     }
     record.judge();
     record.write(&sweep.dir)?;
+    let runs: Vec<PathBuf> = record.runs.iter().map(|run| sweep.dir.join(&run.name)).collect();
+    report::leave_of_several(&sweep.dir, &runs, machine.quiet);
     anstream::stdout().write_all(table::table(&record).as_bytes())?;
     sweep.outcome(&record)
 }

@@ -13,12 +13,14 @@ use crate::card::Card;
 use crate::cli::{MachineArgs, TrainArgs};
 use crate::config::{self, Config, WeightInit};
 use crate::console;
+use crate::data_report;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::expand_home;
 use crate::output_dir::{self, Existing};
 use crate::plan::Plan;
+use crate::report;
 use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use foundry_comm::Solo;
@@ -76,10 +78,16 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     if let Some(moved) = output_dir::prepare(&output_dir, existing)? {
         console::say(quiet, format!("the earlier run was moved to {}", moved.display()));
     }
-    output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_yaml())?;
+    output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_file())?;
+    if let Some(corpus) = &plan.corpus {
+        let counts = format!("{:#}\n", data_report::of_corpus(corpus));
+        output_dir::write_whole(&output_dir.join(data_report::DATA_REPORT), &counts)?;
+    }
     let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, command.clone());
     let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, quiet };
-    job.fit(plan, facts, card, &mut decoder, resume.as_ref())
+    let outcome = job.fit(plan, facts, card, &mut decoder, resume.as_ref());
+    report::leave(&output_dir, quiet);
+    outcome
 }
 
 fn no_output_dir(args: &TrainArgs) -> Failure {
