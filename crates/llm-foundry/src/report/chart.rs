@@ -130,10 +130,13 @@ impl Chart<'_> {
         }
         for &tick in &x.ticks {
             let at = along(x, tick);
+            // A number at the right end would not have room for its second half.
+            let anchor = if x.place(tick) > 0.97 { "end" } else { "middle" };
+            let at = if anchor == "end" { at + RIGHT - 4.0 } else { at };
+            let below = HEIGHT - BOTTOM + 20.0;
             let _ = write!(
                 svg,
-                "<text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                HEIGHT - BOTTOM + 20.0,
+                "<text class=\"tick\" x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 x.label(tick)
             );
         }

@@ -328,16 +328,16 @@ fn comparison(runs: &[Run]) -> String {
         let history = &run.history;
         vec![
             named(index, run),
-            escaped(&run.state()),
             marked(run, loss(run), best_loss),
             marked(run, eval(run), best_eval),
             history.tokens_per_second().map_or_else(|| "–".into(), |speed| format!("{speed:.0}")),
             history.peak_memory().map_or_else(|| "–".into(), bytes),
             history.seconds().map_or_else(|| "–".into(), duration),
+            escaped(&run.state()),
         ]
     };
     let rows: Vec<Vec<String>> = runs.iter().enumerate().map(row).collect();
-    table("figures", &texts(["run", "state", "loss", "eval loss", "tokens/s", "memory", "time"]), &rows)
+    table("figures", &texts(["run", "loss", "eval loss", "tokens/s", "memory", "time", "state"]), &rows)
 }
 
 /// Keys that do not have the same value in all runs.
