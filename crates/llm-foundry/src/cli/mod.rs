@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Adapters(AdaptersCommand),
     /// Upload a model or an adapter to the hub
     Push(PushArgs),
-    /// Write a page about a run: curves, evaluations, samples, data, configuration; or about several, one over the other
+    /// Write a page about a run: curves, evaluations, samples, data, configuration; or about several runs
     Report(RunReportArgs),
     /// Print the JSON schema of configuration files, for editors
     #[command(after_help = "Examples:\n  llm-foundry schema > llm-foundry.schema.json")]
