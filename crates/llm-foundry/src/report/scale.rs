@@ -56,7 +56,7 @@ impl Scale {
         if tick == 0.0 {
             return "0".into();
         }
-        if top < 1e-2 || top >= 1e6 {
+        if !(1e-2..1e6).contains(&top) {
             let digits = (tick.abs().log10().floor() - step.log10().floor()).max(0.0) as usize;
             return format!("{tick:.digits$e}");
         }

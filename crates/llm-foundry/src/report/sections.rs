@@ -316,8 +316,8 @@ fn comparison(runs: &[Run]) -> String {
     let best = |figure: fn(&Run) -> Option<f64>| {
         runs.iter().filter(|run| run.is_done()).filter_map(figure).min_by(f64::total_cmp)
     };
-    let (loss, eval): (fn(&Run) -> Option<f64>, fn(&Run) -> Option<f64>) =
-        (|run| run.history.final_loss(), |run| run.history.eval_loss());
+    let loss = |run: &Run| run.history.final_loss();
+    let eval = |run: &Run| run.history.eval_loss();
     let (best_loss, best_eval) = (best(loss), best(eval));
     let marked = |run: &Run, value: Option<f64>, best| match run.is_done() && value.is_some() && value == best
     {
