@@ -116,5 +116,23 @@ def configs():
     write("manifest", "self", '{"format": 2, "step": 3, "files": {"manifest.json": {"bytes": 1, "sha256": "00"}, ".": {"bytes": 0, "sha256": ""}}}')
 
 
-for make in (rows, templates, tensors, gguf, configs):
+def token_file(width, lengths, mask):
+    total = sum(lengths)
+    pad = lambda data: data + bytes(-len(data) % 8)
+    head = b"LFTOKENS" + struct.pack("<IIQQQ", 1, width, len(lengths), total, 1 if mask else 0) + bytes(24)
+    tokens = b"".join(struct.pack("<H" if width == 2 else "<I", 7 * i % 700) for i in range(total))
+    bits = bytes(0x5A for _ in range((total + 7) // 8)) if mask else b""
+    offsets = b"".join(struct.pack("<Q", sum(lengths[:i])) for i in range(len(lengths) + 1))
+    return head + pad(tokens) + pad(bits) + offsets
+
+
+def token_files():
+    write("token_files", "two_bytes", token_file(2, [3, 0, 14], False))
+    write("token_files", "four_bytes_masked", token_file(4, [5, 9], True))
+    write("token_files", "empty", token_file(2, [], False))
+    write("token_files", "falling_offsets", token_file(2, [3, 5], False)[:-16] + struct.pack("<QQ", 9, 8))
+    write("token_files", "huge_counts", b"LFTOKENS" + struct.pack("<IIQQQ", 1, 4, 1 << 61, 1 << 62, 1) + bytes(24))
+
+
+for make in (rows, templates, tensors, gguf, configs, token_files):
     make()

@@ -351,6 +351,90 @@ pub enum DataError {
     /// The thread that reads ahead has stopped after an error that was reported before.
     #[error("the stream of data ended after an earlier error; start again from the last checkpoint")]
     StreamEnded,
+    /// A token file that cannot be read.
+    #[error(transparent)]
+    TokenFile(Box<FormatError>),
+    /// A manifest of token files that is damaged, or a file that is not what its manifest says.
+    #[error("{}: not to be trusted: {problem}; copy it again, or write it again with `llm-foundry data tokenize`", path.display())]
+    TokenManifest {
+        /// The manifest or the token file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A directory of token files in which shards are missing or mixed.
+    #[error("{}: {problem}", dir.display())]
+    TokenShards {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// Tokens of another tokenizer.
+    #[error(
+        "{}: these tokens were made with another tokenizer (its vocabulary or the way it cuts texts is different), so they mean nothing to this model; tokenise the data again with this run's `model` and `tokenizer`",
+        dir.display()
+    )]
+    OtherTokenizer {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Tokens of another chat template.
+    #[error(
+        "{}: these tokens were made with another chat template than this run's, so that the model would learn one form and be asked in another; tokenise the data again, or set `tokenizer.chat_template` to the one that was used",
+        dir.display()
+    )]
+    OtherTemplate {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A setting that is settled in the tokens.
+    #[error(
+        "{}: `data.{key}` is {asked}, but these tokens were made with {made}, and that cannot be changed any more; remove `{key}`, or tokenise the data again",
+        dir.display()
+    )]
+    SettledInTokens {
+        /// The directory.
+        dir: PathBuf,
+        /// The setting.
+        key: String,
+        /// What the run asks for.
+        asked: String,
+        /// What the tokens were made with.
+        made: String,
+    },
+    /// Token files and other files in one source.
+    #[error(
+        "{}: tokens cannot be mixed with other files such as {} in one source; make them two of `data.sources`",
+        dir.display(),
+        file.display()
+    )]
+    TokensAmongFiles {
+        /// The directory of the tokens.
+        dir: PathBuf,
+        /// The other file.
+        file: PathBuf,
+    },
+    /// A token file without its manifest.
+    #[error("{}: a token file is read together with its manifest; name the directory that `llm-foundry data tokenize` has written", path.display())]
+    LooseTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Tokens where texts are needed.
+    #[error("{}: tokens hold no texts to compare with; name the files that they were made from", path.display())]
+    TokensWithoutText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A setting that shards of tokens cannot follow.
+    #[error("`{setting}` is not for `data tokenize`: {remedy}")]
+    NotTokenized {
+        /// The setting.
+        setting: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A held-out split that leaves one side empty.
     #[error(
         "a held-out split of {wanted} leaves no example on one side of the {examples} there are; choose a smaller or larger part, or name a separate file"

@@ -26,6 +26,7 @@ pub(crate) mod source;
 mod spec;
 mod stream;
 mod tokenize;
+pub mod tokens;
 mod turns;
 
 pub use batches::{Batches, MicroBatch, Rows};

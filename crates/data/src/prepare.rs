@@ -14,16 +14,31 @@ use crate::shape::Shape;
 use crate::source::Row;
 use crate::spec::{DataSpec, FormatHint, Source};
 use crate::tokenize::{Tokenized, Tokenizing};
+use crate::tokens::{TokenRow, check_source};
 
 /// Unused keys that the report names.
 const UNUSED_KEYS_LIMIT: usize = 50;
+
+/// What is done with the rows of a source.
+struct Plan<'a> {
+    shape: Shape,
+    /// `None` for rows that were tokenised before.
+    tokenizing: Option<Tokenizing<'a>>,
+}
+
+/// A row that stays.
+enum Kept {
+    Example(Example),
+    Tokens(TokenRow),
+}
 
 /// Everything between raw rows and tokenised examples.
 pub(crate) struct Preparation<'a> {
     spec: &'a DataSpec,
     sources: &'a [Source],
     /// Shape and tokenisation of each source; `None` for a source without rows.
-    plans: Vec<Option<(Shape, Tokenizing<'a>)>>,
+    plans: Vec<Option<Plan<'a>>>,
+    bos: Option<u32>,
     threads: usize,
     deduplication: Option<Deduplication>,
     evaluation: Option<NgramSet>,
@@ -60,6 +75,7 @@ impl<'a> Preparation<'a> {
             spec,
             sources,
             plans: Vec::new(),
+            bos: tokenizer.bos_token_id(),
             threads,
             deduplication: spec.deduplicate.then(Deduplication::default),
             evaluation,
@@ -72,17 +88,16 @@ impl<'a> Preparation<'a> {
             let plan = preparation.plan(index, tokenizer)?;
             preparation.plans.push(plan);
         }
-        preparation.report.format = preparation.plans.iter().flatten().map(|(shape, _)| *shape).next();
+        preparation.report.format = preparation.plans.iter().flatten().map(|plan| plan.shape).next();
         Ok(preparation)
     }
 
     /// The shape of a source by its first row of a known one.
-    fn plan(
-        &self,
-        index: usize,
-        tokenizer: &'a Tokenizer,
-    ) -> Result<Option<(Shape, Tokenizing<'a>)>, DataError> {
+    fn plan(&self, index: usize, tokenizer: &'a Tokenizer) -> Result<Option<Plan<'a>>, DataError> {
         let source = &self.sources[index];
+        if let Some(shape) = check_source(self.spec, source, tokenizer)? {
+            return Ok(Some(Plan { shape, tokenizing: None }));
+        }
         let mut stream =
             SourceStream::new(index, source.clone(), self.spec.sample_by, self.spec.seed, Default::default());
         // What is left out is counted when the rows are read for good.
@@ -90,7 +105,10 @@ impl<'a> Preparation<'a> {
         while let Some(mut item) = stream.next(&mut tally)? {
             let shape = rename(source, &mut item).and_then(|()| found_shape(source, None, &item));
             match shape {
-                Ok(shape) => return Ok(Some((shape, Tokenizing::new(self.spec, tokenizer, shape)?))),
+                Ok(shape) => {
+                    let tokenizing = Some(Tokenizing::new(self.spec, tokenizer, shape)?);
+                    return Ok(Some(Plan { shape, tokenizing }));
+                }
                 Err(error) => tally.refuse(error)?,
             }
         }
@@ -126,10 +144,10 @@ impl<'a> Preparation<'a> {
     }
 
     /// One row as an example, unless it is filtered out.
-    fn example(&mut self, mut item: Item) -> Result<Option<(Place, Example)>, DataError> {
+    fn example(&mut self, mut item: Item) -> Result<Option<(Place, Kept)>, DataError> {
         let source = &self.sources[item.id.source];
         rename(source, &mut item)?;
-        let expected = self.plans[item.id.source].as_ref().map(|(shape, _)| *shape);
+        let expected = self.plans[item.id.source].as_ref().map(|plan| plan.shape);
         let shape = found_shape(source, expected, &item)?;
         if let Some(expected) = expected.filter(|expected| *expected != shape) {
             return Err(DataError::MixedShapes { place: item.place, expected, found: shape });
@@ -137,12 +155,13 @@ impl<'a> Preparation<'a> {
         let Item { place, row, .. } = item;
         let example = match row {
             Row::Text(text) => Example::Text(text),
+            Row::Tokens(document) => return Ok(Some((place, Kept::Tokens(document)))),
             Row::Object(object) => {
                 note_unused(&mut self.report, &object, shape, source);
                 from_row(object, shape, &source.text_field, &place)?
             }
         };
-        Ok(self.keeps(&example).then_some((place, example)))
+        Ok(self.keeps(&example).then_some((place, Kept::Example(example))))
     }
 
     fn keeps(&mut self, example: &Example) -> bool {
@@ -163,10 +182,15 @@ impl<'a> Preparation<'a> {
     }
 
     /// Tokenises on all threads; results are in the order of the examples.
-    fn tokenize(&self, examples: &[(usize, Place, Example)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
-        let one = |(source, place, example): &(usize, Place, Example)| {
-            let (_, tokenizing) = self.plans[*source].as_ref().expect("a source with a row has a plan");
-            tokenizing.example(example, place)
+    fn tokenize(&self, examples: &[(usize, Place, Kept)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
+        let one = |(source, place, kept): &(usize, Place, Kept)| match kept {
+            Kept::Example(example) => {
+                let plan = self.plans[*source].as_ref().and_then(|plan| plan.tokenizing.as_ref());
+                plan.expect("a source with a row has a plan").example(example, place)
+            }
+            Kept::Tokens(document) => {
+                document.sequence().map(|sequence| vec![Tokenized::before(sequence, self.bos, place)])
+            }
         };
         let part_len = examples.len().div_ceil(self.threads).max(1);
         if part_len >= examples.len() {
@@ -214,6 +238,9 @@ fn evaluation_texts(spec: &DataSpec) -> Result<NgramSet, DataError> {
         match item.row {
             Row::Object(object) => set.add(&Value::Object(object)),
             Row::Text(text) => set.add(&Value::String(text)),
+            Row::Tokens(_) => {
+                return Err(DataError::TokensWithoutText { path: item.place.path.to_path_buf() });
+            }
         }
     }
     Ok(set)
@@ -240,6 +267,7 @@ fn found_shape(source: &Source, expected: Option<Shape>, item: &Item) -> Result<
     let place = &item.place;
     let object = match &item.row {
         Row::Object(object) => object,
+        Row::Tokens(_) => return Ok(expected.unwrap_or(Shape::Text)),
         Row::Text(_) if matches!(source.format, FormatHint::Auto | FormatHint::Text) => {
             return Ok(Shape::Text);
         }

@@ -1,6 +1,6 @@
 //! The shapes of rows that can be read, and how a row's shape is told from its keys.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::spec::FormatHint;
@@ -15,7 +15,7 @@ pub(crate) const SUPPORTED_SHAPES: &str = "
 preference data (chosen / rejected) is not for fine-tuning on examples";
 
 /// The shape that all rows of a data set share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// Conversations as `messages` (or `conversations`) of role and content.

@@ -183,7 +183,10 @@ fn check(spec: &DataSpec) -> Result<(), DataError> {
     if spec.max_length.is_none() {
         return Err(DataError::StreamWithoutLength);
     }
-    match (spec.deduplicate, spec.shuffle_dataset) {
+    // Tokens were made without duplicates where that was wanted.
+    let has_text =
+        spec.all_sources().iter().flat_map(|source| &source.files).any(|f| f.token_part().is_none());
+    match (spec.deduplicate && has_text, spec.shuffle_dataset) {
         (true, _) => Err(DataError::NotStreamed {
             setting: "deduplicate",
             remedy: "it remembers every row; write the data once with `llm-foundry data tokenize` and train on that",

@@ -19,6 +19,14 @@ use crate::shape::Shape;
 use crate::spec::{DataSpec, MultiTurn, TrainOn};
 use crate::turns::rewrites_history;
 
+impl Tokenized {
+    /// What was tokenised before.
+    pub(crate) fn before(sequence: Sequence, bos: Option<u32>, place: &Place) -> Self {
+        let double_bos = bos.is_some_and(|bos| sequence.tokens.starts_with(&[bos, bos]));
+        Self { sequence, double_bos, source: Some(Arc::clone(&place.path)), ..Self::default() }
+    }
+}
+
 /// Everything that tokenising one example needs.
 pub(crate) struct Tokenizing<'a> {
     pub(crate) tokenizer: &'a Tokenizer,

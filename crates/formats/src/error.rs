@@ -234,6 +234,14 @@ pub enum FormatError {
         /// What it is (shortened).
         found: String,
     },
+    /// A token file that is cut off, or contradicts itself.
+    #[error("{}: not a sound token file: {problem}; write it again with `llm-foundry data tokenize`", path.display())]
+    InvalidTokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What contradicts what.
+        problem: String,
+    },
     /// A tokenizer file, or the tokenizer inside a GGUF, that cannot be used.
     #[error("{}: cannot use this tokenizer: {problem}", path.display())]
     InvalidTokenizer {

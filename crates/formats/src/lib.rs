@@ -1,4 +1,4 @@
-//! Files of models: safetensors, GGUF, Hugging Face config.json, tokenizers. Bytes in, structs out.
+//! Files of models: safetensors, GGUF, Hugging Face config.json, tokenizers, token files. Bytes in, structs out.
 //!
 //! Files come from strangers: every length, count and offset is checked before it is used, nothing in a file is
 //! executed (pickle checkpoints are refused), and every error names the file, the place and the remedy.
@@ -15,6 +15,7 @@ mod model_files;
 mod plain;
 pub mod safetensors;
 mod tensors;
+mod token_file;
 mod tokenizer;
 pub mod torch_rng;
 
@@ -24,4 +25,5 @@ pub use error::FormatError;
 pub use flush::{flush_dir, flush_tree};
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
+pub use token_file::{TokenDocument, TokenFile, TokenFileCounts, TokenFileWriter};
 pub use tokenizer::{Tokenizer, guarded, panic_is_guarded};

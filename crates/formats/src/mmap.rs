@@ -14,6 +14,8 @@ use crate::FormatError;
 
 /// Largest page of the usual systems: ranges are cut to whole ones.
 const PAGE: usize = 16 << 10;
+/// What Linux maps at once when one page of a file is touched (`fault_around_bytes`).
+const AROUND: usize = 64 << 10;
 
 /// A regular file mapped read-only into memory.
 #[derive(Debug)]
@@ -63,7 +65,9 @@ impl MappedFile {
     /// does not hold a second copy of the model.
     pub(crate) fn release(&self, range: std::ops::Range<usize>) {
         let Some(map) = &self.map else { return };
-        let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);
+        let start = range.start.next_multiple_of(PAGE);
+        // The file's last page may be a part of one.
+        let end = if range.end >= self.len { self.len } else { range.end / PAGE * PAGE };
         if start < end {
             // SAFETY: the mapping is shared with a file and never written to, so dropping its pages loses nothing: a
             // later read takes the same bytes from the file.
@@ -73,6 +77,12 @@ impl MappedFile {
             #[cfg(not(unix))]
             let _ = map;
         }
+    }
+
+    /// As [`MappedFile::release`], with the pages around the range that the system brings along: for ranges that are
+    /// smaller than a page, whose neighbours can be read again.
+    pub(crate) fn release_around(&self, range: std::ops::Range<usize>) {
+        self.release(range.start / AROUND * AROUND..range.end.next_multiple_of(AROUND).min(self.len));
     }
 
     /// The file's path as it was opened.

@@ -32,6 +32,7 @@ pub(crate) struct Stream {
 }
 
 /// The files that a configuration names, all of which exist.
+#[derive(Debug)]
 pub(crate) struct CorpusFiles {
     train: Vec<Source>,
     eval: Vec<Source>,
@@ -73,6 +74,13 @@ impl CorpusFiles {
         Ok(Self { train, eval, decontaminate })
     }
 
+    /// What the data crate is told about the training files.
+    pub(crate) fn training_spec(self, config: &Config, eos_token_ids: Vec<u32>, threads: usize) -> DataSpec {
+        let mut spec = config.data.spec(self.train, config.training.seed, eos_token_ids, threads);
+        spec.decontaminate = self.decontaminate;
+        spec
+    }
+
     /// Reads, tokenises and packs them; of a stream, the first rows.
     pub(crate) fn load(
         self,
@@ -87,9 +95,9 @@ impl CorpusFiles {
             AutoOr::Given(given) => given,
             AutoOr::Auto => file_bytes > STREAM_ABOVE,
         };
-        let mut spec = data.spec(self.train, config.training.seed, eos_token_ids, threads);
-        spec.decontaminate = self.decontaminate;
-        let eval_spec = data.eval_spec(&spec, self.eval);
+        let eval = self.eval.clone();
+        let spec = self.training_spec(config, eos_token_ids, threads);
+        let eval_spec = data.eval_spec(&spec, eval);
         if streams {
             return stream(config, tokenizer, spec, &eval_spec, file_bytes);
         }
@@ -159,7 +167,7 @@ fn source(data: &DataSection, key: &str, names: &[String]) -> Outcome<Option<Sou
 }
 
 fn files(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
-    Ok(expand(key, names)?.into_iter().map(DataFile::local).collect())
+    expand(key, names)
 }
 
 fn bytes(sources: &[Source]) -> Outcome<u64> {

@@ -2,19 +2,28 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::model_source::{expand_home, neighbour};
+use foundry_data::DataFile;
+use foundry_data::tokens::TokenSet;
 use std::path::PathBuf;
 
-/// Resolves paths and patterns in their order; the files of one pattern are sorted. `key` names the configuration key.
-pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<PathBuf>> {
+/// Resolves paths and patterns in their order; the files of one pattern are sorted. A directory of token files is those.
+/// `key` names the configuration key.
+pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
     let mut files = Vec::new();
     for name in names {
         let path = expand_home(name);
         if path.is_file() {
-            files.push(path);
+            files.push(DataFile::local(path));
         } else if path.is_dir() {
-            files.extend(inside(key, name, &path)?);
+            match TokenSet::open(&path).map_err(|error| Failure::Input(format!("{key}: {error}")))? {
+                Some(set) if set.counts().documents == 0 => {
+                    return Err(Failure::Input(format!("{key}: {name} holds no document")));
+                }
+                Some(set) => files.extend(set.into_files()),
+                None => files.extend(inside(key, name, &path)?.into_iter().map(DataFile::local)),
+            }
         } else if name.contains(['*', '?', '[']) {
-            files.extend(matching(key, name, &path)?);
+            files.extend(matching(key, name, &path)?.into_iter().map(DataFile::local));
         } else {
             let near = neighbour(&path).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             return Err(Failure::Input(format!(
@@ -79,10 +88,10 @@ mod tests {
             std::fs::write(dir.path().join(name), "").expect("written");
         }
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let names = |files: Vec<PathBuf>| {
+        let names = |files: Vec<DataFile>| {
             files
                 .iter()
-                .map(|f| f.file_name().expect("a name").to_string_lossy().into_owned())
+                .map(|f| f.path().file_name().expect("a name").to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
         let files = expand("data.train", &[at("c.txt"), at("*.jsonl")]).expect("all there");

@@ -4,6 +4,7 @@
 //! command line), nothing was written; 101 a bug of ours; 130 interrupted, and where to resume.
 
 use crate::config::{ConfigError, Problems};
+use foundry_data::DataError;
 use foundry_formats::FormatError;
 use foundry_models::ModelError;
 use std::fmt;
@@ -49,6 +50,15 @@ impl Failure {
         match &error {
             FormatError::Io { source, .. } if !is_users(source.kind()) => Failure::run(error),
             _ => Failure::input(error),
+        }
+    }
+
+    /// As [`Failure::of_format`].
+    pub(crate) fn of_data(error: DataError) -> Self {
+        match error {
+            DataError::TokenFile(error) => Failure::of_format(*error),
+            DataError::Io { ref source, .. } if !is_users(source.kind()) => Failure::run(error),
+            error => Failure::input(error),
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum Part {
     Training(f64),
     /// What is held out.
     HeldOut(f64),
+    /// Of `of` parts of equal size, the one that has rows `index`, `index + of`, … of each source.
+    Shard { index: u64, of: u64 },
 }
 
 /// What was left out on the way.

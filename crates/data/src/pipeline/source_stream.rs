@@ -93,7 +93,13 @@ impl SourceStream {
             let number = self.state.row;
             self.state.row += 1;
             if number >= self.source.skip && self.is_chosen(number) {
+                let used = self.state.used;
                 self.state.used += 1;
+                if let Part::Shard { index, of } = self.part
+                    && used % of != index
+                {
+                    continue;
+                }
                 return Ok(Some(item));
             }
         }
@@ -105,7 +111,7 @@ impl SourceStream {
         let held_out = |part: f64| draw(self.seed ^ HOLDOUT) < part;
         self.source.fraction.is_none_or(|part| draw(self.seed) < part)
             && match self.part {
-                Part::Whole => true,
+                Part::Whole | Part::Shard { .. } => true,
                 Part::Training(part) => !held_out(part),
                 Part::HeldOut(part) => held_out(part),
             }

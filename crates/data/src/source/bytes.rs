@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::kind::Compression;
 use crate::error::DataError;
+use crate::tokens::TokenPart;
 
 /// Bytes of a file that is not local: an object of a store, a file behind HTTP.
 pub trait ReadAt: std::fmt::Debug + Send + Sync {
@@ -27,17 +28,28 @@ pub trait ReadAt: std::fmt::Debug + Send + Sync {
 pub struct DataFile {
     path: Arc<Path>,
     remote: Option<Arc<dyn ReadAt>>,
+    tokens: Option<Arc<TokenPart>>,
 }
 
 impl DataFile {
     /// A file of this machine.
     pub fn local(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into().into(), remote: None }
+        Self { path: path.into().into(), remote: None, tokens: None }
     }
 
     /// A file of another machine; `name` is its address, whose end tells the format.
     pub fn remote(name: &str, content: Arc<dyn ReadAt>) -> Self {
-        Self { path: Path::new(name).into(), remote: Some(content) }
+        Self { path: Path::new(name).into(), remote: Some(content), tokens: None }
+    }
+
+    /// A file of a directory of token files.
+    pub(crate) fn tokens(path: PathBuf, part: Arc<TokenPart>) -> Self {
+        Self { path: path.into(), remote: None, tokens: Some(part) }
+    }
+
+    /// What is known of a token file; `None` for any other file.
+    pub(crate) fn token_part(&self) -> Option<&Arc<TokenPart>> {
+        self.tokens.as_ref()
     }
 
     /// Its path or address.

@@ -27,6 +27,8 @@ pub enum FileKind {
     ArrowFile,
     /// Arrow IPC, the stream form (what datasets keeps in its cache).
     ArrowStream,
+    /// Documents that were tokenised before.
+    Tokens,
 }
 
 /// How a file is compressed.
@@ -42,6 +44,9 @@ pub(crate) enum Compression {
 
 /// The form and the compression of a file.
 pub(super) fn of(file: &DataFile) -> Result<(FileKind, Compression), DataError> {
+    if file.token_part().is_some() {
+        return Ok((FileKind::Tokens, Compression::None));
+    }
     let name = file.name().to_ascii_lowercase();
     let (stem, compression) = match name.rsplit_once('.') {
         Some((stem, "gz" | "gzip")) => (stem, Compression::Gzip),
@@ -55,6 +60,7 @@ pub(super) fn of(file: &DataFile) -> Result<(FileKind, Compression), DataError> 
         Some("csv") => FileKind::Csv,
         Some("tsv") => FileKind::Tsv,
         Some("txt" | "text" | "md") => FileKind::Text,
+        Some("tokens") => FileKind::Tokens,
         Some("parquet") => FileKind::Parquet,
         Some("arrow" | "feather") => arrow_kind(file)?,
         _ => return sniffed(file),

@@ -1,4 +1,4 @@
-//! Files to rows, one at a time: JSON, JSON Lines, CSV, TSV, text, Parquet and Arrow, plain or compressed.
+//! Files to rows, one at a time: JSON, JSON Lines, CSV, TSV, text, Parquet and Arrow, plain or compressed; token files.
 //!
 //! Nothing is inferred about columns: each row stands for itself, so null here and text there is no problem. A reader
 //! can be opened at any [`Position`] it has been at, and holds one row (of a table: one batch of rows) in memory.
@@ -13,6 +13,7 @@ mod table_values;
 #[cfg(feature = "tables")]
 mod tables;
 mod text;
+mod tokens;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{DataError, Place};
 use crate::spec::SampleBy;
+use crate::tokens::TokenRow;
 
 pub(crate) use bytes::Failed;
 pub use bytes::{DataFile, ReadAt};
@@ -39,6 +41,8 @@ pub(crate) enum Row {
     Object(Map<String, Value>),
     /// A stretch of a text file.
     Text(String),
+    /// What was tokenised before.
+    Tokens(TokenRow),
 }
 
 impl Row {
@@ -54,6 +58,7 @@ impl Row {
         }
         match self {
             Row::Text(text) => text.len(),
+            Row::Tokens(document) => document.size(),
             Row::Object(object) => object.values().map(of).sum(),
         }
     }
@@ -63,7 +68,7 @@ impl Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Position {
-    /// Bytes (after decompression) before it; of Parquet, rows; of Arrow, batches.
+    /// Bytes (after decompression) before it; of Parquet, rows; of Arrow, batches; of token files, documents.
     pub(crate) offset: u64,
     /// Lines before it.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -125,10 +130,14 @@ pub(crate) trait RowReader: Send {
 
 /// Opens a file at a place where a reader of it has been.
 pub(crate) fn open(file: &DataFile, by: SampleBy, at: Position) -> Result<Box<dyn RowReader>, DataError> {
+    if let Some(part) = file.token_part() {
+        return Ok(Box::new(tokens::TokenRows::open(file, part, at)?));
+    }
     let path: Arc<Path> = Arc::clone(file.path());
     let (kind, compression) = kind::of(file)?;
     let stream = || bytes::ByteStream::open(file, compression, at.offset);
     let mut reader: Box<dyn RowReader> = match kind {
+        FileKind::Tokens => return Err(DataError::LooseTokens { path: path.to_path_buf() }),
         FileKind::JsonLines => Box::new(json::JsonLines::new(stream()?, path, at)),
         FileKind::Json => json::open(stream()?, path, at)?,
         FileKind::Csv | FileKind::Tsv => {

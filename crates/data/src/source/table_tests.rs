@@ -20,7 +20,7 @@ fn objects(file: &DataFile, at: Position) -> Vec<Value> {
     rows.into_iter()
         .map(|(_, _, row)| match row {
             Row::Object(object) => Value::Object(object),
-            Row::Text(_) => panic!("an object is expected"),
+            _ => panic!("an object is expected"),
         })
         .collect()
 }

@@ -124,6 +124,14 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// Every token, written as in the vocabulary, with its id; by rising id.
+    pub fn vocabulary(&self) -> Vec<(u32, String)> {
+        let mut tokens: Vec<_> =
+            self.inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
     /// The token that begins a sequence.
     pub fn bos_token(&self) -> Option<&str> {
         self.special.get("bos_token")

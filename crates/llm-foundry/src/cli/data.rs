@@ -1,7 +1,9 @@
-//! `data`: rows and reports.
+//! `data`: rows, reports, token files.
 
 use super::ConfigArgs;
 use clap::{Args, Subcommand};
+use foundry_data::tokens::Shard;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
@@ -9,6 +11,8 @@ pub(crate) enum DataCommand {
     Preview(PreviewArgs),
     /// Count what the data holds and what is lost on the way: lengths, truncation, masks, end tokens, duplicates
     Report(ReportArgs),
+    /// Tokenise the training data once, into files that `train` then reads at the speed of the disk
+    Tokenize(TokenizeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -41,4 +45,41 @@ pub(crate) struct ReportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    llm-foundry data tokenize my_run.yaml -o tokens\n  \
+    llm-foundry data tokenize my_run.yaml -o tokens_of_four_jobs --shard 0/4\n  \
+    llm-foundry data report my_run.yaml data.train=tokens")]
+pub(crate) struct TokenizeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Where to write; `data.train=DIR` reads it
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Do only part I of N, from 0 to N-1, so that several jobs can share the work
+    #[arg(long, default_value = "0/1", value_name = "I/N", value_parser = parse_shard)]
+    pub(crate) shard: Shard,
+    /// Tokens after which a file ends; a run that was stopped goes on after the last whole file
+    #[arg(long, default_value_t = 1 << 26, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 31))]
+    pub(crate) tokens_per_file: u64,
+    /// Replace a shard that was made from other data or with other settings
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+    match parts {
+        Some((index, of)) if index < of && of <= 99_999 => Ok(Shard { index, of }),
+        Some((index, of)) if of > 0 && of <= 99_999 => {
+            Err(format!("shards are numbered from 0 to {}, not {index}", of - 1))
+        }
+        _ => Err("give the number of the shard, from 0, and how many there are: 0/4".into()),
+    }
 }

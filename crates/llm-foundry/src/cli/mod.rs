@@ -9,7 +9,7 @@ mod train;
 
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
 pub(crate) use answers::{ChatArgs, GenerateArgs, ModelArgs, SamplingArgs};
-pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs};
+pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs, TokenizeArgs};
 pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
 pub(crate) use train::{ConfigArgs, PlanArgs, TrainArgs};

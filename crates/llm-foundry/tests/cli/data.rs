@@ -129,3 +129,53 @@ fn data_that_never_ends_is_refused_unless_that_is_meant() {
     assert!(!room.names().contains(&"run".to_owned()), "nothing was written");
     room.foundry(&["train", "config.yaml", endless, "data.allow_missing_eos=true"]).expect_done();
 }
+
+#[test]
+fn tokens_are_written_in_shards_and_trained_on() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 4\n  save_strategy: \"no\"\n");
+    let tokenize = |more: &[&str]| {
+        let args = ["data", "tokenize", "config.yaml", "-o", "tokens", "data.train_on=all"];
+        room.foundry(&[&args[..], more].concat())
+    };
+    let said = tokenize(&["--shard", "0/2"]).expect_done();
+    assert!(said.out.contains("shard 0/2 in tokens: 12 documents"), "{}", said.out);
+    let train = |more: &[&str]| room.foundry(&[&["train", "config.yaml"][..], more].concat());
+    train(&["data.train=tokens"])
+        .expect_refusal(&["data.train: tokens: 1 of 2 shard(s) are not complete (1/2)"]);
+    tokenize(&["--shard", "1/2"]).expect_done();
+    let said = tokenize(&["--shard", "1/2", "--json"]).expect_done();
+    let done: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!((&done["was_complete"], &done["counts"]["documents"]), (&true.into(), &12.into()));
+    tokenize(&["--shard", "2/2"]).expect_refusal(&["shards are numbered from 0 to 1, not 2"]);
+    tokenize(&["--shard", "2"]).expect_refusal(&["0/4"]);
+    tokenize(&["--shard", "1/2", "data.append_eos=false"]).expect_refusal(&["is there already", "--force"]);
+
+    // One shard: the rows of the file, in memory and as a stream; packed, mixed and shuffled.
+    let one = ["data", "tokenize", "config.yaml", "-o", "whole", "data.train_on=all"];
+    room.foundry(&one).expect_done();
+    let preview = |more: &[&str]| {
+        let args = ["data", "preview", "config.yaml", "--json", "--rows", "99", "data.packing=true"];
+        room.foundry(&[&args[..], more].concat()).expect_done().out
+    };
+    assert_eq!(preview(&["data.train=whole"]), preview(&["data.train_on=all"]));
+    assert_eq!(
+        preview(&["data.train=whole", "data.streaming=true", "training.max_steps=1"]),
+        preview(&["data.train_on=all"])
+    );
+    train(&["data.train=whole", "output_dir=a"]).expect_done();
+    train(&["data.train_on=all", "output_dir=b"]).expect_done();
+    let adapter = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
+    assert!(adapter("a") == adapter("b"), "tokens and texts train differently");
+    let mixture = "data.sources=[{path: whole, weight: 2}, {path: train.jsonl, weight: 1}]";
+    let mixed = ["~data.train", mixture, "data.streaming=true", "data.packing=true", "output_dir=c"];
+    train(&mixed).expect_done();
+
+    train(&["data.train=whole", "data.train_on=last"])
+        .expect_refusal(&["`data.train_on` is \"last\"", "\"all\""]);
+    train(&["data.train=whole", "tokenizer.add_tokens=[<new>]"])
+        .expect_refusal(&["made with another tokenizer"]);
+    train(&["data.train=whole", "tokenizer.chat_template=chatml"]).expect_refusal(&["another chat template"]);
+    std::fs::write(room.path("whole/shard-00000-of-00001.00000.tokens"), "LFTOKENS").expect("written");
+    train(&["data.train=whole"]).expect_refusal(&["00000.tokens: not to be trusted: it has 8 bytes"]);
+}

@@ -3,6 +3,7 @@
 mod preview;
 mod report;
 mod text;
+mod tokenize;
 
 use crate::cli::{ConfigArgs, DataCommand, MachineArgs};
 use crate::config;
@@ -11,12 +12,23 @@ use crate::failure::Outcome;
 use crate::machine::Machine;
 use crate::subject::open_tokenizer_alone;
 use foundry_formats::Tokenizer;
+use std::io::Write;
 
 /// Runs a command of the group.
 pub(crate) fn run(command: &DataCommand, machine: &MachineArgs) -> Outcome {
+    let config = match command {
+        DataCommand::Preview(args) => &args.config,
+        DataCommand::Report(args) => &args.config,
+        DataCommand::Tokenize(args) => &args.config,
+    };
+    if config.print_config {
+        let resolved = config::load(&config.config, &config.overrides)?;
+        return Ok(anstream::stdout().write_all(resolved.to_yaml_with_origins().as_bytes())?);
+    }
     match command {
         DataCommand::Preview(args) => preview::run(args, machine),
         DataCommand::Report(args) => report::run(args, machine),
+        DataCommand::Tokenize(args) => tokenize::run(args, machine),
     }
 }
 
