@@ -45,6 +45,9 @@ impl ExampleCounter {
         report.problems.clone_from(&read.problems);
         (report.filtered, report.contaminated) = (read.filtered, read.contaminated);
         report.unused_keys.clone_from(&read.unused_keys);
+        for (source, read) in report.sources.iter_mut().zip(&read.sources) {
+            source.format = read.format;
+        }
         for (file, read) in report.files.iter_mut().zip(&read.files) {
             file.examples = read.examples;
         }
@@ -75,6 +78,10 @@ impl ExampleCounter {
                 // The first token of a sequence is never predicted, so its label does not count.
                 let ends = labels[1..kept.max(1)].iter().any(|&l| l >= 0 && self.eos.contains(&(l as u32)));
                 report.eos_trained += usize::from(ends);
+                if let Some(source) = report.sources.get_mut(example.source_number) {
+                    source.learned += 1;
+                    source.eos_trained += usize::from(ends);
+                }
             }
         }
         self.duplicate(&example.sequence);

@@ -259,7 +259,7 @@ pub enum DataError {
         shape: Shape,
     },
     /// `train_on` and `multi_turn` are about conversations.
-    #[error("`{key}` needs conversations, but the data is {}; leave it out", shape.name())]
+    #[error("`{key}` needs conversations (`messages`), but the data is {}; leave it out", shape.name())]
     TurnsWithoutChat {
         /// The setting.
         key: &'static str,

@@ -37,7 +37,7 @@ pub use filter::{Charset, TextFilter};
 pub use lengths::Lengths;
 pub use load::{load, load_with_holdout};
 pub use loader::{Cursor, Loader};
-pub use report::{DataReport, FileCount};
+pub use report::{DataReport, FileCount, SourceCount};
 pub use shape::Shape;
 pub use source::{DataFile, FileKind, ReadAt, file_kind};
 pub use spec::{

@@ -29,27 +29,35 @@ pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError
 /// Loads a data set in two parts: for training and, held out, for evaluation.
 ///
 /// The examples are dealt as datasets' `train_test_split(test_size, seed)` does: a NumPy permutation by `spec.seed`
-/// whose first part is held out. Each part is then prepared like a data set of its own.
+/// whose first part is held out. All rows of a conversation that is split are on the same side. Each part is then
+/// prepared like a data set of its own, the held-out one as `eval` says (its sources are not read).
 ///
 /// # Errors
 /// As [`load`], and [`DataError::BadHoldout`].
 pub fn load_with_holdout(
     spec: &DataSpec,
+    eval: &DataSpec,
     tokenizer: &Tokenizer,
     holdout: Holdout,
 ) -> Result<(Dataset, Dataset), DataError> {
-    let (examples, base) = read_and_tokenize(spec, tokenizer)?;
+    let (rows, base) = read_and_tokenize(spec, tokenizer)?;
+    let mut examples: Vec<Vec<Tokenized>> = Vec::new();
+    for row in rows {
+        match examples.last_mut().filter(|_| row.continues) {
+            Some(example) => example.push(row),
+            None => examples.push(vec![row]),
+        }
+    }
     let bad = || DataError::BadHoldout { wanted: holdout.to_string(), examples: examples.len() };
     let held_out = holdout.count(examples.len()).ok_or_else(bad)?;
     let order = NumpyRng::seeded(spec.seed).permutation(examples.len());
-    let mut examples: Vec<Option<Tokenized>> = examples.into_iter().map(Some).collect();
     let mut take = |indices: &[usize]| -> Vec<Tokenized> {
-        indices.iter().filter_map(|&i| examples[i].take()).collect()
+        indices.iter().flat_map(|&i| std::mem::take(&mut examples[i])).collect()
     };
     let evaluation = take(&order[..held_out]);
     let training = take(&order[held_out..]);
     let training = finish(spec, tokenizer, training, base.clone())?;
-    Ok((training, finish(spec, tokenizer, evaluation, base)?))
+    Ok((training, finish(eval, tokenizer, evaluation, base)?))
 }
 
 /// Reads all files and tokenises their examples; the report has what belongs to the files.

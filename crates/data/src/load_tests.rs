@@ -386,15 +386,15 @@ fn a_holdout_is_datasets_train_test_split() {
         part.rows.iter().map(|row| whole.rows.iter().position(|w| w == row).unwrap()).collect()
     };
     // Dataset.from_dict({"i": list(range(10))}).train_test_split(test_size=0.25 and 4, seed=42) of datasets 5.2.
-    let (train, test) = load_with_holdout(&files.spec(), &tiny(), Holdout::Fraction(0.25)).unwrap();
+    let (train, test) = load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Fraction(0.25)).unwrap();
     assert_eq!((order(&train), order(&test)), (vec![7, 3, 2, 4, 9, 1, 8], vec![5, 6, 0]));
     assert_eq!((train.report.examples, test.report.examples), (7, 3));
-    let (train, test) = load_with_holdout(&files.spec(), &tiny(), Holdout::Examples(4)).unwrap();
+    let (train, test) = load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Examples(4)).unwrap();
     assert_eq!((train.rows.len(), order(&test)), (6, vec![5, 6, 0, 7]));
     for bad in
         [Holdout::Examples(0), Holdout::Examples(10), Holdout::Fraction(1.0), Holdout::Fraction(f64::NAN)]
     {
-        let error = load_with_holdout(&files.spec(), &tiny(), bad).unwrap_err();
+        let error = load_with_holdout(&files.spec(), &files.spec(), &tiny(), bad).unwrap_err();
         assert!(matches!(error, DataError::BadHoldout { examples: 10, .. }), "{bad}");
     }
 }
@@ -433,4 +433,73 @@ fn a_rows_own_template_variables_win() {
     spec.chat_template_kwargs.insert("mark".to_owned(), json!("c"));
     let rows = load(&spec, &tiny()).unwrap().rows;
     assert_eq!(rows[0].tokens.last(), Some(&2));
+}
+
+#[test]
+fn what_was_left_out_is_a_warning() {
+    let rows = format!("{}{}", lines(&[json!({"text": "a b"})]), "{\"messages\": []}\n".repeat(9));
+    let files = Files::new(&[("a.jsonl", &rows)]);
+    let spec = DataSpec { on_error: crate::OnError::Skip, ..files.spec() };
+    let report = load(&spec, &tiny()).unwrap().report;
+    let said = report.warnings().join("\n");
+    assert!(said.contains("9 row(s) (90.0 %) could not be used and were left out"), "{said}");
+    assert!(said.contains("a.jsonl:2"), "{said}");
+}
+
+#[test]
+fn a_split_conversation_is_on_one_side_of_a_holdout() {
+    let talk = |i: usize| {
+        chat(&[("user", "a"), ("assistant", "b"), ("user", &format!("number {i}")), ("assistant", "c")])
+    };
+    let rows: Vec<Value> = (0..20).map(talk).collect();
+    let files = Files::new(&[("a.jsonl", &lines(&rows))]);
+    let spec = DataSpec { multi_turn: crate::MultiTurn::Split, ..files.spec() };
+    let (train, eval) = load_with_holdout(&spec, &spec, &tiny(), Holdout::Examples(5)).unwrap();
+    assert_eq!((train.rows.len(), eval.rows.len()), (30, 10), "pairs of rows");
+    // Each conversation's second row is the only one with its number.
+    let longest = |part: &Dataset| part.rows.iter().filter(|row| row.tokens.len() > 20).count();
+    assert_eq!((longest(&train), longest(&eval)), (15, 5));
+    let packed = DataSpec { packing: true, ..spec.clone() };
+    let (train, eval) = load_with_holdout(&packed, &spec, &tiny(), Holdout::Examples(5)).unwrap();
+    assert_eq!(eval.rows.len(), 10, "evaluation rows are not packed where that is not asked for");
+    assert!(train.rows.len() < 30);
+}
+
+#[test]
+fn a_source_that_never_ends_is_found_among_others() {
+    let texts: Vec<Value> = (0..12).map(|i| json!({"text": format!("{i} b")})).collect();
+    let chats: Vec<Value> = (0..12).map(|i| chat(&[("user", "a"), ("assistant", &format!("{i}"))])).collect();
+    let files = Files::new(&[("texts.jsonl", &lines(&texts)), ("chats.jsonl", &lines(&chats))]);
+    let source = |name: &str| crate::Source {
+        files: vec![crate::DataFile::local(files.dir.path().join(name))],
+        ..crate::Source::default()
+    };
+    let endless = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}";
+    for (template, found) in [(CHATML, None), (endless, Some("chats.jsonl"))] {
+        let spec = DataSpec {
+            sources: vec![source("texts.jsonl"), source("chats.jsonl")],
+            chat_template: Some(template.to_owned()),
+            ..DataSpec::default()
+        };
+        let report = load(&spec, &tiny()).unwrap().report;
+        assert_eq!((report.sources[0].learned, report.sources[0].eos_trained), (12, 12));
+        let name = report.never_ends().map(|s| s.first.file_name().unwrap().to_string_lossy().into_owned());
+        assert_eq!(name.as_deref(), found);
+    }
+}
+
+#[test]
+fn chosen_turns_of_a_conversation_in_two_parts_are_learned_before_the_cut_too() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let row = json!({"prompt": [turn("user", "a"), turn("assistant", "b"), turn("user", "c")],
+                     "completion": [turn("assistant", "d")]});
+    let files = Files::new(&[("a.jsonl", &lines(&[row]))]);
+    let labelled = |train_on: Option<crate::TrainOn>| {
+        let spec = DataSpec { train_on, chat_template: Some(CHATML.to_owned()), ..files.spec() };
+        load(&spec, &tiny()).unwrap().report.labelled_tokens
+    };
+    assert!(labelled(Some(crate::TrainOn::All)) > labelled(Some(crate::TrainOn::Last)), "both answers");
+    let spec = DataSpec { multi_turn: crate::MultiTurn::Auto, ..files.spec() };
+    let said = load(&spec, &tiny()).unwrap_err().to_string();
+    assert!(said.contains("`multi_turn` needs conversations (`messages`), but the data is prompt_completion"), "{said}");
 }

@@ -9,7 +9,7 @@ use crate::error::{DataError, Place};
 use crate::example::{Example, from_row};
 use crate::filter::{Deduplication, NgramSet};
 use crate::pipeline::{Item, Pass, Pipeline, SourceStream, Tally};
-use crate::report::{DataReport, FileCount};
+use crate::report::{DataReport, FileCount, SourceCount};
 use crate::shape::Shape;
 use crate::source::Row;
 use crate::spec::{DataSpec, FormatHint, Source};
@@ -35,8 +35,9 @@ enum Kept {
 /// Everything between raw rows and tokenised examples.
 pub(crate) struct Preparation<'a> {
     spec: &'a DataSpec,
+    tokenizer: &'a Tokenizer,
     sources: &'a [Source],
-    /// Shape and tokenisation of each source; `None` for a source without rows.
+    /// Shape and tokenisation of each source; `None` before its first row.
     plans: Vec<Option<Plan<'a>>>,
     bos: Option<u32>,
     threads: usize,
@@ -65,6 +66,8 @@ impl<'a> Preparation<'a> {
         let mut report = DataReport::default();
         let mut files = HashMap::new();
         for (source, number) in sources.iter().zip(0..) {
+            let first = source.files.first().map(|file| file.path().to_path_buf());
+            report.sources.push(SourceCount { first: first.unwrap_or_default(), ..SourceCount::default() });
             for (file, index) in source.files.iter().zip(0..) {
                 files.insert((number, index), report.files.len());
                 report.files.push(FileCount { path: file.path().to_path_buf(), examples: 0, tokens: 0 });
@@ -73,6 +76,7 @@ impl<'a> Preparation<'a> {
         let evaluation = spec.decontaminate.as_ref().map(|_| evaluation_texts(spec)).transpose()?;
         let mut preparation = Self {
             spec,
+            tokenizer,
             sources,
             plans: Vec::new(),
             bos: tokenizer.bos_token_id(),
@@ -85,17 +89,19 @@ impl<'a> Preparation<'a> {
             files,
         };
         for index in 0..sources.len() {
-            let plan = preparation.plan(index, tokenizer)?;
-            preparation.plans.push(plan);
+            let plan = preparation.plan(index)?;
+            preparation.plans.push(None);
+            if let Some(plan) = plan {
+                preparation.adopt(index, plan);
+            }
         }
-        preparation.report.format = preparation.plans.iter().flatten().map(|plan| plan.shape).next();
         Ok(preparation)
     }
 
     /// The shape of a source by its first row of a known one.
-    fn plan(&self, index: usize, tokenizer: &'a Tokenizer) -> Result<Option<Plan<'a>>, DataError> {
+    fn plan(&self, index: usize) -> Result<Option<Plan<'a>>, DataError> {
         let source = &self.sources[index];
-        if let Some(shape) = check_source(self.spec, source, tokenizer)? {
+        if let Some(shape) = check_source(self.spec, source, self.tokenizer)? {
             return Ok(Some(Plan { shape, tokenizing: None }));
         }
         let mut stream =
@@ -105,14 +111,21 @@ impl<'a> Preparation<'a> {
         while let Some(mut item) = stream.next(&mut tally)? {
             let shape = rename(source, &mut item).and_then(|()| found_shape(source, None, &item));
             match shape {
-                Ok(shape) => {
-                    let tokenizing = Some(Tokenizing::new(self.spec, tokenizer, shape)?);
-                    return Ok(Some(Plan { shape, tokenizing }));
-                }
+                Ok(shape) => return self.plan_for(shape).map(Some),
                 Err(error) => tally.refuse(error)?,
             }
         }
         Ok(None)
+    }
+
+    fn plan_for(&self, shape: Shape) -> Result<Plan<'a>, DataError> {
+        Ok(Plan { shape, tokenizing: Some(Tokenizing::new(self.spec, self.tokenizer, shape)?) })
+    }
+
+    fn adopt(&mut self, index: usize, plan: Plan<'a>) {
+        self.report.format.get_or_insert(plan.shape);
+        self.report.sources[index].format = Some(plan.shape);
+        self.plans[index] = Some(plan);
     }
 
     /// Tokenises rows, in their order whatever the number of threads; those that are left out are counted.
@@ -131,9 +144,13 @@ impl<'a> Preparation<'a> {
             }
         }
         let mut tokenized = Vec::with_capacity(examples.len());
-        for result in self.tokenize(&examples) {
+        for (result, (number, _, _)) in self.tokenize(&examples).into_iter().zip(&examples) {
             match result {
-                Ok(rows) => tokenized.extend(rows),
+                Ok(rows) => tokenized.extend(rows.into_iter().enumerate().map(|(index, row)| Tokenized {
+                    continues: index > 0,
+                    source_number: *number,
+                    ..row
+                })),
                 Err(error) => self.tally.refuse(error)?,
             }
         }
@@ -149,6 +166,11 @@ impl<'a> Preparation<'a> {
         rename(source, &mut item)?;
         let expected = self.plans[item.id.source].as_ref().map(|plan| plan.shape);
         let shape = found_shape(source, expected, &item)?;
+        if expected.is_none() {
+            // A first look that found no usable row was at other rows.
+            let plan = self.plan_for(shape)?;
+            self.adopt(item.id.source, plan);
+        }
         if let Some(expected) = expected.filter(|expected| *expected != shape) {
             return Err(DataError::MixedShapes { place: item.place, expected, found: shape });
         }

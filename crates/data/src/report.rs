@@ -10,6 +10,9 @@ use serde::Serialize;
 use crate::lengths::Lengths;
 use crate::shape::Shape;
 
+/// Examples of one of several sources that tell something about the others.
+const EXAMPLES_THAT_TELL: usize = 10;
+
 /// Examples read from one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileCount {
@@ -21,6 +24,19 @@ pub struct FileCount {
     pub tokens: usize,
 }
 
+/// What one source teaches about endings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SourceCount {
+    /// Its first file, as it was named.
+    pub first: PathBuf,
+    /// Shape of its rows; `None` before the first.
+    pub format: Option<Shape>,
+    /// Examples with something to learn.
+    pub learned: usize,
+    /// Of these, examples that train an end-of-sequence token.
+    pub eos_trained: usize,
+}
+
 /// Counts over one loaded data set. An "example" is one row of the files, before packing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DataReport {
@@ -28,6 +44,8 @@ pub struct DataReport {
     pub format: Option<Shape>,
     /// Examples per file.
     pub files: Vec<FileCount>,
+    /// Endings, source by source.
+    pub sources: Vec<SourceCount>,
     /// Examples read, those dropped included.
     pub examples: usize,
     /// Blank lines or empty paragraphs and files passed over.
@@ -91,10 +109,15 @@ impl DataReport {
         if kept == 0 { 0.0 } else { 100.0 * self.eos_trained as f64 / kept as f64 }
     }
 
-    /// Whether the model would learn to answer but not to stop: no example that is an instruction of some kind trains
-    /// an end of sequence. Plain text may well be learned without.
-    pub fn never_ends(&self) -> bool {
-        self.eos_trained == 0 && self.rows > 0 && self.format.is_some_and(|shape| shape != Shape::Text)
+    /// A source from which the model would learn to answer but not to stop: none of its examples, which are
+    /// instructions of some kind, trains an end of sequence. Plain text may well be learned without.
+    pub fn never_ends(&self) -> Option<&SourceCount> {
+        // The start of a mixed stream shows a few examples of a rare source, which may all be long ones.
+        let enough = if self.sources.len() > 1 { EXAMPLES_THAT_TELL } else { 1 };
+        self.sources.iter().find(|source| {
+            let has_ends = source.format.is_none_or(|shape| shape == Shape::Text);
+            !has_ends && source.learned >= enough && source.eos_trained == 0
+        })
     }
 
     /// Filled share of the rows, in percent of `max_length`.
@@ -119,6 +142,14 @@ impl DataReport {
                  template, `eos_token`, `append_eos` and `max_length`"
                     .to_owned(),
             );
+        }
+        if self.skipped > 0 {
+            let share = percent(self.skipped, self.skipped + self.examples);
+            let first: String = self.problems.iter().map(|problem| format!("\n    {problem}")).collect();
+            out.push(format!(
+                "{} row(s) ({share:.1} %) could not be used and were left out (`on_error: skip`):{first}",
+                self.skipped
+            ));
         }
         if self.rewritten > 0 {
             out.push(format!(
@@ -215,9 +246,6 @@ impl fmt::Display for DataReport {
                 "\nleft out: {} unusable, {} by the filter, {} equal to an earlier one",
                 self.skipped, self.filtered, self.deduplicated
             )?;
-        }
-        for problem in &self.problems {
-            write!(f, "\nleft out: {problem}")?;
         }
         if !self.unused_keys.is_empty() {
             let keys: Vec<&str> = self.unused_keys.iter().map(String::as_str).collect();

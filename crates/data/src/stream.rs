@@ -20,7 +20,7 @@ use crate::dataset::{Dataset, PackedRow};
 use crate::error::DataError;
 use crate::load::{finish, rows_of, take_items};
 use crate::pack::PACKING_CHUNK;
-use crate::pipeline::{Part, Pass, Pipeline, PipelineState};
+use crate::pipeline::{HeldOut, Part, Pass, Pipeline, PipelineState};
 use crate::prepare::Preparation;
 use crate::report::DataReport;
 use crate::spec::{DataSpec, Source};
@@ -29,8 +29,8 @@ use crate::spec::{DataSpec, Source};
 pub const CHUNK_BYTES: usize = 8 << 20;
 /// Chunks that wait for the training loop, one more being made.
 const CHUNKS_AHEAD: usize = 1;
-/// Examples that are held out at most: an evaluation is no pass over the data.
-const HELD_OUT_LIMIT: usize = 1000;
+/// Examples that are held out, about: an evaluation is no pass over the data.
+const HELD_OUT: f64 = 1000.0;
 
 /// What is streamed, and how.
 #[derive(Clone, Debug)]
@@ -39,7 +39,9 @@ pub struct StreamSpec {
     pub data: DataSpec,
     /// Rows in the shuffle buffer; 0: the order of the files.
     pub shuffle_buffer: usize,
-    /// Part of the rows that is held out (for [`held_out`]), by their numbers; 0: none.
+    /// Seed of the shuffle buffer and of the mixture (Hugging Face's `data_seed`).
+    pub order_seed: u64,
+    /// Part of the rows that is held out (for [`held_out`]), by their numbers, until about 1000 are; 0: none.
     pub eval_fraction: f64,
     /// Rows of a micro-batch.
     pub batch_size: usize,
@@ -51,8 +53,17 @@ pub struct StreamSpec {
 
 impl StreamSpec {
     fn pass(&self, epoch: u64) -> Pass {
-        let part = if self.eval_fraction > 0.0 { Part::Training(self.eval_fraction) } else { Part::Whole };
-        Pass { epoch, shuffle_buffer: self.shuffle_buffer, part }
+        let part = if self.eval_fraction > 0.0 { Part::Training(self.held_out()) } else { Part::Whole };
+        Pass { epoch, order_seed: Some(self.order_seed), shuffle_buffer: self.shuffle_buffer, part }
+    }
+
+    /// The part of the rows at the start of each source that has about [`HELD_OUT`] of all sources.
+    fn held_out(&self) -> HeldOut {
+        let sources = self.data.all_sources();
+        let skipped = sources.iter().map(|source| source.skip).max().unwrap_or(0);
+        let chosen = sources.iter().filter_map(|source| source.fraction).fold(1.0, f64::min);
+        let rows = HELD_OUT / (self.eval_fraction * chosen * sources.len().max(1) as f64);
+        HeldOut { part: self.eval_fraction, within: skipped.saturating_add(rows.ceil() as u64) }
     }
 }
 
@@ -327,18 +338,27 @@ pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataEr
     Ok(Sample { data: Dataset { rows, report: maker.counter.report }, text_bytes })
 }
 
-/// The first [`HELD_OUT_LIMIT`] examples that the stream leaves out for evaluation. They are found in one pass without
-/// holding the rest; the pass ends when there are enough.
+/// The examples that the stream leaves out for evaluation: about [`HELD_OUT`] from the start of the sources, without
+/// reading the rest.
 ///
 /// # Errors
 /// As [`crate::load`].
 pub fn held_out(spec: &StreamSpec, eval: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError> {
     let sources = spec.data.all_sources();
     let mut preparation = Preparation::new(eval, &sources, tokenizer)?;
-    let pass = Pass { epoch: 0, shuffle_buffer: 0, part: Part::HeldOut(spec.eval_fraction) };
-    let mut pipeline = Pipeline::new(eval, &sources, pass);
-    let items = take_items(&mut pipeline, &mut preparation.tally, HELD_OUT_LIMIT, usize::MAX)?;
-    let examples = preparation.run(items)?;
+    let pass = Pass { part: Part::HeldOut(spec.held_out()), ..Pass::default() };
+    // All sources, each from its start, whatever their shares in the mixture.
+    let in_turn: Vec<Source> =
+        sources.iter().map(|source| Source { probability: None, ..source.clone() }).collect();
+    let mut pipeline = Pipeline::new(eval, &in_turn, pass);
+    let mut examples = Vec::new();
+    loop {
+        let items = take_items(&mut pipeline, &mut preparation.tally, PACKING_CHUNK, CHUNK_BYTES)?;
+        if items.is_empty() {
+            break;
+        }
+        examples.extend(preparation.run(items)?);
+    }
     if examples.is_empty() {
         let wanted = format!("{} of the examples", spec.eval_fraction);
         return Err(DataError::BadHoldout { wanted, examples: 0 });

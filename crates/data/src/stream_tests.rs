@@ -40,7 +40,7 @@ fn file(dir: &Path, name: &str, count: usize) -> DataFile {
 fn spec(files: Vec<DataFile>) -> StreamSpec {
     let sources = vec![Source { files, ..Source::default() }];
     let data = DataSpec { sources, max_length: Some(64), ..DataSpec::default() };
-    StreamSpec { data, shuffle_buffer: 0, eval_fraction: 0.0, batch_size: 1, rank: 0, world_size: 1 }
+    StreamSpec { data, shuffle_buffer: 0, order_seed: 42, eval_fraction: 0.0, batch_size: 1, rank: 0, world_size: 1 }
 }
 
 fn loader(spec: &StreamSpec) -> StreamLoader {
@@ -197,6 +197,16 @@ fn the_held_out_part_is_not_streamed() {
     let training = batches(&mut stream, 600 - eval.rows.len());
     assert!(training.iter().all(|batch| !eval.rows.contains(&batch.row)));
     assert_eq!(stream.next_batch().unwrap().numbers, [0], "nothing is lost");
+    // Of much data about a thousand rows are held out, all of them near its start; the rest is trained on.
+    let many = super::StreamSpec { data: DataSpec { sources: vec![], ..spec.data.clone() }, ..spec.clone() };
+    assert_eq!(many.held_out().within, 10_000);
+    let two = DataSpec { sources: vec![spec.data.sources[0].clone(); 2], ..spec.data.clone() };
+    assert_eq!(StreamSpec { data: two, ..spec.clone() }.held_out().within, 5_000);
+    // Rows that a first look does not see: the only one that is not held out comes last.
+    let mut late = spec.clone();
+    late.eval_fraction = 0.5;
+    late.data.sources[0].take = Some(1);
+    loader(&late).next_batch().unwrap();
     let sampled = sample(&spec, &tiny()).unwrap();
     assert_eq!(sampled.data.report.examples, training.len());
     assert!(pack(&[], 1, PackingStrategy::Bfd).is_empty() && sampled.text_bytes > 0);

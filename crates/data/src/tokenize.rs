@@ -59,6 +59,10 @@ pub(crate) struct Tokenized {
     pub(crate) first_of_split: bool,
     /// A message had `content: null`.
     pub(crate) null_content: bool,
+    /// It is not the first row of its example.
+    pub(crate) continues: bool,
+    /// The number of its source.
+    pub(crate) source_number: usize,
     /// The file it comes from.
     pub(crate) source: Option<Arc<Path>>,
 }
@@ -72,15 +76,12 @@ impl<'a> Tokenizing<'a> {
         if spec.assistant_only_loss && !shape.is_chat() {
             return Err(DataError::AssistantOnlyWithoutChat { shape });
         }
-        if !shape.is_chat() {
-            let key = match (&spec.train_on, spec.multi_turn) {
-                (Some(_), _) => Some("train_on"),
-                (None, MultiTurn::Whole) => None,
-                (None, _) => Some("multi_turn"),
-            };
-            if let Some(key) = key {
-                return Err(DataError::TurnsWithoutChat { key, shape });
-            }
+        let in_two_parts = !shape.is_chat() || shape.has_completion();
+        if spec.train_on.is_some() && !shape.is_chat() {
+            return Err(DataError::TurnsWithoutChat { key: "train_on", shape });
+        }
+        if spec.multi_turn != MultiTurn::Whole && in_two_parts {
+            return Err(DataError::TurnsWithoutChat { key: "multi_turn", shape });
         }
         let source = spec.chat_template.as_deref().or_else(|| tokenizer.chat_template());
         let template = match (shape.is_chat(), source) {
@@ -103,7 +104,10 @@ impl<'a> Tokenizing<'a> {
             tokenizer,
             template,
             kwargs: &spec.chat_template_kwargs,
-            completion_only: spec.completion_only_loss.unwrap_or(shape.has_completion()),
+            // Whoever chooses turns means all of the conversation.
+            completion_only: spec
+                .completion_only_loss
+                .unwrap_or(shape.has_completion() && spec.train_on.is_none()),
             assistant_only: spec.assistant_only_loss,
             train_on: spec.train_on.as_ref(),
             multi_turn: spec.multi_turn,

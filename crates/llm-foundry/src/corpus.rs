@@ -103,7 +103,7 @@ impl CorpusFiles {
         }
         if data.eval_fraction > 0.0 {
             let holdout = Holdout::Fraction(data.eval_fraction);
-            let (train, eval) = load_with_holdout(&spec, tokenizer, holdout).map_err(Failure::input)?;
+            let (train, eval) = load_with_holdout(&spec, &eval_spec, tokenizer, holdout).map_err(Failure::input)?;
             return Ok(Corpus { train, eval: Some(eval), stream: None });
         }
         let train = load(&spec, tokenizer).map_err(Failure::input)?;
@@ -129,6 +129,7 @@ fn stream(
     let spec = StreamSpec {
         data,
         shuffle_buffer: config.data.shuffle_buffer,
+        order_seed: config.training.data_seed.unwrap_or(config.training.seed),
         eval_fraction: config.data.eval_fraction,
         batch_size: config.training.per_device_train_batch_size,
         rank: 0,
@@ -136,7 +137,11 @@ fn stream(
     };
     let first = sample(&spec, tokenizer).map_err(Failure::input)?;
     let eval = match config.data.eval_fraction > 0.0 {
-        true => Some(held_out(&spec, eval, tokenizer).map_err(Failure::input)?),
+        true => {
+            // What is not trained on because of its text is not measured either.
+            let eval = DataSpec { filter: spec.data.filter, ..eval.clone() };
+            Some(held_out(&spec, &eval, tokenizer).map_err(Failure::input)?)
+        }
         false => eval_rows(eval, tokenizer)?,
     };
     let stream = Stream { spec, file_bytes, sampled_bytes: first.text_bytes };

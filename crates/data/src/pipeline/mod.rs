@@ -44,11 +44,21 @@ pub(crate) enum Part {
     #[default]
     Whole,
     /// What is not held out.
-    Training(f64),
+    Training(HeldOut),
     /// What is held out.
-    HeldOut(f64),
+    HeldOut(HeldOut),
     /// Of `of` parts of equal size, the one that has rows `index`, `index + of`, … of each source.
     Shard { index: u64, of: u64 },
+}
+
+/// Which rows of each source are held out of training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HeldOut {
+    /// The part of the rows.
+    pub(crate) part: f64,
+    /// Only of so many rows at the start of a source: an evaluation is no pass over all data, and what it leaves is
+    /// trained on.
+    pub(crate) within: u64,
 }
 
 /// What was left out on the way.
@@ -99,6 +109,8 @@ pub(crate) struct PipelineState {
 pub(crate) struct Pass {
     /// Number of the pass, from 0; it changes the order and the mixture.
     pub(crate) epoch: u64,
+    /// Seed of order and mixture; `None`: that of the data.
+    pub(crate) order_seed: Option<u64>,
     /// Rows in the shuffle buffer; 0: no shuffling.
     pub(crate) shuffle_buffer: usize,
     /// The part of the rows.
@@ -108,7 +120,7 @@ pub(crate) struct Pass {
 impl Pipeline {
     /// The stream at its start.
     pub(crate) fn new(spec: &DataSpec, sources: &[Source], pass: Pass) -> Self {
-        let seed = spec.seed.wrapping_add(pass.epoch);
+        let seed = pass.order_seed.unwrap_or(spec.seed).wrapping_add(pass.epoch);
         let streams = sources.iter().enumerate().map(|(index, source)| {
             SourceStream::new(index, source.clone(), spec.sample_by, spec.seed, pass.part)
         });

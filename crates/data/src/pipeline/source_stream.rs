@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Item, Part, RowId, Tally};
+use super::{HeldOut, Item, Part, RowId, Tally};
 use crate::error::DataError;
 use crate::source::{self, Position, RowReader};
 use crate::spec::{SampleBy, Source};
@@ -88,7 +88,11 @@ impl SourceStream {
 
     /// The next row that was asked for.
     fn read(&mut self, tally: &mut Tally) -> Result<Option<Item>, DataError> {
-        while self.source.take.is_none_or(|most| self.state.used < most) {
+        let end = match self.part {
+            Part::HeldOut(held_out) => held_out.within,
+            _ => u64::MAX,
+        };
+        while self.source.take.is_none_or(|most| self.state.used < most) && self.state.row < end {
             let Some(item) = self.read_any(tally)? else { return Ok(None) };
             let number = self.state.row;
             self.state.row += 1;
@@ -108,12 +112,12 @@ impl SourceStream {
 
     fn is_chosen(&self, number: u64) -> bool {
         let draw = |seed: u64| unit(seed, self.index as u64, number);
-        let held_out = |part: f64| draw(self.seed ^ HOLDOUT) < part;
+        let held_out = |of: HeldOut| number < of.within && draw(self.seed ^ HOLDOUT) < of.part;
         self.source.fraction.is_none_or(|part| draw(self.seed) < part)
             && match self.part {
                 Part::Whole | Part::Shard { .. } => true,
-                Part::Training(part) => !held_out(part),
-                Part::HeldOut(part) => held_out(part),
+                Part::Training(of) => !held_out(of),
+                Part::HeldOut(of) => held_out(of),
             }
     }
 

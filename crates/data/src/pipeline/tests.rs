@@ -82,7 +82,8 @@ fn a_split_by_row_has_two_parts_without_a_common_row() {
     let dir = tempfile::tempdir().unwrap();
     let sources = [lines(dir.path(), "a", 1000)];
     let part = |part| all(&spec(5), &sources, Pass { part, ..Pass::default() });
-    let (training, held_out) = (part(Part::Training(0.1)), part(Part::HeldOut(0.1)));
+    let all = HeldOut { part: 0.1, within: u64::MAX };
+    let (training, held_out) = (part(Part::Training(all)), part(Part::HeldOut(all)));
     assert!((70..130).contains(&held_out.len()), "{}", held_out.len());
     let mut both = [training, held_out].concat();
     both.sort();

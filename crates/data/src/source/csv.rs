@@ -13,9 +13,11 @@ use super::kind::Compression;
 use super::{Found, Position, ROW_LIMIT, Row, RowReader, Unreadable};
 use crate::error::{DataError, Place};
 
-/// Columns whose values are JSON when they look like it: a table of texts has no other way to hold lists.
-const JSON_COLUMNS: [&str; 7] =
-    ["messages", "conversations", "prompt", "completion", "tools", "history", "chat_template_kwargs"];
+/// Columns whose values are JSON when they look like it: a table of texts has no other way to hold lists. An empty value
+/// is null.
+const JSON_COLUMNS: [&str; 5] = ["messages", "conversations", "tools", "history", "chat_template_kwargs"];
+/// Columns whose values are JSON only where that is a list of messages: they may as well be texts that begin with `[`.
+const MESSAGE_COLUMNS: [&str; 2] = ["prompt", "completion"];
 
 /// Records of a file.
 pub(super) struct CsvRows {
@@ -30,16 +32,47 @@ pub(super) struct CsvRows {
     record: StringRecord,
 }
 
-/// Stops a record (a quote that is never closed) from growing without end.
+/// Stops a record (a quote that is never closed) from growing without end, and knows whether one is open at the end of the
+/// file, which the parser takes for its closing.
 struct Bounded {
     stream: ByteStream,
     /// Bytes read since the last record began.
     taken: Arc<AtomicU64>,
+    delimiter: u8,
+    quoting: Quoting,
+}
+
+/// Where in a value the bytes read so far end, by the parser's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quoting {
+    /// Before the first byte of a value.
+    Start,
+    /// In a value without quotes, or behind its closing quote.
+    Plain,
+    /// Inside quotes.
+    Quoted,
+    /// Behind a quote inside quotes: the closing one, or the first of two.
+    Quote,
+}
+
+impl Quoting {
+    fn after(self, byte: u8, delimiter: u8) -> Self {
+        let ends = byte == delimiter || byte == b'\n' || byte == b'\r';
+        match (self, byte) {
+            (Self::Start | Self::Quote, b'"') => Self::Quoted,
+            (Self::Quoted, b'"') => Self::Quote,
+            (Self::Quoted, _) => Self::Quoted,
+            _ if ends => Self::Start,
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
+        let bytes = buffer[..read].iter();
+        self.quoting = bytes.fold(self.quoting, |quoting, &byte| quoting.after(byte, self.delimiter));
         if self.taken.fetch_add(read as u64, Ordering::Relaxed) > ROW_LIMIT as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "record too long"));
         }
@@ -49,9 +82,10 @@ impl Read for Bounded {
 
 fn reader(stream: ByteStream, delimiter: u8) -> (Reader<Bounded>, Arc<AtomicU64>) {
     let taken = Arc::new(AtomicU64::new(0));
-    let bounded = Bounded { stream, taken: Arc::clone(&taken) };
+    let bounded = Bounded { stream, taken: Arc::clone(&taken), delimiter, quoting: Quoting::Start };
     let mut builder = ReaderBuilder::new();
-    (builder.delimiter(delimiter).has_headers(false).from_reader(bounded), taken)
+    // The header is what records are held to, not the first record that this reader happens to meet.
+    (builder.delimiter(delimiter).has_headers(false).flexible(true).from_reader(bounded), taken)
 }
 
 impl CsvRows {
@@ -110,7 +144,15 @@ impl CsvRows {
         let first = self.reader.position().byte() == 0 && self.base.offset == 0;
         let line = self.base.line + self.reader.position().line() + if first { 0 } else { self.lag };
         let place = Place::new(&self.path, line);
-        self.reader.read_record(&mut self.record).map_err(|error| self.unreadable(error, place))
+        let found = self.reader.read_record(&mut self.record);
+        let found = found.map_err(|error| self.unreadable(error, place.clone()))?;
+        if found && self.reader.is_done() && self.reader.get_ref().quoting == Quoting::Quoted {
+            let problem = "a quote is opened in this record and never closed: the rest of the file would be one value; \
+                           close it, or double quotes that belong to the text"
+                .to_owned();
+            return Err(Unreadable::rest(DataError::BadTable { place, problem }));
+        }
+        Ok(found)
     }
 
     fn unreadable(&self, error: csv::Error, place: Place) -> Unreadable {
@@ -122,12 +164,6 @@ impl CsvRows {
             }
             ErrorKind::Io(e) => Unreadable::rest(Failed::new(&self.path, e).into()),
             ErrorKind::Utf8 { .. } => Unreadable::row(DataError::NotUtf8 { place }),
-            ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                let problem = format!(
-                    "{len} value(s), but the header has {expected_len} column(s); quote values that hold the delimiter"
-                );
-                Unreadable::row(DataError::BadTable { place, problem })
-            }
             other => Unreadable::rest(DataError::BadTable { place, problem: format!("{other:?}") }),
         }
     }
@@ -135,7 +171,6 @@ impl CsvRows {
     fn object(&self, place: &Place) -> Result<Map<String, Value>, Unreadable> {
         let (values, columns) = (self.record.len(), self.header.len());
         if values != columns {
-            // The first record after a jump sets no example for the reader to hold it to.
             let problem = format!(
                 "{values} value(s), but the header has {columns} column(s); quote values that hold the delimiter"
             );
@@ -143,12 +178,28 @@ impl CsvRows {
         }
         let mut object = Map::new();
         for (name, value) in self.header.iter().zip(&self.record) {
-            let looks_like_json = JSON_COLUMNS.contains(&name) && value.trim_start().starts_with(['[', '{']);
-            let parsed = if looks_like_json { serde_json::from_str(value).ok() } else { None };
-            object.insert(name.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+            object.insert(name.to_owned(), cell(name, value));
         }
         Ok(object)
     }
+}
+
+/// A value of a column.
+fn cell(column: &str, value: &str) -> Value {
+    let text = || Value::String(value.to_owned());
+    let looks_like_json = value.trim_start().starts_with(['[', '{']);
+    let parsed = || serde_json::from_str(value).ok().filter(|_| looks_like_json);
+    let is_message = |item: &Value| item.get("role").is_some();
+    if JSON_COLUMNS.contains(&column) {
+        return if value.trim().is_empty() { Value::Null } else { parsed().unwrap_or_else(text) };
+    }
+    if MESSAGE_COLUMNS.contains(&column) {
+        let messages = parsed().filter(|value: &Value| {
+            value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_message))
+        });
+        return messages.unwrap_or_else(text);
+    }
+    text()
 }
 
 impl RowReader for CsvRows {
@@ -169,3 +220,7 @@ impl RowReader for CsvRows {
         Position { offset: self.base.offset + position.byte(), line, rows: 0 }
     }
 }
+
+#[cfg(test)]
+#[path = "csv_tests.rs"]
+mod tests;

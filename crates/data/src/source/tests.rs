@@ -375,3 +375,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_paragraph_with_an_unreadable_line_is_left_out_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.txt");
+    std::fs::write(&path, b"one\ntwo\n\nthree\n\xff\nfour\n\nfive\nsix\n").unwrap();
+    let file = DataFile::local(path);
+    let (rows, problems, _) = read_from(&file, SampleBy::Paragraph, Position::default()).unwrap();
+    assert_eq!(problems.len(), 1);
+    let found: Vec<_> = rows.iter().map(|(_, line, row)| (*line, row.clone())).collect();
+    assert_eq!(found, [(1, Row::Text("one\ntwo".into())), (8, Row::Text("five\nsix\n".into()))]);
+    // A reader that is opened where the other one was after the problem does not begin in the middle.
+    let mut reader = open(&file, SampleBy::Paragraph, Position::default()).unwrap();
+    reader.next().unwrap();
+    assert!(reader.next().is_err());
+    let (rest, problems, _) = read_from(&file, SampleBy::Paragraph, reader.position()).unwrap();
+    assert_eq!((rest.len(), problems.len()), (1, 1));
+    assert_eq!(rest[0].2, rows[1].2);
+}

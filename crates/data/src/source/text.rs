@@ -59,6 +59,8 @@ pub(super) struct Paragraphs {
     /// The last position between two physical lines at which `piece` and `ready` were empty, and rows since.
     base: Position,
     ended: bool,
+    /// The rest of a paragraph with an unreadable line, up to the next blank line, is passed over.
+    drops: bool,
     blank: usize,
 }
 
@@ -73,6 +75,7 @@ impl Paragraphs {
             ready: VecDeque::new(),
             base,
             ended: false,
+            drops: false,
             blank: 0,
         }
     }
@@ -122,8 +125,20 @@ impl RowReader for Paragraphs {
             if self.ended {
                 return Ok(None);
             }
-            let line = self.lines.next()?.map(|line| line.text.to_owned());
+            let line = match self.lines.next() {
+                Ok(line) => line.map(|line| line.text.to_owned()),
+                Err(unreadable) => {
+                    // Half a paragraph is not what its author wrote.
+                    self.piece.clear();
+                    self.drops = true;
+                    return Err(unreadable);
+                }
+            };
             match line {
+                Some(text) if self.drops => {
+                    self.drops = !text.trim_end_matches(['\n', '\r']).is_empty();
+                    self.first_line = self.lines.position().line + 1;
+                }
                 Some(text) => self.take(&text),
                 None => {
                     self.ended = true;
@@ -131,7 +146,7 @@ impl RowReader for Paragraphs {
                     self.finish(rest, 0);
                 }
             }
-            if self.ready.is_empty() && self.piece.is_empty() {
+            if self.ready.is_empty() && self.piece.is_empty() && !self.drops {
                 self.base = self.lines.position();
             }
             if self.piece.len() > ROW_LIMIT {

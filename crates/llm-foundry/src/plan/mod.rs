@@ -152,17 +152,15 @@ impl Plan {
 
     /// The error of data from which a model would learn to answer but not to stop, unless the configuration allows it.
     pub(crate) fn check_data(&self, config: &Config) -> Outcome {
-        let never_ends = self.corpus.as_ref().is_some_and(|corpus| corpus.train.report.never_ends());
-        if !never_ends || config.data.allow_missing_eos {
-            return Ok(());
-        }
-        Err(Failure::Input(
-            "no example trains an end-of-sequence token, so that the model would not learn to stop (`llm-foundry data \
-             preview` shows what is learned)\n  if turns end with another token, such as <|im_end|>: set \
+        let endless = self.corpus.as_ref().and_then(|corpus| corpus.train.report.never_ends());
+        let Some(source) = endless.filter(|_| !config.data.allow_missing_eos) else { return Ok(()) };
+        Err(Failure::Input(format!(
+            "{}: no example trains an end-of-sequence token, so that the model would not learn to stop (`llm-foundry \
+             data preview` shows what is learned)\n  if turns end with another token, such as <|im_end|>: set \
              tokenizer.eos_token to it\n  if the ends are cut off: raise data.max_length\n  if that is meant: \
-             data.allow_missing_eos=true"
-                .into(),
-        ))
+             data.allow_missing_eos=true",
+            source.first.display()
+        )))
     }
 
     fn remedies(&self, config: &Config) -> Vec<String> {

@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DataSection {
     /// Training files: a path, a directory, a pattern with `*`, `?` or `**`, or a list of them.
-    /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`. Files of one
-    /// pattern are read in the order of their names. Required, unless there are `sources`.
+    /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`, or a directory
+    /// that `data tokenize` has written. Files of one pattern are read in the order of their names. Required, unless
+    /// there are `sources`.
     pub(crate) train: OneOrMany,
     /// Several sources of training rows in place of `train`, one after the other or mixed by `weight`.
     pub(crate) sources: Vec<SourceSection>,
