@@ -130,7 +130,10 @@ fn marks_of_messages_are_checked() {
     let text = json!({"text": "a"});
     let error = load_rows(std::slice::from_ref(&text), chatml, |spec| spec.train_on = Some(TrainOn::Last))
         .expect_err("refused");
-    assert_eq!(error.to_string(), "`train_on` needs conversations (`messages`), but the data is text; leave it out");
+    assert_eq!(
+        error.to_string(),
+        "`train_on` needs conversations (`messages`), but the data is text; leave it out"
+    );
     let error = load_rows(&[text], chatml, |spec| spec.multi_turn = MultiTurn::Split).expect_err("refused");
     assert!(error.to_string().starts_with("`multi_turn` needs conversations"));
 }

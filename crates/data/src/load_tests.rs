@@ -386,10 +386,12 @@ fn a_holdout_is_datasets_train_test_split() {
         part.rows.iter().map(|row| whole.rows.iter().position(|w| w == row).unwrap()).collect()
     };
     // Dataset.from_dict({"i": list(range(10))}).train_test_split(test_size=0.25 and 4, seed=42) of datasets 5.2.
-    let (train, test) = load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Fraction(0.25)).unwrap();
+    let (train, test) =
+        load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Fraction(0.25)).unwrap();
     assert_eq!((order(&train), order(&test)), (vec![7, 3, 2, 4, 9, 1, 8], vec![5, 6, 0]));
     assert_eq!((train.report.examples, test.report.examples), (7, 3));
-    let (train, test) = load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Examples(4)).unwrap();
+    let (train, test) =
+        load_with_holdout(&files.spec(), &files.spec(), &tiny(), Holdout::Examples(4)).unwrap();
     assert_eq!((train.rows.len(), order(&test)), (6, vec![5, 6, 0, 7]));
     for bad in
         [Holdout::Examples(0), Holdout::Examples(10), Holdout::Fraction(1.0), Holdout::Fraction(f64::NAN)]
@@ -501,5 +503,8 @@ fn chosen_turns_of_a_conversation_in_two_parts_are_learned_before_the_cut_too() 
     assert!(labelled(Some(crate::TrainOn::All)) > labelled(Some(crate::TrainOn::Last)), "both answers");
     let spec = DataSpec { multi_turn: crate::MultiTurn::Auto, ..files.spec() };
     let said = load(&spec, &tiny()).unwrap_err().to_string();
-    assert!(said.contains("`multi_turn` needs conversations (`messages`), but the data is prompt_completion"), "{said}");
+    assert!(
+        said.contains("`multi_turn` needs conversations (`messages`), but the data is prompt_completion"),
+        "{said}"
+    );
 }

@@ -40,7 +40,15 @@ fn file(dir: &Path, name: &str, count: usize) -> DataFile {
 fn spec(files: Vec<DataFile>) -> StreamSpec {
     let sources = vec![Source { files, ..Source::default() }];
     let data = DataSpec { sources, max_length: Some(64), ..DataSpec::default() };
-    StreamSpec { data, shuffle_buffer: 0, order_seed: 42, eval_fraction: 0.0, batch_size: 1, rank: 0, world_size: 1 }
+    StreamSpec {
+        data,
+        shuffle_buffer: 0,
+        order_seed: 42,
+        eval_fraction: 0.0,
+        batch_size: 1,
+        rank: 0,
+        world_size: 1,
+    }
 }
 
 fn loader(spec: &StreamSpec) -> StreamLoader {

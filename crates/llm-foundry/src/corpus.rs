@@ -1,8 +1,9 @@
 //! The data of a run: training rows, evaluation rows, and how many of them the model sees at once.
 
-use crate::config::{AutoOr, Config, DataSection};
-use crate::data_files::expand;
+use crate::config::{AutoOr, Config, DataSection, SourceSection};
+use crate::data_files::Finder;
 use crate::failure::{Failure, Outcome};
+use crate::hub::{Fetch, Part};
 use foundry_data::{
     DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Source, StreamSpec, held_out, load,
     load_with_holdout, sample,
@@ -40,17 +41,19 @@ pub(crate) struct CorpusFiles {
 }
 
 impl CorpusFiles {
-    /// Finds them.
-    pub(crate) fn find(config: &Config) -> Outcome<Self> {
+    /// Finds them; those of the hub are fetched where that is allowed.
+    pub(crate) fn find(config: &Config, fetch: Fetch) -> Outcome<Self> {
         let data = &config.data;
+        let find = |key: &str, names: &[String], part| find(data, key, names, part, fetch);
         let mut train = Vec::new();
         if data.sources.is_empty() {
-            train.extend(source(data, "data.train", &data.train.0)?);
+            train.extend(source(data, find("data.train", &data.train.0, Meant::Train)?));
         }
         let weights: f64 = data.sources.iter().filter_map(|section| section.weight).sum();
         for (index, section) in data.sources.iter().enumerate() {
-            let Some(mut source) = source(data, &format!("data.sources.{index}.path"), &section.path.0)?
-            else {
+            let key = format!("data.sources.{index}.path");
+            let files = find(&key, &section.path.0, Meant::Source(index, section))?;
+            let Some(mut source) = source(data, files) else {
                 continue;
             };
             source.format = section.format.unwrap_or(data.format).hint();
@@ -62,11 +65,11 @@ impl CorpusFiles {
             source.probability = section.weight.map(|weight| weight / weights);
             train.push(source);
         }
-        let eval = source(data, "data.eval", &data.eval.0)?.into_iter().collect();
+        let eval = source(data, find("data.eval", &data.eval.0, Meant::Eval)?).into_iter().collect();
         let decontaminate = match &data.decontaminate {
             None => None,
             Some(wanted) => Some(Decontamination {
-                files: files("data.decontaminate.path", &wanted.path.0)?,
+                files: find("data.decontaminate.path", &wanted.path.0, Meant::Eval)?,
                 ngram: wanted.ngram,
                 drop: wanted.drop,
             }),
@@ -103,7 +106,8 @@ impl CorpusFiles {
         }
         if data.eval_fraction > 0.0 {
             let holdout = Holdout::Fraction(data.eval_fraction);
-            let (train, eval) = load_with_holdout(&spec, &eval_spec, tokenizer, holdout).map_err(Failure::input)?;
+            let (train, eval) =
+                load_with_holdout(&spec, &eval_spec, tokenizer, holdout).map_err(Failure::input)?;
             return Ok(Corpus { train, eval: Some(eval), stream: None });
         }
         let train = load(&spec, tokenizer).map_err(Failure::input)?;
@@ -159,20 +163,63 @@ fn stream(
     Ok(corpus)
 }
 
-/// The source that consists of the named files.
-fn source(data: &DataSection, key: &str, names: &[String]) -> Outcome<Option<Source>> {
-    let files = files(key, names)?;
-    Ok((!files.is_empty()).then(|| Source {
+/// The source that consists of these files.
+fn source(data: &DataSection, files: Vec<DataFile>) -> Option<Source> {
+    (!files.is_empty()).then(|| Source {
         files,
         format: data.format.hint(),
         text_field: data.text_field.clone(),
         columns: data.columns.clone(),
         ..Source::default()
-    }))
+    })
 }
 
-fn files(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
-    expand(key, names)
+/// What files are for, which says which part of a data set of the hub is meant.
+#[derive(Clone, Copy)]
+enum Meant<'a> {
+    Train,
+    Source(usize, &'a SourceSection),
+    Eval,
+}
+
+/// The files that `names` under `key` stand for.
+fn find(
+    data: &DataSection,
+    key: &str,
+    names: &[String],
+    meant: Meant,
+    fetch: Fetch,
+) -> Outcome<Vec<DataFile>> {
+    // Of the section, keys that evaluation data share need not fit both.
+    let given = |key: &str, value: &Option<String>| value.as_ref().map(|_| format!("data.{key}"));
+    let (name, split, revision, part_keys) = match meant {
+        Meant::Train => {
+            let keys =
+                [given("name", &data.name), given("split", &data.split), given("revision", &data.revision)];
+            let keys = if data.eval.0.is_empty() { keys } else { [None, given("split", &data.split), None] };
+            (data.name.clone(), data.split.clone(), data.revision.clone(), keys.to_vec())
+        }
+        Meant::Source(index, section) => {
+            let own = |key: &str, value: &Option<String>| {
+                value.as_ref().map(|_| format!("data.sources.{index}.{key}"))
+            };
+            let SourceSection { name, split, revision, .. } = section;
+            let keys = vec![own("name", name), own("split", split), own("revision", revision)];
+            let or = |own: &Option<String>, data: &Option<String>| own.clone().or_else(|| data.clone());
+            (or(name, &data.name), or(split, &data.split), or(revision, &data.revision), keys)
+        }
+        Meant::Eval => {
+            let split = data.eval_split.clone().or(Some("test".into()));
+            let keys = vec![given("eval_split", &data.eval_split)];
+            (data.name.clone(), split, data.revision.clone(), keys)
+        }
+    };
+    let part = Part {
+        name,
+        split: split.unwrap_or_else(|| "train".into()),
+        revision: revision.unwrap_or_else(|| "main".into()),
+    };
+    Finder { key, part, part_keys: part_keys.into_iter().flatten().collect(), fetch }.expand(names)
 }
 
 fn bytes(sources: &[Source]) -> Outcome<u64> {

@@ -1,14 +1,69 @@
-//! From what a configuration calls its data to a list of files.
+//! From what a configuration calls its data to a list of files: paths, directories, patterns, token files, data sets of the
+//! hub.
 
 use crate::failure::{Failure, Outcome};
+use crate::hub::{Fetch, HubSettings, Part, fetch_dataset, is_hub_id};
 use crate::model_source::{expand_home, neighbour};
 use foundry_data::DataFile;
 use foundry_data::tokens::TokenSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Resolves paths and patterns in their order; the files of one pattern are sorted. A directory of token files is those.
-/// `key` names the configuration key.
-pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
+/// What names stand for.
+pub(crate) struct Finder<'a> {
+    /// The configuration key, for messages.
+    pub(crate) key: &'a str,
+    /// Which part of data sets of the hub is meant.
+    pub(crate) part: Part,
+    /// Keys of the configuration that say so.
+    pub(crate) part_keys: Vec<String>,
+    pub(crate) fetch: Fetch,
+}
+
+impl Finder<'_> {
+    /// Resolves names in their order; the files of one pattern are sorted. A directory of token files is those.
+    pub(crate) fn expand(&self, names: &[String]) -> Outcome<Vec<DataFile>> {
+        let (files, has_hub) = expand(self, names)?;
+        if let Some(key) = self.part_keys.first().filter(|_| !has_hub && !names.is_empty()) {
+            return Err(Failure::Input(format!(
+                "{key} is about data sets of the hub, but {} names none\n  remove it, or name a data set by its id (org/name)",
+                self.key
+            )));
+        }
+        Ok(files)
+    }
+
+    /// The files of a data set of the hub.
+    fn from_hub(&self, name: &str, path: &Path) -> Outcome<Vec<DataFile>> {
+        let settings = HubSettings::from_env(|variable| std::env::var(variable).ok());
+        let found = fetch_dataset(&settings, name, &self.part, self.fetch).map_err(|error| {
+            let near = neighbour(path).map_or_else(String::new, |near| {
+                format!("\n  did you mean {}, which is here?", path.with_file_name(near).display())
+            });
+            let message = format!(
+                "{}: no file or directory {name} here, so it was looked up as a data set of the hub:\n  {error}{near}",
+                self.key
+            );
+            if error.is_of_the_world() { Failure::Run(message) } else { Failure::Input(message) }
+        })?;
+        Ok(found.into_iter().map(DataFile::local).collect())
+    }
+}
+
+/// An id of the hub that is no name of a data file.
+fn is_dataset_id(name: &str) -> bool {
+    is_hub_id(name) && name.contains('/') && extension(name).is_none()
+}
+
+/// What a name says about the form of a file: its ending, without that of a compression.
+pub(crate) fn extension(name: &str) -> Option<&'static str> {
+    let file = name.to_ascii_lowercase();
+    let stem = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
+    EXTENSIONS.into_iter().find(|end| stem.ends_with(end))
+}
+
+fn expand(finder: &Finder, names: &[String]) -> Outcome<(Vec<DataFile>, bool)> {
+    let key = finder.key;
+    let mut has_hub = false;
     let mut files = Vec::new();
     for name in names {
         let path = expand_home(name);
@@ -24,6 +79,9 @@ pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
             }
         } else if name.contains(['*', '?', '[']) {
             files.extend(matching(key, name, &path)?.into_iter().map(DataFile::local));
+        } else if is_dataset_id(name) {
+            has_hub = true;
+            files.extend(finder.from_hub(name, &path)?);
         } else {
             let near = neighbour(&path).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             return Err(Failure::Input(format!(
@@ -32,16 +90,14 @@ pub(crate) fn expand(key: &str, names: &[String]) -> Outcome<Vec<DataFile>> {
             )));
         }
     }
-    Ok(files)
+    Ok((files, has_hub))
 }
 
 /// The data files right inside a directory, sorted.
 fn inside(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
     let is_data = |path: &PathBuf| {
-        let file =
-            path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        let stem = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
-        EXTENSIONS.iter().any(|end| stem.ends_with(end)) && path.is_file()
+        let file = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        extension(&file).is_some() && path.is_file()
     };
     let entries = std::fs::read_dir(path).map_err(|e| Failure::io("list", path, &e))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_data).collect();
@@ -94,16 +150,20 @@ mod tests {
                 .map(|f| f.path().file_name().expect("a name").to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
-        let files = expand("data.train", &[at("c.txt"), at("*.jsonl")]).expect("all there");
+        let part = Part { name: None, split: "train".into(), revision: "main".into() };
+        let finder = Finder { key: "data.train", part, part_keys: Vec::new(), fetch: Fetch::No };
+        let expand = |names: &[String]| finder.expand(names);
+        let files = expand(&[at("c.txt"), at("*.jsonl")]).expect("all there");
         assert_eq!(names(files), ["c.txt", "a.jsonl", "b.jsonl"]);
-        let said = |name: &str| match expand("data.train", &[at(name)]) {
+        let said = |name: &str| match expand(&[at(name)]) {
             Err(Failure::Input(message)) => message,
             other => panic!("{other:?}"),
         };
         assert!(said("a.jsonk").contains("did you mean a.jsonl?"));
         assert!(said("*.csv").contains("matches no file"));
-        assert_eq!(names(expand("data.train", &[at("")]).expect("files")), ["a.jsonl", "b.jsonl", "c.txt"]);
+        assert_eq!(names(expand(&[at("")]).expect("files")), ["a.jsonl", "b.jsonl", "c.txt"]);
         std::fs::create_dir(dir.path().join("empty")).expect("made");
         assert!(said("empty").contains("holds no data file"));
+        assert!(is_dataset_id("org/name") && !is_dataset_id("data/a.jsonl") && !is_dataset_id("name"));
     }
 }

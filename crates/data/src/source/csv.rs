@@ -40,6 +40,8 @@ struct Bounded {
     taken: Arc<AtomicU64>,
     delimiter: u8,
     quoting: Quoting,
+    /// The end of the file was reached.
+    ended: bool,
 }
 
 /// Where in a value the bytes read so far end, by the parser's rules.
@@ -71,6 +73,7 @@ impl Quoting {
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
+        self.ended |= read == 0 && !buffer.is_empty();
         let bytes = buffer[..read].iter();
         self.quoting = bytes.fold(self.quoting, |quoting, &byte| quoting.after(byte, self.delimiter));
         if self.taken.fetch_add(read as u64, Ordering::Relaxed) > ROW_LIMIT as u64 {
@@ -82,7 +85,8 @@ impl Read for Bounded {
 
 fn reader(stream: ByteStream, delimiter: u8) -> (Reader<Bounded>, Arc<AtomicU64>) {
     let taken = Arc::new(AtomicU64::new(0));
-    let bounded = Bounded { stream, taken: Arc::clone(&taken), delimiter, quoting: Quoting::Start };
+    let bounded =
+        Bounded { stream, taken: Arc::clone(&taken), delimiter, quoting: Quoting::Start, ended: false };
     let mut builder = ReaderBuilder::new();
     // The header is what records are held to, not the first record that this reader happens to meet.
     (builder.delimiter(delimiter).has_headers(false).flexible(true).from_reader(bounded), taken)
@@ -146,7 +150,9 @@ impl CsvRows {
         let place = Place::new(&self.path, line);
         let found = self.reader.read_record(&mut self.record);
         let found = found.map_err(|error| self.unreadable(error, place.clone()))?;
-        if found && self.reader.is_done() && self.reader.get_ref().quoting == Quoting::Quoted {
+        // A record that ends where its line does is returned before the end of the file is seen.
+        let input = self.reader.get_ref();
+        if found && input.ended && input.quoting == Quoting::Quoted {
             let problem = "a quote is opened in this record and never closed: the rest of the file would be one value; \
                            close it, or double quotes that belong to the text"
                 .to_owned();

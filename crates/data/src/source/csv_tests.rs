@@ -21,10 +21,18 @@ fn a_quote_that_is_never_closed_is_told_with_its_line() {
         let (rows, problems, _) = read_from(&file(&dir, text), SampleBy::Line, Position::default()).unwrap();
         let said = problems[0].to_string();
         assert_eq!((rows.len(), problems.len()), (good, 1), "{text:?}: {said}");
-        assert!(said.contains(&format!("a.csv:{line}: a quote is opened in this record and never closed")), "{said}");
+        assert!(
+            said.contains(&format!("a.csv:{line}: a quote is opened in this record and never closed")),
+            "{said}"
+        );
     }
     // What only looks like it: quotes inside a value, closed ones at the end of the file, escaped ones.
-    for (text, rows) in [("a,b\n5\" pipe,2\n", 1), ("a,b\n1,\"x\ny\"", 1), ("a,b\n1,\"x\"\"\"\n2,3", 2), ("a,b\n\"x\"y\",2\n", 1)] {
+    for (text, rows) in [
+        ("a,b\n5\" pipe,2\n", 1),
+        ("a,b\n1,\"x\ny\"", 1),
+        ("a,b\n1,\"x\"\"\"\n2,3", 2),
+        ("a,b\n\"x\"y\",2\n", 1),
+    ] {
         let (found, problems, _) = read_from(&file(&dir, text), SampleBy::Line, Position::default()).unwrap();
         assert_eq!((found.len(), problems.len()), (rows, 0), "{text:?}: {problems:?}");
     }
@@ -46,7 +54,8 @@ fn a_ragged_record_right_after_a_jump_does_not_spoil_the_next() {
 
 #[test]
 fn values_are_json_only_where_they_must_be() {
-    let is = |column: &str, text: &str, value: Value| assert_eq!(cell(column, text), value, "{column}: {text}");
+    let is =
+        |column: &str, text: &str, value: Value| assert_eq!(cell(column, text), value, "{column}: {text}");
     let text = |text: &str| Value::from(text);
     is("prompt", "[1, 2] are numbers", text("[1, 2] are numbers"));
     is("prompt", "[1, 2]", text("[1, 2]"));

@@ -10,7 +10,7 @@ use crate::mmap::MappedFile;
 #[derive(Debug)]
 pub struct TokenFile {
     file: MappedFile,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 /// One tokenised document.

@@ -1,6 +1,9 @@
 //! Downloads into the hub cache, by the official client (crate `hf-hub`), which resumes partial files and keeps the
 //! token from other hosts on redirects.
 
+use super::dataset::{list_path, of_split};
+use super::settings::Kind;
+use super::split::{Part, choose};
 use super::{HubError, HubSettings, Need, snapshot};
 use crate::console::DownloadBar;
 use hf_hub::api::RepoInfo;
@@ -8,7 +11,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 use std::path::{Path, PathBuf};
 
-/// Fetches what is missing and returns the snapshot's directory.
+/// Fetches what is missing of a model and returns the snapshot's directory.
 pub(super) fn download(
     settings: &HubSettings,
     id: &str,
@@ -16,25 +19,7 @@ pub(super) fn download(
     need: Need,
     quiet: bool,
 ) -> Result<PathBuf, HubError> {
-    let api = ApiBuilder::new()
-        .with_cache_dir(settings.cache.clone())
-        .with_endpoint(settings.endpoint.clone())
-        .with_token(settings.token.clone())
-        .with_user_agent("llm-foundry", env!("CARGO_PKG_VERSION"))
-        .with_progress(false)
-        .build()
-        .map_err(|e| network(settings, id, "the model", &e))?;
-    let named = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned()));
-    let info = named.info().map_err(|e| refused(settings, id, revision, "the list of files", &e))?;
-    let is_commit =
-        info.sha.len() >= 7 && info.sha.len() <= 64 && info.sha.chars().all(|c| c.is_ascii_hexdigit());
-    if !is_commit {
-        let what = format!("`{}` is not a commit", info.sha);
-        return Err(HubError::Nonsense { id: id.into(), file: "the list of files".into(), what });
-    }
-    // Everything is fetched from one commit, even if the branch moves meanwhile.
-    let repo = api.repo(Repo::with_revision(id.to_owned(), RepoType::Model, info.sha.clone()));
-    let fetcher = Fetcher { settings, id, revision, api: &api, repo, info, quiet };
+    let fetcher = open(settings, Kind::Model, id, revision, quiet)?;
     fetcher.description(need)?;
     if need == Need::Everything {
         fetcher.weights()?;
@@ -43,11 +28,71 @@ pub(super) fn download(
     Ok(fetcher.snapshot())
 }
 
+/// Fetches what is missing of a split of a data set and returns its files.
+pub(super) fn download_dataset(
+    settings: &HubSettings,
+    id: &str,
+    part: &Part,
+    quiet: bool,
+) -> Result<Vec<PathBuf>, HubError> {
+    let fetcher = open(settings, Kind::Dataset, id, &part.revision, quiet)?;
+    let readme = fetcher.has("README.md").then(|| fetcher.file("README.md")).transpose()?;
+    let readme = readme.and_then(|()| std::fs::read_to_string(fetcher.snapshot().join("README.md")).ok());
+    let files: Vec<String> = fetcher.info.siblings.iter().map(|file| file.rfilename.clone()).collect();
+    let chosen = choose(&files, readme.as_deref(), part).map_err(|problem| of_split(id, part, problem))?;
+    chosen.iter().try_for_each(|file| fetcher.file(file))?;
+    fetcher.remember(&files)?;
+    fetcher.name_revision()?;
+    Ok(chosen.iter().map(|file| fetcher.snapshot().join(file)).collect())
+}
+
+/// Asks the hub for the files of a revision.
+fn open<'a>(
+    settings: &'a HubSettings,
+    kind: Kind,
+    id: &'a str,
+    revision: &'a str,
+    quiet: bool,
+) -> Result<Fetcher<'a>, HubError> {
+    let (repo_type, what) = match kind {
+        Kind::Model => (RepoType::Model, "model"),
+        Kind::Dataset => (RepoType::Dataset, "data set"),
+    };
+    let api = ApiBuilder::new()
+        .with_cache_dir(settings.cache.clone())
+        .with_endpoint(settings.endpoint.clone())
+        .with_token(settings.token.clone())
+        .with_user_agent("llm-foundry", env!("CARGO_PKG_VERSION"))
+        .with_progress(false)
+        .build()
+        .map_err(|e| network(settings, id, what, &e))?;
+    let named = api.repo(Repo::with_revision(id.to_owned(), repo_type, revision.to_owned()));
+    let info = named.info().map_err(|error| match status(&error) {
+        Some(404) => {
+            let (id, endpoint) = (id.into(), settings.endpoint.clone());
+            HubError::NotFound { id, endpoint, revision: revision.into(), what }
+        }
+        _ => refused(settings, id, "the list of files", &error),
+    })?;
+    let is_commit =
+        info.sha.len() >= 7 && info.sha.len() <= 64 && info.sha.chars().all(|c| c.is_ascii_hexdigit());
+    if !is_commit {
+        let what = format!("`{}` is not a commit", info.sha);
+        return Err(HubError::Nonsense { id: id.into(), file: "the list of files".into(), what });
+    }
+    // Everything is fetched from one commit, even if the branch moves meanwhile.
+    let repo = api.repo(Repo::with_revision(id.to_owned(), repo_type, info.sha.clone()));
+    let repository = settings.repository_of(kind, id);
+    Ok(Fetcher { settings, id, revision, repository, api, repo, info, quiet })
+}
+
 struct Fetcher<'a> {
     settings: &'a HubSettings,
     id: &'a str,
     revision: &'a str,
-    api: &'a Api,
+    /// Its directory in the cache.
+    repository: PathBuf,
+    api: Api,
     repo: ApiRepo,
     info: RepoInfo,
     quiet: bool,
@@ -55,7 +100,7 @@ struct Fetcher<'a> {
 
 impl Fetcher<'_> {
     fn snapshot(&self) -> PathBuf {
-        self.settings.repository(self.id).join("snapshots").join(&self.info.sha)
+        self.repository.join("snapshots").join(&self.info.sha)
     }
 
     fn has(&self, file: &str) -> bool {
@@ -123,13 +168,13 @@ impl Fetcher<'_> {
             Some(416) => self.forget_part(file).map_or(Err(error), |()| fetch()),
             _ => Err(error),
         });
-        fetched.map_err(|e| refused(self.settings, self.id, self.revision, file, &e))?;
+        fetched.map_err(|e| refused(self.settings, self.id, file, &e))?;
         self.check_length(file, &path)
     }
 
     fn forget_part(&self, file: &str) -> Option<()> {
         let metadata = self.api.metadata(&self.repo.url(file)).ok()?;
-        let blob = self.settings.repository(self.id).join("blobs").join(metadata.etag());
+        let blob = self.repository.join("blobs").join(metadata.etag());
         std::fs::remove_file(blob.with_extension("part")).ok()
     }
 
@@ -149,9 +194,22 @@ impl Fetcher<'_> {
         Err(HubError::Nonsense { id: self.id.into(), file: file.into(), what })
     }
 
+    /// Keeps the list of all files, so that a later run knows without the network what belongs to a split.
+    fn remember(&self, files: &[String]) -> Result<(), HubError> {
+        let path = list_path(&self.repository, &self.info.sha);
+        let text = serde_json::to_string(files).expect("texts are JSON");
+        let partial = path.with_extension("partial");
+        let written = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&partial, text))
+            .and_then(|()| std::fs::rename(&partial, &path));
+        written.map_err(|e| network(self.settings, self.id, "the list of files", &ApiError::IoError(e)))
+    }
+
     /// Notes which commit the branch stands for, as `huggingface_hub` does.
     fn name_revision(&self) -> Result<(), HubError> {
-        let refs = self.settings.repository(self.id).join("refs");
+        let refs = self.repository.join("refs");
         // The client makes a reference for the commit itself; others do not.
         let _ = std::fs::remove_file(refs.join(&self.info.sha));
         if self.revision == self.info.sha {
@@ -182,14 +240,11 @@ fn network(settings: &HubSettings, id: &str, file: &str, error: &ApiError) -> Hu
     HubError::Network { id, file, endpoint, cause: error.to_string() }
 }
 
-fn refused(settings: &HubSettings, id: &str, revision: &str, file: &str, error: &ApiError) -> HubError {
+fn refused(settings: &HubSettings, id: &str, file: &str, error: &ApiError) -> HubError {
     let endpoint = settings.endpoint.clone();
     match status(error) {
         Some(status @ (401 | 403)) => {
             HubError::Unauthorized { id: id.into(), endpoint, status, has_token: settings.token.is_some() }
-        }
-        Some(404) if file == "the list of files" => {
-            HubError::NotFound { id: id.into(), endpoint, revision: revision.into() }
         }
         _ => network(settings, id, file, error),
     }

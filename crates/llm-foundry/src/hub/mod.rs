@@ -1,19 +1,24 @@
-//! Models by hub id: the Hugging Face cache on disk, and (feature `hub`) downloads into it.
+//! Models and data sets by hub id: the Hugging Face cache on disk, and (feature `hub`) downloads into it.
 //!
 //! Directories and environment variables are those of `huggingface_hub` 1.x, so that a model that Python has fetched is
-//! not fetched again, and the other way round: `CACHE/models--ORG--NAME/{blobs,refs,snapshots}`.
+//! not fetched again, and the other way round: `CACHE/models--ORG--NAME/{blobs,refs,snapshots}`,
+//! `CACHE/datasets--…`.
 
+mod dataset;
 #[cfg(feature = "hub")]
 mod download;
 mod settings;
 mod snapshot;
+mod split;
 #[cfg(feature = "hub")]
 mod upload;
 #[cfg(feature = "hub")]
 mod upload_error;
 
+pub(crate) use dataset::{Fetch, fetch_dataset};
 pub(crate) use settings::HubSettings;
 pub(crate) use snapshot::Need;
+pub(crate) use split::Part;
 #[cfg(feature = "hub")]
 pub(crate) use upload::{Target, Upload, Uploader};
 #[cfg(feature = "hub")]
@@ -29,21 +34,23 @@ pub(crate) enum HubError {
          the files there", missing.join(", "), cache.display()
     )]
     Offline { id: String, revision: String, missing: Vec<String>, cache: PathBuf },
+    #[error("the data set {id} (revision {revision}): {problem}")]
+    Split { id: String, revision: String, problem: split::SplitProblem },
     #[cfg(not(feature = "hub"))]
     #[error(
         "{id} (revision {revision}): {} not in the cache {}, and this program was built without the feature `hub`; \
-         build with it, or download the model yourself and give its directory", missing.join(", "), cache.display()
+         build with it, or download it yourself and give its directory", missing.join(", "), cache.display()
     )]
     NoDownloads { id: String, revision: String, missing: Vec<String>, cache: PathBuf },
     #[cfg(feature = "hub")]
-    #[error("{id}: {endpoint} answers {status} (not authorised): the model is private or gated, or its name is wrong; \
+    #[error("{id}: {endpoint} answers {status} (not authorised): it is private or gated, or its name is wrong; \
              {}",
-        if *has_token { "the token in HF_TOKEN has no access: request it on the model's page" }
+        if *has_token { "the token in HF_TOKEN has no access: request it on its page" }
         else { "set HF_TOKEN to an access token of an account that may read it" })]
     Unauthorized { id: String, endpoint: String, status: u16, has_token: bool },
     #[cfg(feature = "hub")]
-    #[error("{id}: {endpoint} knows no such model with revision {revision}; check the spelling")]
-    NotFound { id: String, endpoint: String, revision: String },
+    #[error("{id}: {endpoint} knows no such {what} with revision {revision}; check the spelling")]
+    NotFound { id: String, endpoint: String, revision: String, what: &'static str },
     #[cfg(feature = "hub")]
     #[error("{id} (revision {revision}): the hub has no {file} for it; {remedy}")]
     FileMissing { id: String, revision: String, file: String, remedy: String },
@@ -119,6 +126,8 @@ pub(crate) fn fetch(
     cached.filter(|dir| need == Need::Description && snapshot::has_config(dir)).ok_or(error)
 }
 
+#[cfg(all(test, feature = "hub"))]
+mod dataset_tests;
 #[cfg(all(test, feature = "hub"))]
 mod tests;
 

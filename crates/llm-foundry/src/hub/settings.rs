@@ -2,6 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+/// What a repository of the hub holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
 /// Settings of the hub, read from the environment once.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct HubSettings {
@@ -61,13 +70,28 @@ impl HubSettings {
     }
 
     /// The cache's directory of one model.
+    #[cfg(test)]
     pub(crate) fn repository(&self, id: &str) -> PathBuf {
-        self.cache.join(format!("models--{}", id.replace('/', "--")))
+        self.repository_of(Kind::Model, id)
+    }
+
+    /// The cache's directory of one repository.
+    pub(crate) fn repository_of(&self, kind: Kind, id: &str) -> PathBuf {
+        let kind = match kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        self.cache.join(format!("{kind}--{}", id.replace('/', "--")))
+    }
+
+    /// The cached snapshot of a model's branch, tag or commit, complete or not.
+    pub(crate) fn snapshot(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        self.snapshot_of(Kind::Model, id, revision)
     }
 
     /// The cached snapshot of a branch, tag or commit, complete or not.
-    pub(crate) fn snapshot(&self, id: &str, revision: &str) -> Option<PathBuf> {
-        let repository = self.repository(id);
+    pub(crate) fn snapshot_of(&self, kind: Kind, id: &str, revision: &str) -> Option<PathBuf> {
+        let repository = self.repository_of(kind, id);
         if revision.split('/').any(|part| part.is_empty() || part == ".." || part == ".") {
             return None;
         }

@@ -6,30 +6,30 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What the server has and how it behaves.
 #[derive(Clone, Default)]
-struct Hub {
-    files: HashMap<String, Vec<u8>>,
+pub(super) struct Hub {
+    pub(super) files: HashMap<String, Vec<u8>>,
     /// Files that answer with a redirect to another address of this server, as large files do.
-    redirected: Vec<String>,
+    pub(super) redirected: Vec<String>,
     /// Requests without this token are answered 401.
-    token: Option<String>,
+    pub(super) token: Option<String>,
     /// Bodies are cut after so many bytes, once for each file.
-    drop_after: Option<usize>,
+    pub(super) drop_after: Option<usize>,
     /// Ranges other than the first byte are ignored, as broken proxies do.
-    ignores_ranges: bool,
-    sha: Option<String>,
+    pub(super) ignores_ranges: bool,
+    pub(super) sha: Option<String>,
 }
 
-struct Server {
-    endpoint: String,
-    requests: Arc<Mutex<Vec<String>>>,
+pub(super) struct Server {
+    pub(super) endpoint: String,
+    pub(super) requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Hub {
-    fn with(files: &[(&str, &str)]) -> Self {
+    pub(super) fn with(files: &[(&str, &str)]) -> Self {
         let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
         Self { files, ..Self::default() }
     }
@@ -42,7 +42,7 @@ impl Hub {
         ])
     }
 
-    fn start(self) -> Server {
+    pub(super) fn start(self) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -83,16 +83,21 @@ impl Hub {
             return write!(stream, "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n{close}\r\n");
         }
         let sha = self.sha.as_deref().unwrap_or(COMMIT);
-        if path.starts_with("/api/models/org/name/revision/") {
+        if ["models", "datasets"]
+            .iter()
+            .any(|kind| path.starts_with(&format!("/api/{kind}/org/name/revision/")))
+        {
             let siblings: Vec<_> = self.files.keys().map(|f| serde_json::json!({ "rfilename": f })).collect();
             let body = serde_json::json!({ "siblings": siblings, "sha": sha }).to_string();
             return write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{close}\r\n{body}", body.len());
         }
-        let name = path.rsplit('/').next().unwrap_or_default();
+        let resolved = path.split_once("/resolve/").and_then(|(_, rest)| rest.split_once('/'));
+        let name = resolved.map_or_else(|| path.rsplit('/').next().unwrap_or_default(), |(_, file)| file);
         let Some(body) = self.files.get(name) else {
             return write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n{close}\r\n");
         };
-        let about = format!("etag: \"etag-of-{name}\"\r\nx-repo-commit: {sha}\r\n{close}");
+        let etag = name.replace('/', "-");
+        let about = format!("etag: \"etag-of-{etag}\"\r\nx-repo-commit: {sha}\r\n{close}");
         if self.redirected.iter().any(|f| f == name) && !path.starts_with("/cdn/") {
             let to = format!("{address}/cdn/{name}");
             return write!(
@@ -123,13 +128,13 @@ impl Hub {
     }
 }
 
-struct Client {
-    settings: HubSettings,
+pub(super) struct Client {
+    pub(super) settings: HubSettings,
     _dir: tempfile::TempDir,
 }
 
 impl Client {
-    fn new(endpoint: &str, vars: &[(&str, &str)]) -> Self {
+    pub(super) fn new(endpoint: &str, vars: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let home = dir.path().display().to_string();
         let settings = HubSettings::from_env(|name| match name {

@@ -12,7 +12,7 @@ use crate::config::{Config, GradientCheckpointing, OptimKind, Resolved};
 use crate::console;
 use crate::corpus::{Corpus, CorpusFiles};
 use crate::failure::{Failure, Outcome};
-use crate::hub::Need;
+use crate::hub::{Fetch, Need};
 use crate::machine::{self, Machine};
 use crate::subject::Subject;
 pub(crate) use disk::Disk;
@@ -67,7 +67,7 @@ impl Plan {
         let mut notes = Vec::new();
         let subject = Subject::open(config, machine, need, quiet)?;
         notes.extend(subject.added_note());
-        let corpus = corpus(config, &subject, machine, need, &mut notes)?;
+        let corpus = corpus(config, &subject, machine, need, quiet, &mut notes)?;
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
         let args = config.training.arguments(config.lora.is_some(), has_eval);
         args.validate().map_err(Failure::input)?;
@@ -200,9 +200,12 @@ fn corpus(
     subject: &Subject,
     machine: Machine,
     need: Need,
+    quiet: bool,
     notes: &mut Vec<String>,
 ) -> Outcome<Option<Corpus>> {
-    let files = match CorpusFiles::find(config) {
+    // A plan looks at what is here.
+    let fetch = if need == Need::Description { Fetch::No } else { Fetch::unless_quiet(quiet) };
+    let files = match CorpusFiles::find(config, fetch) {
         Ok(files) => files,
         Err(Failure::Input(message)) if need == Need::Description => {
             notes.push(format!("the data is not counted: {message}"));

@@ -179,3 +179,33 @@ fn tokens_are_written_in_shards_and_trained_on() {
     std::fs::write(room.path("whole/shard-00000-of-00001.00000.tokens"), "LFTOKENS").expect("written");
     train(&["data.train=whole"]).expect_refusal(&["00000.tokens: not to be trusted: it has 8 bytes"]);
 }
+
+#[test]
+fn a_data_set_of_the_hub_is_read_from_the_cache() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    let run =
+        |more: &[&str]| room.foundry(&[&["data", "report", "config.yaml", "--json"][..], more].concat());
+    run(&["data.train=org/name"]).expect_refusal(&[
+        "data.train: no file or directory org/name here, so it was looked up as a data set of the hub",
+        "the data set is not in the cache",
+        "HF_HUB_OFFLINE",
+    ]);
+    let repository = "hf-home/hub/datasets--org--name";
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    room.write(&format!("{repository}/refs/main"), commit);
+    let rows = room.read("train.jsonl");
+    room.write(&format!("{repository}/snapshots/{commit}/train.jsonl"), &rows);
+    room.write(&format!("{repository}/snapshots/{commit}/test.jsonl"), rows.lines().next().expect("a row"));
+    let said = run(&["data.train=org/name", "data.eval=org/name"]).expect_done();
+    let report: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!((&report["train"]["examples"], &report["eval"]["examples"]), (&24.into(), &1.into()));
+    let said = run(&["~data.train", "data.sources=[{path: org/name, split: test}]"]).expect_done();
+    assert!(said.out.contains("\"examples\": 1,"), "{}", said.out);
+    run(&["data.train=org/name", "data.split=dev"])
+        .expect_refusal(&["org/name (revision main): it has no split `dev`; it has test, train"]);
+    run(&["data.train=org/name", "data.revision=v2"]).expect_refusal(&["(revision v2)", "not in the cache"]);
+    run(&["data.split=test"])
+        .expect_refusal(&["data.split is about data sets of the hub, but data.train names none"]);
+    room.foundry(&["train", "config.yaml", "data.train=org/name"]).expect_done();
+}

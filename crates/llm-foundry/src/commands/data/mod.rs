@@ -9,6 +9,7 @@ use crate::cli::{ConfigArgs, DataCommand, MachineArgs};
 use crate::config;
 use crate::corpus::{Corpus, CorpusFiles};
 use crate::failure::Outcome;
+use crate::hub::Fetch;
 use crate::machine::Machine;
 use crate::subject::open_tokenizer_alone;
 use foundry_formats::Tokenizer;
@@ -37,7 +38,7 @@ fn load(args: &ConfigArgs, machine: &MachineArgs) -> Outcome<(Corpus, Tokenizer)
     let resolved = config::load(&args.config, &args.overrides)?;
     let config = &resolved.config;
     let machine_used = Machine::choose(machine, config.training.threads)?;
-    let files = CorpusFiles::find(config)?;
+    let files = CorpusFiles::find(config, Fetch::unless_quiet(machine.quiet))?;
     let (tokenizer, eos_token_ids) = open_tokenizer_alone(config, machine.quiet)?;
     let corpus = files.load(config, &tokenizer, eos_token_ids, machine_used.threads)?;
     Ok((corpus, tokenizer))

@@ -5,6 +5,7 @@ use crate::config;
 use crate::console::{self, bytes, duration, thousands};
 use crate::corpus::CorpusFiles;
 use crate::failure::{Failure, Outcome};
+use crate::hub::Fetch;
 use crate::machine::Machine;
 use crate::model_source::expand_home;
 use crate::subject::open_tokenizer_alone;
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &TokenizeArgs, machine: &MachineArgs) -> Outcome {
     let resolved = config::load(&args.config.config, &args.config.overrides)?;
     let config = &resolved.config;
     let machine_used = Machine::choose(machine, config.training.threads)?;
-    let files = CorpusFiles::find(config)?;
+    let files = CorpusFiles::find(config, Fetch::unless_quiet(machine.quiet))?;
     let (tokenizer, eos_token_ids) = open_tokenizer_alone(config, machine.quiet)?;
     let dir = expand_home(&args.output.to_string_lossy());
     if dir.exists() && !dir.is_dir() {

@@ -15,9 +15,18 @@ use std::collections::BTreeMap;
 pub(crate) struct DataSection {
     /// Training files: a path, a directory, a pattern with `*`, `?` or `**`, or a list of them.
     /// `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` (also with `.gz` or `.zst`), `.parquet`, `.arrow`, or a directory
-    /// that `data tokenize` has written. Files of one pattern are read in the order of their names. Required, unless
-    /// there are `sources`.
+    /// that `data tokenize` has written, or the id of a data set of the hub (`org/name`). Files of one pattern are read
+    /// in the order of their names. Required, unless there are `sources`.
     pub(crate) train: OneOrMany,
+    /// Which configuration of a data set of the hub. Default: its only or its default one. datasets: `name`, TRL:
+    /// `dataset_config`.
+    pub(crate) name: Option<String>,
+    /// Which split of a data set of the hub is trained on. Default `train`. TRL: `dataset_train_split`.
+    pub(crate) split: Option<String>,
+    /// Which split of a data set of the hub `eval` and `decontaminate` mean. Default `test`. TRL: `dataset_test_split`.
+    pub(crate) eval_split: Option<String>,
+    /// Branch, tag or commit of a data set of the hub. Default `main`.
+    pub(crate) revision: Option<String>,
     /// Several sources of training rows in place of `train`, one after the other or mixed by `weight`.
     pub(crate) sources: Vec<SourceSection>,
     /// When a mixture by `weight` ends. Default `first_exhausted`. datasets: `stopping_strategy`.
@@ -90,6 +99,10 @@ impl Default for DataSection {
     fn default() -> Self {
         Self {
             train: OneOrMany::default(),
+            name: None,
+            split: None,
+            eval_split: None,
+            revision: None,
             sources: Vec::new(),
             stopping_strategy: Stopping::FirstExhausted,
             columns: BTreeMap::new(),

@@ -13,7 +13,7 @@ pub(crate) use card::CardSection;
 pub(crate) use data::{DataFormat, DataSection, PackingKind};
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
-pub(crate) use sources::Stopping;
+pub(crate) use sources::{SourceSection, Stopping};
 pub(crate) use tracking::{ReportTo, TrackerKind};
 pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
 

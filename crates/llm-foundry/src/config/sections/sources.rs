@@ -13,6 +13,12 @@ use std::collections::BTreeMap;
 pub(crate) struct SourceSection {
     /// Its files, as in `data.train`. Required.
     pub(crate) path: OneOrMany,
+    /// Configuration, split and revision of a data set of the hub. Defaults: those of `data`.
+    pub(crate) name: Option<String>,
+    /// See `name`.
+    pub(crate) split: Option<String>,
+    /// See `name`.
+    pub(crate) revision: Option<String>,
     /// Shape of its rows. Default: `data.format`.
     pub(crate) format: Option<DataFormat>,
     /// Key of the text in rows of plain text. Default: `data.text_field`.
