@@ -4,8 +4,8 @@
         [--copies 20] [--len 1024] [--rounds 3]
 
 The file's rows are taken `--copies` times, so that what is measured is not the start. Ours is `data report` with one
-thread (which also looks for duplicates), less the same on one row; TRL's is `SFTTrainer._prepare_dataset` alone, with one
-process. Both are user + system time. Says whether the rows are the same, and prints one line `RESULT {json}`.
+thread (which also looks for duplicates), less the same on one row; TRL's is `SFTTrainer._prepare_dataset` alone, with
+one process. Both are user + system time. Says whether the rows are the same, and prints one line `RESULT {json}`.
 """
 import argparse
 import json
@@ -63,7 +63,8 @@ class Timed(SFTTrainer):
 
 
 tokenizer = AutoTokenizer.from_pretrained(a.model)
-shape = LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+shape = LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                    num_attention_heads=2)
 
 
 def theirs():

@@ -1,5 +1,5 @@
-//! From what a configuration calls its data to a list of files: paths, directories, patterns, token files, data sets of the
-//! hub.
+//! From what a configuration calls its data to a list of files: paths, directories, patterns, token files, data sets of
+//! the hub.
 
 use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, HubSettings, Part, fetch_dataset, is_hub_id};
@@ -33,7 +33,7 @@ impl Finder<'_> {
     }
 
     /// The files of a data set of the hub.
-    fn from_hub(&self, name: &str, path: &Path) -> Outcome<Vec<DataFile>> {
+    fn of_hub(&self, name: &str, path: &Path) -> Outcome<Vec<DataFile>> {
         let settings = HubSettings::from_env(|variable| std::env::var(variable).ok());
         let found = fetch_dataset(&settings, name, &self.part, self.fetch).map_err(|error| {
             let near = neighbour(path).map_or_else(String::new, |near| {
@@ -81,7 +81,7 @@ fn expand(finder: &Finder, names: &[String]) -> Outcome<(Vec<DataFile>, bool)> {
             files.extend(matching(key, name, &path)?.into_iter().map(DataFile::local));
         } else if is_dataset_id(name) {
             has_hub = true;
-            files.extend(finder.from_hub(name, &path)?);
+            files.extend(finder.of_hub(name, &path)?);
         } else {
             let near = neighbour(&path).map_or_else(String::new, |near| format!("; did you mean {near}?"));
             return Err(Failure::Input(format!(

@@ -13,8 +13,8 @@ use super::kind::Compression;
 use super::{Found, Position, ROW_LIMIT, Row, RowReader, Unreadable};
 use crate::error::{DataError, Place};
 
-/// Columns whose values are JSON when they look like it: a table of texts has no other way to hold lists. An empty value
-/// is null.
+/// Columns whose values are JSON when they look like it: a table of texts has no other way to hold lists. An empty
+/// value is null.
 const JSON_COLUMNS: [&str; 5] = ["messages", "conversations", "tools", "history", "chat_template_kwargs"];
 /// Columns whose values are JSON only where that is a list of messages: they may as well be texts that begin with `[`.
 const MESSAGE_COLUMNS: [&str; 2] = ["prompt", "completion"];
@@ -32,8 +32,8 @@ pub(super) struct CsvRows {
     record: StringRecord,
 }
 
-/// Stops a record (a quote that is never closed) from growing without end, and knows whether one is open at the end of the
-/// file, which the parser takes for its closing.
+/// Stops a record (a quote that is never closed) from growing without end, and knows whether one is open at the end of
+/// the file, which the parser takes for its closing.
 struct Bounded {
     stream: ByteStream,
     /// Bytes read since the last record began.

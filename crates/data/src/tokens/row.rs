@@ -1,5 +1,5 @@
-//! A document of a token file on its way through the pipeline: where it is, not what it is, so that a shuffle buffer of a
-//! million of them takes little memory.
+//! A document of a token file on its way through the pipeline: where it is, not what it is, so that a shuffle buffer
+//! of a million of them takes little memory.
 
 use std::sync::Arc;
 

@@ -16,6 +16,9 @@ use crate::shape::Shape;
 use crate::source::DataFile;
 use crate::spec::{DataSpec, Source};
 
+/// Shard and shards, and whether the shard is complete.
+type Shards = BTreeMap<(u32, u32), bool>;
+
 /// A complete directory of token files.
 #[derive(Debug)]
 pub struct TokenSet {
@@ -76,8 +79,8 @@ impl TokenSet {
         Ok(set)
     }
 
-    /// The manifests in a directory: shard and shards, and whether the shard is complete.
-    fn manifests(dir: &Path) -> Result<Option<BTreeMap<(u32, u32), bool>>, DataError> {
+    /// The manifests in a directory.
+    fn manifests(dir: &Path) -> Result<Option<Shards>, DataError> {
         let entries =
             std::fs::read_dir(dir).map_err(|source| DataError::Io { path: dir.to_owned(), source })?;
         let mut found = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! What decides over tokens and masks, and so is settled when they are written: a later run that asks for something else
-//! is refused, not ignored.
+//! What decides over tokens and masks, and so is settled when they are written: a later run that asks for something
+//! else is refused, not ignored.
 
 use foundry_formats::Tokenizer;
 use serde::Serialize;
@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::manifest::TokenizerRecord;
 use crate::spec::{DataSpec, Source};
 
-/// Texts whose ids belong to a tokenizer's fingerprint: what vocabularies alone do not tell is how text is cut, cased and
-/// prepared.
+/// Texts whose ids belong to a tokenizer's fingerprint: what vocabularies alone do not tell is how text is cut, cased
+/// and prepared.
 const PROBES: [&str; 5] = [
     "Hello, world! 3.14159 + 2024 = ?",
     "  leading spaces,\ttabs\n\nand line breaks  ",

@@ -70,7 +70,7 @@ impl Room {
     }
 
     /// `data` with the tokens in place of its files.
-    fn from_tokens(&self, data: &DataSpec) -> DataSpec {
+    fn as_tokens(&self, data: &DataSpec) -> DataSpec {
         let set = TokenSet::open(&self.dir.path().join("tokens")).unwrap().expect("token files");
         DataSpec { sources: vec![Source { files: set.into_files(), ..Source::default() }], ..data.clone() }
     }
@@ -99,7 +99,7 @@ fn rows_are_those_of_the_files_masks_included() {
     // What the tokens settle may be repeated or left out; the rest is free.
     for (packing, max_length) in [(false, 20), (true, 64)] {
         let raw = DataSpec { packing, max_length: Some(max_length), ..data.clone() };
-        let mut tokens = room.from_tokens(&raw);
+        let mut tokens = room.as_tokens(&raw);
         let (expected, found) = (rows(&raw), rows(&tokens));
         assert_eq!(expected.rows, found.rows);
         assert_eq!(expected.report.labelled_tokens, found.report.labelled_tokens);
@@ -124,7 +124,7 @@ fn shards_have_every_row_once_by_files_or_by_rows() {
             rows.sort();
             rows
         };
-        assert_eq!(sorted(&room.from_tokens(&data)), sorted(&data));
+        assert_eq!(sorted(&room.as_tokens(&data)), sorted(&data));
     }
 }
 
@@ -134,7 +134,7 @@ fn a_killed_shard_goes_on_after_its_last_whole_file() {
     let data = room.spec(&["chats.jsonl"]);
     room.tokenize(&data, (0, 1)).unwrap();
     let whole: Vec<_> =
-        room.from_tokens(&data).sources[0].files.iter().map(|f| f.fingerprint().unwrap()).collect();
+        room.as_tokens(&data).sources[0].files.iter().map(|f| f.fingerprint().unwrap()).collect();
     assert!(whole.len() >= 3);
     // As if it had been killed while the last file was in the making.
     let mut manifest: serde_json::Value =
@@ -160,7 +160,7 @@ fn a_killed_shard_goes_on_after_its_last_whole_file() {
     let done = room.tokenize(&data, (0, 1)).unwrap();
     assert_eq!((done.kept, done.files), (2, whole.len()));
     let again: Vec<_> =
-        room.from_tokens(&data).sources[0].files.iter().map(|f| f.fingerprint().unwrap()).collect();
+        room.as_tokens(&data).sources[0].files.iter().map(|f| f.fingerprint().unwrap()).collect();
     assert_eq!(whole, again, "the same bytes");
     let found: serde_json::Value =
         serde_json::from_slice(&std::fs::read(room.file("shard-00000-of-00001.json")).unwrap()).unwrap();
@@ -177,7 +177,7 @@ fn damage_is_found_before_a_token_is_used() {
     room.tokenize(&data, (0, 1)).unwrap();
     let path = room.file("shard-00000-of-00001.00000.tokens");
     let sound = std::fs::read(&path).unwrap();
-    let error = || load(&room.from_tokens(&data), &tiny()).unwrap_err().to_string();
+    let error = || load(&room.as_tokens(&data), &tiny()).unwrap_err().to_string();
     std::fs::write(&path, &sound[..sound.len() - 8]).unwrap();
     assert!(error().contains("its manifest says"), "{}", error());
     let mut flipped = sound.clone();
@@ -232,7 +232,7 @@ fn a_run_that_the_tokens_were_not_made_for_is_refused() {
     let room = Room::new(20, 0);
     let data = room.spec(&["chats.jsonl"]);
     room.tokenize(&data, (0, 1)).unwrap();
-    let tokens = room.from_tokens(&data);
+    let tokens = room.as_tokens(&data);
     let mut other = tiny();
     other.add_tokens(&["<new>".to_owned()], false).unwrap();
     let error = load(&tokens, &other).unwrap_err().to_string();

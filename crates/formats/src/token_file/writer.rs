@@ -1,5 +1,5 @@
-//! Writing token files: tokens go to the disk as they come; the mask and the offsets, a few bytes a document and a bit a
-//! token, wait in memory for the end.
+//! Writing token files: tokens go to the disk as they come; the mask and the offsets, a few bytes a document and a bit
+//! a token, wait in memory for the end.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};

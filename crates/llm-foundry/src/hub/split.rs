@@ -1,5 +1,5 @@
-//! Which files of a data set's repository are a split: as datasets 5.2 finds them (`data_files.py`, `metadata.py`), by the
-//! front matter of the README, else by names.
+//! Which files of a data set's repository are a split: as datasets 5.2 finds them (`data_files.py`, `metadata.py`), by
+//! the front matter of the README, else by names.
 
 use glob::{MatchOptions, Pattern};
 use serde::Deserialize;
@@ -322,7 +322,8 @@ mod tests {
     #[test]
     fn configurations_come_from_the_readme() {
         let readme = "---\nlicense: mit\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n\
-                      \x20 - split: test\n    path: [main/test-*]\n- config_name: other\n  data_files: other/*.parquet\n\
+                      \x20 - split: test\n    path: [main/test-*]\n- config_name: other\n  \
+                      data_files: other/*.parquet\n\
                       - config_name: dir\n  data_dir: third\n---\n# Text\n";
         let files = [
             "main/train-0.parquet",
