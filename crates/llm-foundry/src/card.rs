@@ -1,6 +1,10 @@
 //! The model card: README.md with YAML front matter, as the hub reads it, beside every result.
 
 use crate::config::{CardSection, yaml_scalar};
+use crate::hub::is_hub_id;
+use crate::model_source::expand_home;
+use foundry_formats::ModelFiles;
+use foundry_formats::gguf::Gguf;
 use std::fmt::Write as _;
 
 /// What a card tells; everything is text for people but the front matter.
@@ -25,11 +29,16 @@ pub(crate) struct Card {
     pub(crate) data: Vec<(String, String)>,
     pub(crate) training: Vec<(String, String)>,
     pub(crate) results: Vec<(String, String)>,
-    /// The command that made it.
+    /// What was done to the base, where the result was not trained but made of others: a sentence.
+    pub(crate) made: Option<String>,
+    /// The command that trained it; empty where it was not.
     pub(crate) command: String,
-    /// The resolved configuration.
+    /// The resolved configuration; as the command.
     pub(crate) configuration: String,
 }
+
+/// Title of the part of a card that shows the configuration.
+pub(crate) const CONFIGURATION: &str = "Configuration, with every default";
 
 impl Card {
     /// What the configuration's section says comes before what was found out.
@@ -49,11 +58,11 @@ impl Card {
             None => format!("`{}`", self.base),
         };
         let _ = writeln!(text, "# {}\n", self.name);
-        let _ = writeln!(
-            text,
-            "This is a {kind} {base}, trained with llm-foundry {}.",
-            env!("CARGO_PKG_VERSION")
-        );
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = match &self.made {
+            None => writeln!(text, "This is a {kind} {base}, trained with llm-foundry {version}."),
+            Some(made) => writeln!(text, "Made from {base} with llm-foundry {version}: {made}."),
+        };
         self.use_section(&mut text);
         for (title, lines) in
             [("Training data", &self.data), ("Training", &self.training), ("Results", &self.results)]
@@ -66,18 +75,26 @@ impl Card {
                 let _ = writeln!(text, "| {} | {} |", cell(name), cell(value));
             }
         }
-        let fence = fence(&self.command);
-        let _ = writeln!(text, "\n## Command\n\n{fence}console\n$ {}\n{fence}", self.command);
-        let fence = self::fence(&self.configuration);
-        let _ = writeln!(
-            text,
-            "\n<details><summary>Configuration, with every default</summary>\n\n{fence}yaml\n{}\n{fence}\n\n</details>",
-            self.configuration.trim_end()
-        );
+        self.how(&mut text);
         let _ = writeln!(text, "\n## Licence\n\n{}", self.licence_line());
         let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
         let _ = writeln!(text, "\n## Versions\n\nllm-foundry {version}, {os} {arch}");
         text
+    }
+
+    fn how(&self, text: &mut String) {
+        if !self.command.is_empty() {
+            let fence = fence(&self.command);
+            let _ = writeln!(text, "\n## Command\n\n{fence}console\n$ {}\n{fence}", self.command);
+        }
+        if !self.configuration.is_empty() {
+            let fence = fence(&self.configuration);
+            let _ = writeln!(
+                text,
+                "\n<details><summary>{CONFIGURATION}</summary>\n\n{fence}yaml\n{}\n{fence}\n\n</details>",
+                self.configuration.trim_end()
+            );
+        }
     }
 
     fn front_matter(&self) -> String {
@@ -148,6 +165,21 @@ fn cell(text: &str) -> String {
 fn fence(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
+}
+
+/// What the files of a model say about its licence.
+pub(crate) fn license_of(files: &ModelFiles) -> Option<String> {
+    if files.is_gguf() {
+        let gguf = Gguf::open(&files.path).ok()?;
+        return gguf.metadata("general.license")?.as_str().map(str::to_owned);
+    }
+    license_in(&std::fs::read_to_string(files.path.join("README.md")).ok()?)
+}
+
+/// The name of a model if it is a hub id and not a path that happens to look like one.
+pub(crate) fn hub_id(name: &str) -> Option<String> {
+    let is_id = name.contains('/') && is_hub_id(name) && !expand_home(name).exists();
+    is_id.then(|| name.to_owned())
 }
 
 /// The licence that a model card's front matter names.

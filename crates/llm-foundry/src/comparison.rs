@@ -1,16 +1,20 @@
 //! Two models on the same texts: how far their predictions are apart.
 
+use crate::console::bytes;
 use crate::failure::{Failure, Outcome};
-use crate::machine::Machine;
+use crate::machine::{Machine, available_memory, dtype_name};
 use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
 use foundry_formats::{TensorSource, Tokenizer};
-use foundry_kernels::Dtype;
+use foundry_kernels::{Allocator, Dtype, Meter};
 use foundry_models::{Decoder, DecoderConfig, LoraSpec, Tuning};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// Above this mean divergence in nats a file of 8 bits or more does not hold the source: rounding to 8 bits stays below
+/// 0.01.
+pub(crate) const LOST: f64 = 0.1;
 /// Longest text that is compared, in tokens.
 const LONGEST: usize = 48;
 /// Ordinary words, numbers, other scripts, code, spaces: what tokenizers differ on.
@@ -33,6 +37,8 @@ pub(crate) struct Comparison {
     pub(crate) mean_kl: f64,
     /// Share of positions where both find the same token most likely.
     pub(crate) same_top_token: f64,
+    /// Number format of the products: bfloat16 where float32 does not fit into memory.
+    pub(crate) computed_in: &'static str,
 }
 
 /// Texts as token ids, with a conversation where there is a template.
@@ -65,12 +71,31 @@ pub(crate) fn rendered(tokenizer: &Tokenizer) -> Outcome<Option<String>> {
     Ok(Some(rendered.text))
 }
 
+/// What two tokenizers have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreement {
+    /// Texts with the same ids.
+    pub(crate) texts: usize,
+    /// About the chat template.
+    pub(crate) chat: &'static str,
+}
+
 /// That two tokenizers give the same ids and the same conversation; else what differs.
-pub(crate) fn tokenizers_agree(source: &Tokenizer, written: &Tokenizer) -> Outcome<Result<usize, String>> {
-    let conversation = rendered(source).ok().flatten();
-    if conversation != rendered(written).ok().flatten() {
-        return Ok(Err("the chat template renders another conversation".into()));
-    }
+pub(crate) fn tokenizers_agree(
+    source: &Tokenizer,
+    written: &Tokenizer,
+) -> Outcome<Result<Agreement, String>> {
+    let (ours, theirs) = (rendered(source), rendered(written));
+    let chat = match (&ours, &theirs) {
+        (Ok(None), Ok(None)) => "no chat template",
+        (Ok(ours), Ok(theirs)) if ours == theirs => "rendered chat equal",
+        (Ok(_), _) => return Ok(Err("the chat template renders another conversation".into())),
+        (Err(_), _) if source.chat_template() == written.chat_template() => {
+            "chat template equal, but it refuses the conversation that is compared"
+        }
+        (Err(_), _) => return Ok(Err("it has another chat template".into())),
+    };
+    let conversation = ours.ok().flatten();
     for text in TEXTS.iter().copied().chain(conversation.as_deref()) {
         for special in [true, false] {
             let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, special).map_err(Failure::input);
@@ -82,15 +107,48 @@ pub(crate) fn tokenizers_agree(source: &Tokenizer, written: &Tokenizer) -> Outco
             }
         }
     }
-    Ok(Ok(TEXTS.len() + usize::from(conversation.is_some())))
+    Ok(Ok(Agreement { texts: TEXTS.len() + usize::from(conversation.is_some()), chat }))
 }
 
-/// Logits `[T, V]` of each probe, in float32. `weights`: with as many rows as `config` says.
+/// The number format in which models of these shapes and tunings can be run one after the other: float32 if there is
+/// memory for it, else bfloat16.
+///
+/// # Errors
+/// No memory for either: said before anything is written.
+pub(crate) fn affordable(shapes: &[(&DecoderConfig, &Tuning)]) -> Outcome<Dtype> {
+    let needed = |compute: Dtype| -> Outcome<u64> {
+        let mut most = 0;
+        for (config, tuning) in shapes {
+            let meter = Meter::default();
+            Decoder::allocate(&meter, config, tuning, compute, LONGEST, true).map_err(Failure::input)?;
+            let weights = meter.allocated().iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+            // Logits of both models, in float32.
+            let logits = 2 * 4 * ((TEXTS.len() + 1) * LONGEST * config.vocab_size) as u64;
+            most = most.max(weights.saturating_add(logits));
+        }
+        Ok(most)
+    };
+    let Some(available) = available_memory() else { return Ok(Dtype::F32) };
+    for compute in [Dtype::F32, Dtype::Bf16] {
+        if needed(compute)? <= available {
+            return Ok(compute);
+        }
+    }
+    Err(Failure::Input(format!(
+        "not enough memory to compare predictions afterwards: that needs {}, and {} are available\n  add --no-check to do \
+         without the comparison; the rest needs little memory",
+        bytes(needed(Dtype::Bf16)?),
+        bytes(available)
+    )))
+}
+
+/// Logits `[T, V]` of each probe. `weights`: with as many rows as `config` says.
 pub(crate) fn logits(
     weights: &dyn TensorSource,
     config: &DecoderConfig,
     adapter: Option<&Path>,
     probes: &[Vec<u32>],
+    compute: Dtype,
     machine: Machine,
 ) -> Outcome<Vec<Vec<f32>>> {
     let tuning = match adapter {
@@ -100,7 +158,7 @@ pub(crate) fn logits(
     let backend = machine.backend();
     let longest = probes.iter().map(Vec::len).max().unwrap_or(1);
     let mut decoder =
-        Decoder::allocate(&backend, config, &tuning, Dtype::F32, longest, true).map_err(Failure::input)?;
+        Decoder::allocate(&backend, config, &tuning, compute, longest, true).map_err(Failure::input)?;
     decoder.load(&backend, weights).map_err(Failure::input)?;
     if let Some(dir) = adapter {
         decoder.load_adapter(&backend, dir).map_err(Failure::input)?;
@@ -113,7 +171,12 @@ pub(crate) fn logits(
 }
 
 /// Compares logits of the same probes.
-pub(crate) fn compare(reference: &[Vec<f32>], other: &[Vec<f32>], vocabulary: usize) -> Comparison {
+pub(crate) fn compare(
+    reference: &[Vec<f32>],
+    other: &[Vec<f32>],
+    vocabulary: usize,
+    compute: Dtype,
+) -> Comparison {
     let (mut positions, mut largest, mut divergence, mut same) = (0usize, 0f64, 0f64, 0usize);
     let rows = reference.iter().zip(other).flat_map(|(a, b)| a.chunks(vocabulary).zip(b.chunks(vocabulary)));
     for (a, b) in rows {
@@ -129,6 +192,7 @@ pub(crate) fn compare(reference: &[Vec<f32>], other: &[Vec<f32>], vocabulary: us
         largest_logit_difference: largest,
         mean_kl: divergence / count,
         same_top_token: same as f64 / count,
+        computed_in: dtype_name(compute),
     }
 }
 
@@ -154,15 +218,34 @@ fn kl(a: &[f32], b: &[f32]) -> f64 {
 }
 
 impl Comparison {
+    /// Something is no number.
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.largest_logit_difference.is_finite() || !self.mean_kl.is_finite()
+    }
+
     /// For people.
     pub(crate) fn text(&self) -> String {
         format!(
-            "largest difference of logits {:.2e}, mean KL divergence {:.2e}, the same most likely token at {} of {} positions",
+            "largest difference of logits {:.2e}, mean KL divergence {:.2e}, the same most likely token at {} of {} positions \
+             (computed in {})",
             self.largest_logit_difference,
             self.mean_kl,
             (self.same_top_token * self.positions as f64).round(),
-            self.positions
+            self.positions,
+            self.computed_in
         )
+    }
+
+    /// Rows of a model card's table.
+    pub(crate) fn rows(&self, with: &str) -> [(String, String); 3] {
+        [
+            (
+                format!("largest difference of logits to {with}"),
+                format!("{:.2e}", self.largest_logit_difference),
+            ),
+            (format!("mean KL divergence from {with}, nats"), format!("{:.2e}", self.mean_kl)),
+            ("the same most likely token".into(), format!("{:.1} %", 100.0 * self.same_top_token)),
+        ]
     }
 
     /// For programs.
@@ -178,14 +261,14 @@ mod tests {
     #[test]
     fn equal_logits_have_no_distance_and_others_the_textbooks() {
         let a = vec![vec![0.0, 1.0, 2.0, 3.0, 1.0, 0.0]];
-        let same = compare(&a, &a, 3);
+        let same = compare(&a, &a, 3, Dtype::F32);
         assert_eq!((same.positions, same.largest_logit_difference, same.same_top_token), (2, 0.0, 1.0));
         assert!(same.mean_kl.abs() < 1e-12);
         // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 − ½ ln 3.
-        let other = compare(&[vec![0.0, 0.0]], &[vec![0.0, 3f32.ln()]], 2);
+        let other = compare(&[vec![0.0, 0.0]], &[vec![0.0, 3f32.ln()]], 2, Dtype::F32);
         assert!((other.mean_kl - (2f64.ln() - 0.5 * 3f64.ln())).abs() < 1e-6);
         assert_eq!(other.same_top_token, 0.0);
-        let broken = compare(&[vec![0.0, 0.0]], &[vec![f32::NAN, 0.0]], 2);
-        assert!(broken.largest_logit_difference.is_nan());
+        let broken = compare(&[vec![0.0, 0.0]], &[vec![f32::NAN, 0.0]], 2, Dtype::F32);
+        assert!(broken.largest_logit_difference.is_nan() && broken.is_broken());
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::config;
 use crate::failure::{Failure, Outcome};
+use crate::machine::Machine;
 use foundry_formats::{ModelFiles, TensorSource};
-use foundry_kernels::{Backend, Dtype};
+use foundry_kernels::Backend;
 use foundry_models::{Dequantized, QuantizedWeights, quantized_weights};
 use std::path::Path;
 
@@ -25,10 +26,13 @@ pub(crate) fn stored(files: &ModelFiles) -> Outcome<Option<QuantizedWeights>> {
 pub(crate) fn as_trained<'a>(
     files: &ModelFiles,
     adapter: &Path,
-    compute: Dtype,
+    machine: Machine,
     backend: &'a dyn Backend,
 ) -> Outcome<Dequantized<'a>> {
-    let path = adapter.join("config.resolved.yaml");
+    // A checkpoint's is one directory up.
+    let above = adapter.parent().unwrap_or(Path::new("")).join("config.resolved.yaml");
+    let own = adapter.join("config.resolved.yaml");
+    let path = if !own.is_file() && above.is_file() { above } else { own };
     let unknown = |why: &str| {
         Failure::Input(format!(
             "--base dequantized: {}: {why}, so it is not known how the base was rounded\n  merge into it as it is (--base \
@@ -43,5 +47,6 @@ pub(crate) fn as_trained<'a>(
     let wanted = resolved.config.model.quantization();
     let wanted = wanted.ok_or_else(|| unknown("the adapter was not trained on quantised weights"))?;
     let weights = files.weights().map_err(Failure::input)?;
+    let compute = machine.compute(resolved.config.model.dtype);
     Dequantized::as_trained(weights, wanted, compute, backend).map_err(Failure::input)
 }

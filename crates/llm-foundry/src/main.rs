@@ -24,6 +24,7 @@ mod output_dir;
 mod plan;
 mod report;
 mod signals;
+mod special_tokens;
 mod staged;
 mod subject;
 mod vocabulary;

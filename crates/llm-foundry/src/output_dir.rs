@@ -14,6 +14,16 @@ const MARKS: &[&str] = &[
     "sweep.json",
 ];
 
+/// Files of a result that may be somebody else's: a project has a README.md too.
+const RESULTS: &[&str] = &[
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+
 /// What to do about a run that is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
@@ -43,6 +53,16 @@ pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
         return Err(Failure::Input(format!(
             "output_dir: {} holds an earlier run; continue it with --resume, choose another directory with \
              output_dir=…, or start anew with --overwrite-output-dir (the earlier run is moved aside, not deleted)",
+            dir.display()
+        )));
+    }
+    if existing != Existing::Continue
+        && !has_run(dir)
+        && let Some(name) = RESULTS.iter().find(|name| dir.join(name).exists())
+    {
+        return Err(Failure::Input(format!(
+            "output_dir: {} holds {name}, which is of no run and which the result would replace; choose another directory \
+             with output_dir=…",
             dir.display()
         )));
     }
@@ -124,6 +144,10 @@ mod tests {
         assert!(!dir.exists(), "a check writes nothing");
         prepare(&dir, Existing::Refuse).expect("made");
         check(&dir, Existing::Refuse).expect("an empty directory is no run");
+        write_whole(&dir.join("README.md"), "# A project\n").expect("written");
+        let Err(Failure::Input(message)) = check(&dir, Existing::Refuse) else { panic!("accepted") };
+        assert!(message.contains("holds README.md"), "{message}");
+        std::fs::remove_file(dir.join("README.md")).expect("removed");
         write_whole(&dir.join("metrics.jsonl"), "{}\n").expect("written");
         let Err(Failure::Input(message)) = check(&dir, Existing::Refuse) else { panic!("accepted") };
         assert!(message.contains("--resume") && message.contains("--overwrite-output-dir"), "{message}");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Rows that the embedding needs at least; 0 where nothing says so.
 pub(crate) fn rows(tokenizer: Option<&Tokenizer>, adapter: Option<&Path>) -> Outcome<usize> {
-    let of_tokenizer = tokenizer.map_or(0, Tokenizer::vocab_size);
+    let of_tokenizer = tokenizer.map_or(0, Tokenizer::rows);
     let Some(dir) = adapter else { return Ok(of_tokenizer) };
     let of_adapter = adapter_vocabulary(dir).map_err(Failure::input)?;
     Ok(of_tokenizer.max(of_adapter))
@@ -25,6 +25,34 @@ pub(crate) fn grown<'a>(
         config.vocab_size = config.vocab_size.max(rows(own, Some(dir))?);
     }
     Ok(config)
+}
+
+/// The tokenizer for several adapters of one base: that with the most tokens, which must have all tokens of the others
+/// under the same ids. `None` where none of them brings one.
+pub(crate) fn shared_tokenizer(adapters: &[&Path]) -> Outcome<Option<Tokenizer>> {
+    let mut all = Vec::new();
+    for dir in adapters.iter().filter(|dir| dir.join("tokenizer.json").is_file()) {
+        all.push((*dir, Tokenizer::from_dir(dir).map_err(Failure::input)?));
+    }
+    let most = all.iter().map(|(_, tokenizer)| tokenizer.rows()).max().unwrap_or(0);
+    // Of equals the first: its chat template is taken, too.
+    let Some(at) = all.iter().position(|(_, tokenizer)| tokenizer.rows() == most) else { return Ok(None) };
+    let (dir, chosen) = all.swap_remove(at);
+    for (other, tokenizer) in &all {
+        let differs = |id: &u32| tokenizer.id_to_token(*id) != chosen.id_to_token(*id);
+        if let Some(id) = (0..tokenizer.rows() as u32).find(differs) {
+            let name = |tokenizer: &Tokenizer| tokenizer.id_to_token(id).unwrap_or_default();
+            return Err(Failure::Input(format!(
+                "token {id} is `{}` in {} and `{}` in {}\n  adapters whose vocabularies contradict each other cannot be used \
+                 together",
+                name(&chosen),
+                dir.display(),
+                name(tokenizer),
+                other.display()
+            )));
+        }
+    }
+    Ok(Some(chosen))
 }
 
 /// The ids of `lora.trainable_token_indices`.

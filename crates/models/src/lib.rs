@@ -15,6 +15,7 @@ mod decoder;
 mod dequantized;
 mod error;
 pub mod families;
+mod finite;
 mod flops;
 pub mod generate;
 mod head;
@@ -43,6 +44,7 @@ pub use decoder::Decoder;
 pub use dequantized::Dequantized;
 pub use error::ModelError;
 pub use families::Family;
+pub use finite::Finite;
 pub use flops::Flops;
 pub use kv_cache::KvCache;
 pub use lora::{

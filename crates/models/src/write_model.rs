@@ -113,7 +113,13 @@ fn entries(
         let dtype = format.dtype_of(info);
         entries.push(Entry::new(&info.name, dtype, &info.shape));
         if dtype == StoredDtype::F8E4M3 {
-            entries.push(Entry::new(format!("{}_scale", info.name), StoredDtype::F32, &[info.shape[0], 1]));
+            let scale = format!("{}_scale", info.name);
+            if weights.find(&scale).is_some() {
+                let what =
+                    format!("it holds `{scale}` beside dense weights, the name of the scales to be written");
+                return Err(ModelError::QuantizedWeight { name: info.name.clone(), what });
+            }
+            entries.push(Entry::new(scale, StoredDtype::F32, &[info.shape[0], 1]));
         }
     }
     Ok(entries)

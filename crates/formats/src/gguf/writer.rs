@@ -44,7 +44,7 @@ impl GgufWriter {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&header).map_err(FormatError::io(path, "write"))?;
         let mut writer = Self { temporary, out, tensors: tensors.to_vec(), position: 0, left: 0 };
-        writer.left = writer.tensors.first().map_or(0, bytes_of);
+        writer.next_with_bytes();
         Ok(writer)
     }
 
@@ -56,6 +56,9 @@ impl GgufWriter {
     /// # Panics
     /// If it is another tensor's turn, or more bytes come than it has: the caller's mistake.
     pub fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), FormatError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let current = self.tensors.get(self.position).map_or("the end", |t| &t.name);
         assert!(current == name, "tensor `{name}` was written where `{current}` was declared");
         assert!(bytes.len() <= self.left, "tensor `{name}` has {} bytes left", self.left);
@@ -67,9 +70,21 @@ impl GgufWriter {
             let padding = written.next_multiple_of(ALIGNMENT) - written;
             self.out.write_all(&[0; ALIGNMENT][..padding]).map_err(FormatError::io(target, "write"))?;
             self.position += 1;
-            self.left = self.tensors.get(self.position).map_or(0, bytes_of);
+            self.next_with_bytes();
         }
         Ok(())
+    }
+
+    /// Tensors without elements are written already.
+    fn next_with_bytes(&mut self) {
+        while let Some(tensor) = self.tensors.get(self.position) {
+            self.left = bytes_of(tensor);
+            if self.left > 0 {
+                return;
+            }
+            self.position += 1;
+        }
+        self.left = 0;
     }
 
     /// Flushes the file to disk and gives it its name.

@@ -132,6 +132,12 @@ impl Tokenizer {
         tokens
     }
 
+    /// Rows that an embedding needs for its tokens: the largest id and one. More than their number where ids are left
+    /// out.
+    pub fn rows(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+    }
+
     /// The token that begins a sequence.
     pub fn bos_token(&self) -> Option<&str> {
         self.special.get("bos_token")

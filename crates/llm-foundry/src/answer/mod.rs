@@ -27,6 +27,7 @@ use foundry_models::{
 };
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Tokens of a prompt that are computed at once: enough to keep matrix products fast, few enough to need little memory.
 const PREFILL_TOKENS: usize = 512;
@@ -181,13 +182,13 @@ impl Shape<'_> {
     }
 }
 
-/// The (first) adapter's tokenizer where it has one: training may have changed tokens or template.
+/// The adapters' tokenizer where they have one: training may have changed tokens or template.
 fn tokenizer(args: &ModelArgs, files: &ModelFiles) -> Outcome<Tokenizer> {
-    match args.adapter.iter().map(|a| &a.dir).find(|dir| dir.join("tokenizer.json").is_file()) {
-        Some(dir) => Tokenizer::from_dir(dir),
-        None => files.tokenizer(),
+    let adapters: Vec<&Path> = args.adapter.iter().map(|a| a.dir.as_path()).collect();
+    match vocabulary::shared_tokenizer(&adapters)? {
+        Some(tokenizer) => Ok(tokenizer),
+        None => files.tokenizer().map_err(Failure::input),
     }
-    .map_err(Failure::input)
 }
 
 fn template(args: &ModelArgs, tokenizer: &Tokenizer) -> Outcome<Option<ChatTemplate>> {

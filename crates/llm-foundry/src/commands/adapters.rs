@@ -1,13 +1,14 @@
 //! `llm-foundry adapters`: one adapter of several.
 
+use crate::card::{Card, hub_id, license_in};
 use crate::cli::{AdaptersCommand, MachineArgs, MergeAdaptersArgs};
 use crate::console;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
-use crate::staged::Staged;
-use foundry_formats::Tokenizer;
+use crate::staged::{Kind, Staged};
+use crate::vocabulary::shared_tokenizer;
 use foundry_models::{CombineOptions, CombinedAdapter, families};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Does what was typed.
 pub(crate) fn run(command: &AdaptersCommand, machine: &MachineArgs) -> Outcome {
@@ -24,7 +25,8 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         };
         return Err(Failure::Input(format!("--method {} {needs} --density; {way}", args.method)));
     }
-    let staged = Staged::new(&args.output, args.force)?;
+    let inputs: Vec<&Path> = args.adapters.iter().map(|a| a.dir.as_path()).collect();
+    let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
     let sources: Vec<(PathBuf, f64)> = args.adapters.iter().map(|a| (a.dir.clone(), a.weight)).collect();
     let options = CombineOptions {
         method: args.method,
@@ -33,15 +35,17 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         svd_rank: args.svd_rank,
         seed: args.seed,
     };
+    let tokenizer = shared_tokenizer(&inputs)?;
     let combined = CombinedAdapter::new(&sources, &options).map_err(Failure::input)?;
     disk::check("the adapter", combined.bytes() + disk::SMALL_FILES, staged.dir())?;
     // The default targets of every family here are the same; they are written out anyway.
     combined.save(staged.dir(), &families::llama::FAMILY).map_err(Failure::run)?;
-    // What the first of them was trained with, template and added tokens included.
-    if let Some(dir) = sources.iter().map(|(dir, _)| dir).find(|dir| dir.join("tokenizer.json").is_file()) {
-        let tokenizer = Tokenizer::from_dir(dir).map_err(Failure::input)?;
+    if let Some(tokenizer) = tokenizer {
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
     }
+    let path = staged.dir().join("README.md");
+    std::fs::write(&path, card(args, &combined.base_model).to_markdown())
+        .map_err(|e| Failure::io("write", &path, &e))?;
     staged.publish_dir()?;
     console::say(
         quiet,
@@ -53,4 +57,24 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         ),
     );
     Ok(())
+}
+
+fn card(args: &MergeAdaptersArgs, base: &str) -> Card {
+    let parts = args.adapters.iter().map(|a| format!("{} times `{}`", a.weight, name_of(&a.dir)));
+    let licenses = args.adapters.iter().map(|a| std::fs::read_to_string(a.dir.join("README.md")).ok());
+    Card {
+        name: name_of(&args.output),
+        base: base.to_owned(),
+        base_id: hub_id(base),
+        is_adapter: true,
+        license: licenses.flatten().find_map(|card| license_in(&card)),
+        made: Some(format!("adapters combined by {}: {}", args.method, parts.collect::<Vec<_>>().join(", "))),
+        ..Card::default()
+    }
+}
+
+/// The last part of a path.
+pub(super) fn name_of(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }

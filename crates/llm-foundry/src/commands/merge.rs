@@ -1,8 +1,9 @@
 //! `llm-foundry merge`: an adapter added to its base model.
 
+use super::adapters::name_of;
+use crate::card::{Card, hub_id, license_in, license_of};
 use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
-use crate::comparison::{Comparison, compare, logits, probes};
-use crate::config::ComputeDtype;
+use crate::comparison::{Comparison, LOST, affordable, compare, logits, probes};
 use crate::console::{bytes, say};
 use crate::dense;
 use crate::disk;
@@ -10,12 +11,14 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
-use crate::staged::Staged;
+use crate::special_tokens;
+use crate::staged::{Kind, Staged};
 use crate::vocabulary;
 use foundry_formats::{HfConfig, ModelFiles, StoredDtype, TensorSource, Tokenizer};
-use foundry_kernels::CpuBackend;
+use foundry_kernels::{CpuBackend, Dtype};
 use foundry_models::{
-    DecoderConfig, MergedWeights, WeightFormat, decoder_config, model_bytes, with_vocabulary, write_model,
+    DecoderConfig, LoraSpec, MergedWeights, Tuning, WeightFormat, decoder_config, model_bytes,
+    with_vocabulary, write_model,
 };
 use serde_json::json;
 use std::io::Write;
@@ -32,12 +35,14 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
         )));
     }
     let max_shard_size = parse_size(&args.max_shard_size)?;
-    let staged = Staged::new(&args.output, args.force)?;
+    let inputs = [Path::new(&args.model), &args.adapter];
+    let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
     let path = find(&args.model, &args.revision, Need::Everything, quiet)?;
     let files = ModelFiles::open(&path).map_err(Failure::input)?;
     let (_, decoder) = decoder_config(&files.config)
         .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
     let tokenizer = tokenizer(&args.adapter, &files)?;
+    let base_rows = decoder.vocab_size;
     let decoder = vocabulary::grown(decoder, &tokenizer, std::iter::once(args.adapter.as_path()))?;
     let backend = machine.backend();
     let weights = base(args, &files, machine, &backend)?;
@@ -45,8 +50,12 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
     let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
     let config = config(&files.config, &decoder, merged.unties_head());
+    let check = Check::choose(args, machine, &merged, &tokenizer, &decoder)?;
     let size = model_bytes(&merged, &config, format).map_err(Failure::input)?;
-    disk::check("the merged model", size + disk::SMALL_FILES, &args.output)?;
+    disk::check("the merged model", size + disk::SMALL_FILES, staged.dir())?;
+    for note in notes(args, &files, base_rows, decoder.vocab_size)? {
+        say(quiet, note);
+    }
     say(
         quiet,
         format!(
@@ -56,42 +65,114 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
             merged.changed()
         ),
     );
-    let generation = files.generation_config.as_ref();
-    write_model(&merged, staged.dir(), &config, generation, format, max_shard_size)
+    let (config, generation) = special_tokens::aligned(&config, files.generation_config.as_ref(), &tokenizer);
+    write_model(&merged, staged.dir(), &config, generation.as_ref(), format, max_shard_size)
         .map_err(Failure::of_model)?;
     tokenizer.save(staged.dir()).map_err(Failure::run)?;
-    let comparison = match args.no_check {
-        true => None,
-        false => Some(compared(args, machine, &tokenizer, weights.as_ref(), &decoder, staged.dir())?),
-    };
-    if let Some(comparison) = comparison.filter(|c| !c.largest_logit_difference.is_finite()) {
-        return Err(Failure::Run(format!(
-            "the merged model does not compute numbers ({})",
-            comparison.text()
-        )));
-    }
+    let comparison = check.map(|check| check.compared(weights.as_ref(), staged.dir())).transpose()?;
+    write_card(args, &files, comparison, staged.dir())?;
     let size = size_of(staged.dir());
     staged.publish_dir()?;
     report(args, size, comparison)
 }
 
-/// Base with adapter, and what was written, on the same texts.
-fn compared(
-    args: &MergeArgs,
+/// What is compared at the end.
+struct Check<'a> {
+    args: &'a MergeArgs,
     machine: Machine,
-    tokenizer: &Tokenizer,
-    base: &dyn TensorSource,
-    decoder: &DecoderConfig,
-    written: &Path,
-) -> Outcome<Comparison> {
-    let probes = probes(tokenizer, decoder.max_position_embeddings)?;
-    let reference = logits(base, decoder, Some(&args.adapter), &probes, machine)?;
-    let written = ModelFiles::open(written).map_err(Failure::run)?;
-    // Its own configuration: the head may have been untied.
-    let (_, shapes) = decoder_config(&written.config).map_err(Failure::run)?;
-    let written = written.weights().map_err(Failure::run)?;
-    let other = logits(written.as_ref(), &shapes, None, &probes, machine)?;
-    Ok(compare(&reference, &other, decoder.vocab_size))
+    compute: Dtype,
+    tokenizer: &'a Tokenizer,
+    decoder: &'a DecoderConfig,
+}
+
+impl<'a> Check<'a> {
+    /// Whether there is a comparison, and that it is possible: said before anything is written.
+    fn choose(
+        args: &'a MergeArgs,
+        machine: Machine,
+        merged: &MergedWeights<'_>,
+        tokenizer: &'a Tokenizer,
+        decoder: &'a DecoderConfig,
+    ) -> Outcome<Option<Self>> {
+        if args.no_check {
+            return Ok(None);
+        }
+        if !merged.runs_unmerged() {
+            return Err(Failure::Input(format!(
+                "{}: it has branches at the embedding or the head, which this program merges but does not run, so that the \
+                 result cannot be compared with it\n  add --no-check to merge without the comparison",
+                args.adapter.display()
+            )));
+        }
+        let spec = LoraSpec::from_adapter(&args.adapter).map_err(Failure::input)?;
+        let compute = affordable(&[(decoder, &Tuning::Adapted(spec)), (decoder, &Tuning::Frozen)])?;
+        Ok(Some(Self { args, machine, compute, tokenizer, decoder }))
+    }
+
+    /// Base with adapter, and what was written, on the same texts.
+    fn compared(&self, base: &dyn TensorSource, written: &Path) -> Outcome<Comparison> {
+        let Self { args, machine, compute, tokenizer, decoder } = *self;
+        let probes = probes(tokenizer, decoder.max_position_embeddings)?;
+        let reference = logits(base, decoder, Some(&args.adapter), &probes, compute, machine)?;
+        let written = ModelFiles::open(written).map_err(Failure::run)?;
+        // Its own configuration: the head may have been untied.
+        let (_, shapes) = decoder_config(&written.config).map_err(Failure::run)?;
+        let written = written.weights().map_err(Failure::run)?;
+        let other = logits(written.as_ref(), &shapes, None, &probes, compute, machine)?;
+        let comparison = compare(&reference, &other, decoder.vocab_size, compute);
+        if comparison.is_broken() || comparison.mean_kl > LOST {
+            return Err(Failure::Run(format!(
+                "the merged model does not predict what base and adapter do ({}); nothing was kept (with --no-check it \
+                 would be)",
+                comparison.text()
+            )));
+        }
+        Ok(comparison)
+    }
+}
+
+/// What a user should know although nothing is wrong with the files.
+fn notes(args: &MergeArgs, files: &ModelFiles, base_rows: usize, rows: usize) -> Outcome<Vec<String>> {
+    let mut notes = Vec::new();
+    let config = HfConfig::read(&args.adapter.join("adapter_config.json")).map_err(Failure::input)?;
+    let named = config.opt_str("base_model_name_or_path").map_err(Failure::input)?.unwrap_or_default();
+    // One model has many paths: only its own name is compared.
+    let own = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+    let is_other = ![own(&args.model), own(&files.path.to_string_lossy())].contains(&own(named));
+    if !named.is_empty() && is_other && !same_place(Path::new(named), &files.path) {
+        notes.push(format!(
+            "warning: {} says that it belongs to `{named}`, and is merged into `{}`: shapes fit, but be sure that the \
+             weights are the same",
+            args.adapter.display(),
+            args.model
+        ));
+    }
+    if rows > base_rows {
+        notes.push(format!(
+            "note: embedding and head get {} rows more, for tokens of the adapter",
+            rows - base_rows
+        ));
+    }
+    Ok(notes)
+}
+
+fn same_place(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn write_card(args: &MergeArgs, files: &ModelFiles, comparison: Option<Comparison>, dir: &Path) -> Outcome {
+    let own = std::fs::read_to_string(args.adapter.join("README.md")).ok();
+    let card = Card {
+        name: name_of(&args.output),
+        base: args.model.clone(),
+        base_id: hub_id(&args.model),
+        license: own.and_then(|card| license_in(&card)).or_else(|| license_of(files)),
+        made: Some(format!("the adapter `{}` was added to its weights", name_of(&args.adapter))),
+        results: comparison.iter().flat_map(|c| c.rows("base with adapter")).collect(),
+        ..Card::default()
+    };
+    let path = dir.join("README.md");
+    std::fs::write(&path, card.to_markdown()).map_err(|e| Failure::io("write", &path, &e))
 }
 
 fn report(args: &MergeArgs, size: u64, comparison: Option<Comparison>) -> Outcome {
@@ -125,8 +206,7 @@ fn base<'a>(
             args.model
         ))),
         (Some(BaseWeights::Dequantized), None) => {
-            let compute = machine.compute(ComputeDtype::Auto);
-            Ok(Box::new(dense::as_trained(files, &args.adapter, compute, backend)?))
+            Ok(Box::new(dense::as_trained(files, &args.adapter, machine, backend)?))
         }
         _ => Ok(dense::weights(files)?),
     }

@@ -30,6 +30,11 @@ pub(crate) fn run(args: &PushArgs, quiet: bool) -> Outcome {
         )));
     }
     let files = choose(&args.dir)?;
+    if files.iter().any(|(path, name, _)| name == "README.md" && tells_a_configuration(path)) {
+        let note = "note: README.md shows the command and the configuration, names of files included; it goes with the \
+                    rest: look at it first";
+        crate::console::say(quiet, note);
+    }
     if args.dry_run {
         for (_, name, bytes) in &files {
             anstream::println!("{name} ({})", crate::console::bytes(*bytes));
@@ -66,6 +71,11 @@ fn upload(args: &PushArgs, files: Vec<Chosen>, quiet: bool) -> Outcome {
 fn upload(_: &PushArgs, _: Vec<Chosen>, _: bool) -> Outcome {
     let message = "this program was built without the feature `hub`; build with it to push";
     Err(Failure::Input(message.into()))
+}
+
+/// A model card that a run wrote.
+fn tells_a_configuration(card: &Path) -> bool {
+    std::fs::read_to_string(card).is_ok_and(|text| text.contains(crate::card::CONFIGURATION))
 }
 
 /// The files of a model or adapter in `dir`, without those of the run itself.

@@ -144,7 +144,21 @@ impl<'a> Uploader<'a> {
                 return Ok(());
             }
         }
-        self.accept(what, answer, &[409]).map(|_| ())
+        let was_there = answer.status().as_u16() == 409;
+        self.accept(what, answer, &[409])?;
+        if was_there && target.private { self.check_private(repo) } else { Ok(()) }
+    }
+
+    /// `--private` is a wish for repositories that are made; one that everybody can read is not written to then.
+    fn check_private(&self, repo: &str) -> Result<(), PushError> {
+        let what = "ask who may read the repository";
+        let url = format!("{}/api/models/{repo}", self.endpoint);
+        let answer = self.send(what, Method::GET, &url, &self.own_headers(None), &Payload::Nothing, true)?;
+        let about = self.accept(what, answer, &[])?;
+        match about["private"].as_bool() {
+            Some(true) => Ok(()),
+            _ => Err(PushError::Public { repo: repo.to_owned() }),
+        }
     }
 
     /// Names of the files that belong into large-file storage.

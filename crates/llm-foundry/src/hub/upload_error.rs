@@ -17,6 +17,11 @@ pub(crate) enum PushError {
          repository's name begins with your user name or an organisation of yours"
     )]
     Unauthorized { what: String, endpoint: String, status: u16, said: String },
+    #[error(
+        "{repo} is there already and everybody can read it; make it private on the hub's site, name another repository, or \
+         leave out --private"
+    )]
+    Public { repo: String },
     #[error("the hub refuses to {what} ({status}: {said}); nothing was committed")]
     Refused { what: String, status: u16, said: String },
     #[error(
@@ -37,7 +42,7 @@ impl PushError {
             PushError::Network { .. } | PushError::Nonsense { .. } => true,
             PushError::Refused { status, .. } => *status >= 429,
             PushError::File { .. } | PushError::Offline | PushError::NoToken { .. } => false,
-            PushError::Unauthorized { .. } => false,
+            PushError::Unauthorized { .. } | PushError::Public { .. } => false,
         }
     }
 

@@ -23,6 +23,8 @@ struct Hub {
     /// Lines of commits.
     commits: Vec<Vec<Value>>,
     created: Vec<Value>,
+    /// Whether the repository is.
+    private: bool,
     completed: Vec<Value>,
 }
 
@@ -112,6 +114,9 @@ fn route(hub: &mut Hub, method: &str, path: &str, body: &[u8]) -> (u16, Value, S
         hub.created.push(read());
         let status = if hub.created.len() == 1 { 200 } else { 409 };
         return (status, json!({ "error": "You already created this model repo" }), none);
+    }
+    if method == "GET" && path.starts_with("/api/models/") {
+        return (200, json!({ "private": hub.private }), none);
     }
     if path.contains("/branch/") {
         return (409, json!({ "error": "Reference already exists" }), none);
@@ -250,6 +255,19 @@ fn what_is_there_is_not_sent_again_and_names_and_branches_are_made() {
         assert!(paths.contains(&"/api/models/me/name/branch/a%2Fb%20c"), "{paths:?}");
         assert!(paths.contains(&"/api/models/me/name/commit/a%2Fb%20c"), "{paths:?}");
     });
+}
+
+#[test]
+fn what_is_to_be_private_is_not_sent_where_everybody_reads() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let there = || vec![json!({})];
+    let server = Server::start(Hub { created: there(), ..Hub::default() });
+    let target = Target { private: true, ..target() };
+    let error = server.push(&target, &files(dir.path())).expect_err("public");
+    assert!(error.to_string().contains("everybody can read it") && !error.is_of_the_world(), "{error}");
+    server.see(|hub| assert!(hub.commits.is_empty() && hub.stored.is_empty()));
+    let server = Server::start(Hub { created: there(), private: true, ..Hub::default() });
+    server.push(&target, &files(dir.path())).expect("pushed");
 }
 
 #[test]

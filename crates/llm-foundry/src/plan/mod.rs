@@ -217,8 +217,8 @@ fn corpus(
         notes.push("the data is not counted: there are no tokenizer files here".into());
         return Ok(None);
     };
-    if tokenizer.vocab_size() > subject.decoder.vocab_size {
-        let (tokens, rows) = (tokenizer.vocab_size(), subject.decoder.vocab_size);
+    if tokenizer.rows() > subject.decoder.vocab_size {
+        let (tokens, rows) = (tokenizer.rows(), subject.decoder.vocab_size);
         return Err(Failure::Input(format!(
             "the tokenizer has {tokens} tokens, but the model's embedding only {rows} rows; they do not belong \
              together (check tokenizer.name_or_path)"

@@ -11,6 +11,7 @@ mod export;
 mod output;
 mod plans;
 mod reports;
+mod results;
 mod resume;
 mod schema;
 mod shell;

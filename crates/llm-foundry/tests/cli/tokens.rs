@@ -90,6 +90,7 @@ fn a_fully_trained_model_has_the_new_rows() {
     room.foundry(&args).expect_done();
     assert_eq!(json_of(&room, "full/config.json")["vocab_size"], OLD + 2);
     assert_eq!(json_of(&room, "full/tokenizer_config.json")["eos_token"], "<|tool|>");
+    assert_eq!(json_of(&room, "full/config.json")["eos_token_id"], OLD);
     answer(&room, &["full"]);
 }
 

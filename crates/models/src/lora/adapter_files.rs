@@ -5,10 +5,10 @@ use super::{AdapterTensors, InitLora, LoraSpec};
 use crate::load::{read_into, write_out};
 use crate::parameter::Weight;
 use crate::save::write_json;
-use crate::{Decoder, ModelError, Tuning};
+use crate::{Decoder, DecoderConfig, ModelError, Tuning};
 use foundry_formats::safetensors::{Entry, Writer};
 use foundry_formats::{FormatError, StoredDtype, TensorSource};
-use foundry_kernels::{Backend, Buffer};
+use foundry_kernels::{Backend, Buffer, Dtype, Meter};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -206,6 +206,19 @@ fn other_arithmetic(saved: &LoraSpec, spec: &LoraSpec) -> Option<&'static str> {
         ),
     ];
     differs.into_iter().find(|(_, differs)| *differs).map(|(key, _)| key)
+}
+
+/// The same for an adapter that is not loaded into a decoder: measured by the code that would.
+pub(super) fn check_complete(
+    config: &DecoderConfig,
+    spec: &LoraSpec,
+    dir: &Path,
+    source: &dyn TensorSource,
+) -> Result<(), ModelError> {
+    let tuning = Tuning::Adapted(spec.clone());
+    let decoder = Decoder::allocate(&Meter::default(), config, &tuning, Dtype::F32, 1, true)?;
+    let expected = decoder.weights().into_iter().filter_map(|w| Some((w.adapter.clone()?, w.shape.clone())));
+    check_tensors(dir, source, &expected.collect())
 }
 
 /// The file must hold exactly the adapter's tensors, of the right shapes, and numbers only.

@@ -81,6 +81,12 @@ impl CombinedAdapter {
         self.tensors.values().map(|(_, values)| 4 * values.len() as u64).sum()
     }
 
+    /// Last parts of the names of the adapted modules.
+    fn adapted_names(&self) -> Vec<String> {
+        let modules = self.tensors.keys().filter_map(|name| name.strip_suffix(A)?.rsplit('.').next());
+        modules.map(str::to_owned).collect::<BTreeSet<String>>().into_iter().collect()
+    }
+
     /// Writes it as PEFT would, to an existing directory.
     ///
     /// # Errors
@@ -97,7 +103,7 @@ impl CombinedAdapter {
             writer.write_f32(name, values)?;
         }
         writer.finish()?;
-        let config = self.spec.adapter_config(family, &self.base_model, Vec::new());
+        let config = self.spec.adapter_config(family, &self.base_model, self.adapted_names());
         write_json(&dir.join("adapter_config.json"), &config, false)
     }
 }
@@ -123,6 +129,11 @@ impl Source {
         let config = HfConfig::read(&dir.join("adapter_config.json"))?;
         let base_model = config.opt_str("base_model_name_or_path")?.unwrap_or_default().to_owned();
         let tensors = AdapterTensors::open(dir, &spec)?;
+        if let Some(branch) = tensors.tensors().iter().find(|info| info.name.contains(".lora_embedding_")) {
+            let what =
+                format!("`{}` is a branch of an embedding, and cannot be combined with others", branch.name);
+            return Err(error(dir, what, "merge it into its base model instead"));
+        }
         if let Some((table, _)) = tensors.tables().next() {
             let what = format!("it holds the base's `{table}`, resized, and cannot be combined with others");
             return Err(error(dir, what, "merge it into its base model instead"));

@@ -186,13 +186,18 @@ fn rotate(columns: &mut [Vec<f64>], i: usize, j: usize, c: f64, s: f64) {
     }
 }
 
+/// What Gram-Schmidt leaves of a dependent vector, as a part of it, is rounding: some 1e-16 times the vectors' number.
+const DEPENDENT: f64 = 1e-12;
+
 /// Gram-Schmidt; twice is enough for right angles to the last bit (Giraud et al. 2005), once keeps an iteration going.
-/// Returns the lengths that were left.
+/// Returns the lengths that were left. A vector that depends on those before it becomes zero: made a unit vector, its
+/// rounding errors would lie somewhere in their span.
 fn orthonormalize(vectors: &mut [Vec<f64>], passes: usize) -> Vec<f64> {
     let mut lengths = Vec::with_capacity(vectors.len());
     for k in 0..vectors.len() {
         let (before, rest) = vectors.split_at_mut(k);
         let vector = &mut rest[0];
+        let whole = dot(vector, vector).sqrt();
         for _ in 0..passes {
             for other in before.iter() {
                 let along = dot(other, vector);
@@ -200,10 +205,9 @@ fn orthonormalize(vectors: &mut [Vec<f64>], passes: usize) -> Vec<f64> {
             }
         }
         let length = dot(vector, vector).sqrt();
-        if length > 0.0 {
-            vector.iter_mut().for_each(|v| *v /= length);
-        }
-        lengths.push(length);
+        let is_dependent = length <= DEPENDENT * whole;
+        vector.iter_mut().for_each(|v| if is_dependent { *v = 0.0 } else { *v /= length });
+        lengths.push(if is_dependent { 0.0 } else { length });
     }
     lengths
 }
@@ -380,6 +384,15 @@ mod tests {
         for (x, y) in whole.iter().zip(product(&new_a, &new_b, 4)) {
             assert!((x - y).abs() < 1e-5, "{x} {y}");
         }
+        // More factors than the matrix has dimensions.
+        let (a, b) = (random(10, [9, 5]), random(11, [6, 9]));
+        let whole = product(&a, &b, 9);
+        let (new_a, new_b) = svd_of_product(&a, &b, [6, 5], 9, 5);
+        for (x, y) in whole.iter().zip(product(&new_a, &new_b, 5)) {
+            assert!((x - y).abs() < 1e-5, "{x} {y}");
+        }
+        let (a, b) = (random(8, [3, 5]), random(9, [6, 3]));
+        let whole = product(&a, &b, 3);
         let best = in_full(&whole, [6, 5], 1);
         let (new_a, new_b) = svd_of_product(&a, &b, [6, 5], 3, 1);
         for (n, x) in product(&new_a, &new_b, 1).iter().enumerate() {

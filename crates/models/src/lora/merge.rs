@@ -6,6 +6,7 @@
 //! `lora_bias` adds s·b to the bias.
 
 use super::LoraSpec;
+use super::adapter_files::check_complete;
 use super::adapter_tensors::{AdapterTensors, PREFIX};
 use crate::{DecoderConfig, ModelError, families};
 use foundry_formats::{FormatError, HfConfig, TensorInfo, TensorSource};
@@ -78,6 +79,9 @@ impl<'a> MergedWeights<'a> {
         let changes =
             Reader { path: adapter.path.clone(), adapter: &adapter, spec: &spec, tensors: &tensors }
                 .changes()?;
+        if !has_branch_at_table(&adapter) {
+            check_complete(config, &spec, dir, &adapter)?;
+        }
         // Single rows of a tied embedding are the head's rows too (PEFT ties such an adapter as the weights are).
         let separates = |name: &String| changes.get(name).is_some_and(|change| change.rows.is_none());
         let unties_head = config.tie_word_embeddings && [&embedding, &head].into_iter().any(separates);
@@ -98,7 +102,18 @@ impl<'a> MergedWeights<'a> {
         self.changes.len()
     }
 
+    /// It can be compared with the unmerged adapter: no branch is at the embedding or the head, where a decoder of this
+    /// crate has none.
+    pub fn runs_unmerged(&self) -> bool {
+        !has_branch_at_table(&self.adapter)
+    }
+
+    /// What lies below an adapter's branches: the base, or the copy of it that the adapter brings.
     fn read_base(&self, name: &str, start: usize, dst: &mut [f32]) -> Result<(), FormatError> {
+        let own = self.changes.get(name).and_then(|change| change.replaced_by.as_ref());
+        if let Some(own) = own {
+            return self.adapter.read_f32(own, start, dst);
+        }
         let stored = if name == self.head && self.base.find(name).is_none() { &self.embedding } else { name };
         self.base.read_f32(stored, start, dst)
     }
@@ -149,17 +164,9 @@ impl TensorSource for MergedWeights<'_> {
 
     fn read_f32(&self, name: &str, start: usize, dst: &mut [f32]) -> Result<(), FormatError> {
         let Some(change) = self.changes.get(name) else { return self.read_base(name, start, dst) };
-        if let Some(replacement) = &change.replaced_by {
-            self.adapter.read_f32(replacement, start, dst)?;
-            if change.bias.is_none() {
-                return Ok(());
-            }
-        }
         let shape = self.find(name).map(|info| info.shape.clone()).unwrap_or_default();
         if let Some(bias) = &change.bias {
-            if change.replaced_by.is_none() {
-                self.read_base(name, start, dst)?;
-            }
+            self.read_base(name, start, dst)?;
             dst.iter_mut().zip(&bias[start..]).for_each(|(v, b)| *v += b);
             return Ok(());
         }
@@ -185,6 +192,11 @@ impl TensorSource for MergedWeights<'_> {
     fn raw(&self, name: &str) -> Result<Option<&[u8]>, FormatError> {
         if self.changes.contains_key(name) { Ok(None) } else { self.base.raw(name) }
     }
+}
+
+fn has_branch_at_table(adapter: &AdapterTensors) -> bool {
+    let at_table = |name: &str| name.contains(".lora_embedding_") || name.contains("lm_head.lora_");
+    adapter.tensors().iter().any(|info| at_table(&info.name))
 }
 
 /// Sorts an adapter's tensors by what they change.

@@ -34,6 +34,10 @@ RESIZED = {
     "resized_tokens": dict(r=2, lora_alpha=2, target_modules=["v_proj"], trainable_token_indices=[128, 129, 7]),
     "resized_saved": dict(r=2, lora_alpha=2, target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"]),
 }
+# Branches at embedding and head: this program only merges them.
+TABLES = {
+    "tables": dict(r=2, lora_alpha=4, target_modules=["q_proj", "embed_tokens", "lm_head"]),
+}
 METHODS = {"linear": {}, "cat": {}, "svd": dict(svd_rank=3), "ties": dict(density=0.5),
            "ties_frequency": dict(density=0.5, majority_sign_method="frequency"), "magnitude_prune": dict(density=0.5),
            # What is kept is random below a density of 1.
@@ -51,7 +55,7 @@ def main():
             model.resize_token_embeddings(model.config.vocab_size + 2)
         return model
     logits = {}
-    for number, (name, settings) in enumerate((VARIANTS | RESIZED).items()):
+    for number, (name, settings) in enumerate((VARIANTS | RESIZED | TABLES).items()):
         torch.manual_seed(number)
         model = get_peft_model(base_for(name), LoraConfig(task_type="CAUSAL_LM", **settings))
         with torch.no_grad():

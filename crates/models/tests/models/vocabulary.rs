@@ -1,6 +1,7 @@
 //! Vocabularies that have grown: PEFT's files, new rows, merging.
 
 use crate::fixture::{Golden, backend, goldens, relative_error};
+use foundry_formats::safetensors::Entry;
 use foundry_formats::{TensorSource, safetensors};
 use foundry_kernels::{Backend, Dtype};
 use foundry_models::{
@@ -54,6 +55,75 @@ fn adapters_of_a_resized_model_give_pefts_logits_and_are_merged() {
         decoder.load(&backend, &merged).unwrap();
         let error = relative_error(&logits(&golden, &mut decoder), &peft);
         assert!(error < 1e-5, "{name}, merged: {error}");
+    }
+}
+
+/// The first sequence's logits of the base of `variants` with an adapter merged into it.
+fn merged_logits(golden: &Golden, dir: &Path) -> Result<Vec<f32>, foundry_models::ModelError> {
+    let backend = backend();
+    let config = shapes(golden, 128);
+    let base = grown(golden, &config, Some(dir));
+    let merged = MergedWeights::open(base.as_ref(), &config, dir)?;
+    let mut decoder = Decoder::allocate(&backend, &config, &Tuning::Frozen, Dtype::F32, 64, false)?;
+    decoder.load(&backend, &merged)?;
+    let len = golden.seq_lens[0];
+    decoder.logits(&backend, &golden.tokens[..len as usize], &[len])
+}
+
+#[test]
+fn merged_adapters_of_every_kind_give_pefts_logits() {
+    let golden = Golden::open("llama_bias");
+    let expected = safetensors::open(&goldens().join("variants/logits.safetensors")).unwrap();
+    let names = ["dora", "lora_bias", "plain", "other", "tokens", "bias_all", "bias_lora_only", "tables"];
+    for name in names {
+        let mut peft = vec![0.0; expected.find(name).unwrap().elements()];
+        expected.read_f32(name, 0, &mut peft).unwrap();
+        let error =
+            relative_error(&merged_logits(&golden, &goldens().join("variants").join(name)).unwrap(), &peft);
+        // As in `adapters_that_peft_saved_give_its_logits`.
+        assert!(error < 1e-5, "{name}: {error}");
+    }
+}
+
+#[test]
+fn an_adapter_that_lacks_tensors_is_not_merged() {
+    let golden = Golden::open("llama_bias");
+    for (name, lost) in [
+        (
+            "plain",
+            &[
+                "model.layers.0.self_attn.q_proj.lora_A.weight",
+                "model.layers.0.self_attn.q_proj.lora_B.weight",
+            ][..],
+        ),
+        ("dora", &["model.layers.1.self_attn.v_proj.lora_magnitude_vector"]),
+        ("bias_all", &["model.layers.0.self_attn.k_proj.bias"]),
+        ("tables", &["lm_head.lora_B.weight"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let source = goldens().join("variants").join(name);
+        std::fs::copy(source.join("adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+        let whole = safetensors::open(&source)
+            .unwrap_or_else(|_| safetensors::open(&source.join("adapter_model.safetensors")).unwrap());
+        let is_lost = |info: &&foundry_formats::TensorInfo| lost.iter().any(|lost| info.name.ends_with(lost));
+        assert_eq!(
+            whole.tensors().iter().filter(is_lost).count(),
+            lost.len(),
+            "{name}: {:?}",
+            whole.tensors()
+        );
+        let kept = whole.tensors().iter().filter(|info| !is_lost(info));
+        let entries: Vec<_> = kept.map(|i| Entry::new(i.name.as_str(), i.dtype, &i.shape)).collect();
+        let path = dir.path().join("adapter_model.safetensors");
+        let mut writer = safetensors::Writer::create(&path, &entries, &[]).unwrap();
+        for entry in &entries {
+            let mut values = vec![0.0; entry.elements()];
+            whole.read_f32(&entry.name, 0, &mut values).unwrap();
+            writer.write_f32(&entry.name, &values).unwrap();
+        }
+        writer.finish().unwrap();
+        let message = merged_logits(&golden, dir.path()).unwrap_err().to_string();
+        assert!(message.contains(lost[0]) && message.contains("missing"), "{name}: {message}");
     }
 }
 

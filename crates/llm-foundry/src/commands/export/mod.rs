@@ -4,8 +4,9 @@ mod ollama;
 mod vllm;
 
 use super::merge::{parse_size, size_of};
+use crate::card::{Card, hub_id, license_of};
 use crate::cli::{ExportArgs, MachineArgs};
-use crate::comparison::{Comparison, compare, logits, probes, tokenizers_agree};
+use crate::comparison::{Agreement, Comparison, LOST, affordable, compare, logits, probes, tokenizers_agree};
 use crate::console::{bytes, is_interactive, say};
 use crate::dense;
 use crate::disk;
@@ -13,30 +14,29 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
-use crate::staged::Staged;
+use crate::staged::{Kind, Staged};
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
 use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
 use foundry_kernels::{Dtype, Quantization};
 use foundry_models::{
-    Decoder, DecoderConfig, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat, decoder_config,
-    model_bytes, write_model,
+    Decoder, DecoderConfig, Finite, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat,
+    decoder_config, model_bytes, write_model,
 };
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Above this mean divergence a file of 8 bits or more does not hold the source: rounding to 8 bits stays below 0.01.
-const LOST: f64 = 0.1;
-
 /// Checks what a target would refuse, writes, reads back, publishes.
 pub(crate) fn run(args: &ExportArgs, machine_args: &MachineArgs) -> Outcome {
-    if args.target.is_some() {
-        let model = Path::new(&args.model);
-        vllm::check(model)?;
-        if args.to.is_none() {
-            writeln!(std::io::stdout(), "{}: nothing that vLLM would refuse", args.model)?;
-            return Ok(());
-        }
+    if args.target.is_some() && args.to.is_none() {
+        vllm::check(&find(&args.model, &args.revision, Need::Everything, machine_args.quiet)?)?;
+        writeln!(std::io::stdout(), "{}: nothing that vLLM would refuse", args.model)?;
+        return Ok(());
+    }
+    if args.target.is_some() && args.to.as_deref() != Some("safetensors") {
+        return Err(Failure::Input(
+            "--target vllm: GGUF in vLLM is experimental; write safetensors (--to safetensors), or leave out --target".into(),
+        ));
     }
     let to = args.to.as_deref().unwrap_or("gguf");
     if Path::new(&args.model).join("adapter_config.json").is_file() {
@@ -68,7 +68,7 @@ struct Job<'a> {
 
 /// What reading back has shown.
 struct Check {
-    texts: usize,
+    agreement: Agreement,
     comparison: Comparison,
 }
 
@@ -76,7 +76,7 @@ impl Job<'_> {
     fn gguf(&self) -> Outcome {
         let recipe = self.recipe()?;
         let output = self.output(&format!("{}-{}.gguf", self.name, recipe.name()));
-        let staged = Staged::new(&output, self.args.force)?;
+        let staged = self.staged(&output, Kind::File)?;
         let file = format!("{}.gguf", self.name);
         let (summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
         let size = size_of(staged.dir());
@@ -87,7 +87,7 @@ impl Job<'_> {
     fn ollama(&self) -> Outcome {
         let recipe = self.recipe()?;
         let output = self.output(&format!("{}-ollama", self.name));
-        let staged = Staged::new(&output, self.args.force)?;
+        let staged = self.staged(&output, Kind::Directory)?;
         let file = format!("{}-{}.gguf", self.name, recipe.name());
         let (mut summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
@@ -120,8 +120,9 @@ impl Job<'_> {
             }
         };
         let output = self.output(&format!("{}-{quant}", self.name));
-        let staged = Staged::new(&output, self.args.force)?;
+        let staged = self.staged(&output, Kind::Directory)?;
         let weights = dense::weights(self.files)?;
+        let compute = self.before(&self.files.tokenizer().map_err(Failure::input)?)?;
         let size = parse_size(&self.args.max_shard_size)?;
         let generation = self.files.generation_config.as_ref();
         let needed = model_bytes(weights.as_ref(), &self.files.config, wanted).map_err(Failure::input)?;
@@ -130,7 +131,8 @@ impl Job<'_> {
             .map_err(Failure::of_model)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), true)?;
+        let check = self.read_back(staged.dir(), true, compute)?;
+        self.finish_dir(&staged, quant, check.as_ref())?;
         let size = size_of(staged.dir());
         staged.publish_dir()?;
         self.report(&output, size, None, check.as_ref(), &[])
@@ -139,10 +141,11 @@ impl Job<'_> {
     /// The layers in few bits as bitsandbytes stores them, the rest in bfloat16.
     fn bitsandbytes(&self, quant: &str, kind: Quantization) -> Outcome {
         let output = self.output(&format!("{}-{quant}", self.name));
-        let staged = Staged::new(&output, self.args.force)?;
+        let staged = self.staged(&output, Kind::Directory)?;
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let weights = dense::weights(self.files)?;
+        let compute = self.before(&self.files.tokenizer().map_err(Failure::input)?)?;
         // Half of it at most: fewer bits for the layers.
         let plain = WeightFormat::Plain(StoredDtype::BF16);
         let needed = model_bytes(weights.as_ref(), &self.files.config, plain).map_err(Failure::input)?;
@@ -152,7 +155,7 @@ impl Job<'_> {
         let storage = Storage { quantization, ..Storage::from(true) };
         let mut decoder = Decoder::allocate(&backend, &config, &Tuning::Frozen, Dtype::Bf16, 1, storage)
             .map_err(|e| at(&e))?;
-        decoder.load(&backend, weights.as_ref()).map_err(|e| at(&e))?;
+        decoder.load(&backend, &Finite(weights.as_ref())).map_err(|e| at(&e))?;
         let max_shard_size = parse_size(&self.args.max_shard_size)?;
         let options = SaveOptions { dtype: StoredDtype::BF16, max_shard_size };
         let generation = self.files.generation_config.as_ref();
@@ -161,7 +164,8 @@ impl Job<'_> {
             .map_err(Failure::of_model)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8))?;
+        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8), compute)?;
+        self.finish_dir(&staged, quant, check.as_ref())?;
         let size = size_of(staged.dir());
         staged.publish_dir()?;
         self.report(&output, size, None, check.as_ref(), &[])
@@ -181,12 +185,17 @@ impl Job<'_> {
         self.args.output.clone().unwrap_or_else(|| PathBuf::from(default))
     }
 
+    fn staged(&self, output: &Path, kind: Kind) -> Outcome<Staged> {
+        Staged::new(output, kind, self.args.force, &[&self.files.path])
+    }
+
     fn write_gguf(&self, recipe: Recipe, dir: &Path, file: &str) -> Outcome<(GgufSummary, Option<Check>)> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         // What this program cannot compute it cannot check either.
         decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let weights = dense::weights(self.files)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        let compute = self.before(&tokenizer)?;
         let export = GgufExport {
             weights: weights.as_ref(),
             config: &self.files.config,
@@ -217,19 +226,56 @@ impl Job<'_> {
             );
         }
         let is_precise = matches!(recipe, Recipe::F32 | Recipe::F16 | Recipe::BF16 | Recipe::Q8_0);
-        Ok((summary, self.read_back(&path, is_precise)?))
+        Ok((summary, self.read_back(&path, is_precise, compute)?))
+    }
+
+    /// Before anything is written: that the vocabulary fits the embedding, and how the result is compared.
+    fn before(&self, tokenizer: &Tokenizer) -> Outcome<Option<Dtype>> {
+        let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
+        let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
+        let (rows, tokens) = (config.vocab_size, tokenizer.rows());
+        if tokens > rows {
+            return Err(at(&format!(
+                "the tokenizer has ids up to {}, but the embedding has {rows} rows; it is the tokenizer of another model",
+                tokens - 1
+            )));
+        }
+        match self.args.no_check {
+            true => Ok(None),
+            false => affordable(&[(&config, &Tuning::Frozen)]).map(Some),
+        }
+    }
+
+    /// The model card, and what the target says about the result.
+    fn finish_dir(&self, staged: &Staged, quant: &str, check: Option<&Check>) -> Outcome {
+        let card = Card {
+            name: self.name.clone(),
+            base: self.args.model.clone(),
+            base_id: hub_id(&self.args.model),
+            license: license_of(self.files),
+            made: Some(format!(
+                "its weights written as {}",
+                if quant == "auto" { "they are" } else { quant }
+            )),
+            results: check.iter().flat_map(|check| check.comparison.rows("it")).collect(),
+            ..Card::default()
+        };
+        let path = staged.dir().join("README.md");
+        std::fs::write(&path, card.to_markdown()).map_err(|e| Failure::io("write", &path, &e))?;
+        match self.args.target {
+            Some(_) => vllm::check(staged.dir()),
+            None => Ok(()),
+        }
     }
 
     /// Opens what was written and compares token ids, the rendered chat and predictions with the source.
-    fn read_back(&self, written: &Path, is_precise: bool) -> Outcome<Option<Check>> {
-        if self.args.no_check {
-            return Ok(None);
-        }
+    fn read_back(&self, written: &Path, is_precise: bool, compute: Option<Dtype>) -> Outcome<Option<Check>> {
+        let Some(compute) = compute else { return Ok(None) };
         let broken = |e: FormatError| Failure::Run(format!("what was written cannot be read back: {e}"));
         let other = ModelFiles::open(written).map_err(broken)?;
         let source: Tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         let theirs = other.tokenizer().map_err(broken)?;
-        let texts = tokenizers_agree(&source, &theirs)?.map_err(|difference| {
+        let agreement = tokenizers_agree(&source, &theirs)?.map_err(|difference| {
             Failure::Run(format!(
                 "the written tokenizer is not the source's: {difference}; nothing was kept (with --no-check it would be)"
             ))
@@ -238,21 +284,21 @@ impl Job<'_> {
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let probes = probes(&source, config.max_position_embeddings)?;
         let all = |files: &ModelFiles, shapes: &DecoderConfig| {
-            logits(dense::weights(files)?.as_ref(), shapes, None, &probes, self.machine)
+            logits(dense::weights(files)?.as_ref(), shapes, None, &probes, compute, self.machine)
         };
         let reference = all(self.files, &config)?;
         // By the written configuration, so that a wrong one shows.
         let (_, shapes) = decoder_config(&other.config).map_err(Failure::run)?;
-        let comparison = compare(&reference, &all(&other, &shapes)?, config.vocab_size);
+        let comparison = compare(&reference, &all(&other, &shapes)?, config.vocab_size, compute);
         let is_lost = is_precise && comparison.mean_kl > LOST;
-        if is_lost || !comparison.largest_logit_difference.is_finite() {
+        if is_lost || comparison.is_broken() {
             return Err(Failure::Run(format!(
                 "the written model does not predict what the source does ({}); nothing was kept (with --no-check it would \
                  be)",
                 comparison.text()
             )));
         }
-        Ok(Some(Check { texts, comparison }))
+        Ok(Some(Check { agreement, comparison }))
     }
 
     fn report(
@@ -283,7 +329,8 @@ impl Job<'_> {
             });
             let report = json!({
                 "output": output, "bytes": size, "types": types, "warnings": warnings,
-                "texts_with_equal_ids": check.map(|c| c.texts), "comparison": check.map(|c| c.comparison.json()),
+                "texts_with_equal_ids": check.map(|c| c.agreement.texts),
+                "chat": check.map(|c| c.agreement.chat), "comparison": check.map(|c| c.comparison.json()),
             });
             writeln!(out, "{report}")?;
             return Ok(());
@@ -306,7 +353,8 @@ impl Job<'_> {
         }
         match check {
             Some(check) => {
-                writeln!(out, "read back: token ids and rendered chat equal on {} texts", check.texts)?;
+                let Agreement { texts, chat } = check.agreement;
+                writeln!(out, "read back: token ids equal on {texts} texts; {chat}")?;
                 writeln!(out, "source and written model: {}", check.comparison.text())?;
             }
             None => writeln!(out, "not read back (--no-check)")?,

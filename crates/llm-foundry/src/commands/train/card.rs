@@ -1,15 +1,11 @@
 //! The model card of a run: what is known before it, and what it came to.
 
-use crate::card::{Card, license_in};
+use crate::card::{Card, hub_id, license_of};
 use crate::config::Config;
 use crate::console::thousands;
-use crate::hub::is_hub_id;
 use crate::machine::dtype_name;
-use crate::model_source::expand_home;
 use crate::plan::Plan;
-use crate::subject::Subject;
 use foundry_engine::{EvalReport, Summary};
-use foundry_formats::gguf::Gguf;
 use foundry_models::Tuning;
 use std::path::Path;
 
@@ -18,15 +14,13 @@ pub(super) fn card(plan: &Plan, config: &Config, yaml: &str, output_dir: &Path, 
     let subject = &plan.subject;
     let absolute = std::path::absolute(output_dir).unwrap_or_else(|_| output_dir.to_owned());
     let datasets = config.data.train.0.iter().chain(&config.data.eval.0);
-    let datasets =
-        datasets.filter(|name| name.contains('/') && is_hub_id(name) && !expand_home(name).exists());
     Card {
         name: absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned()),
         base: subject.name.clone(),
-        base_id: hub_id(subject),
+        base_id: hub_id(&subject.name),
         is_adapter: matches!(subject.tuning, Tuning::Lora(_)),
-        license: license(subject),
-        datasets: datasets.cloned().collect(),
+        license: subject.files.as_ref().and_then(license_of),
+        datasets: datasets.filter_map(|name| hub_id(name)).collect(),
         data: data_lines(plan, config),
         training: training_lines(plan),
         command,
@@ -63,23 +57,6 @@ fn evaluation(report: &EvalReport) -> [(String, String); 3] {
         (at("perplexity"), format!("{:.3}", report.eval_perplexity)),
         (at("accuracy of the next token"), format!("{:.4}", report.eval_mean_token_accuracy)),
     ]
-}
-
-/// The base model's id, if it is one and not a path that happens to look like one.
-fn hub_id(subject: &Subject) -> Option<String> {
-    let is_id =
-        subject.name.contains('/') && is_hub_id(&subject.name) && !expand_home(&subject.name).exists();
-    is_id.then(|| subject.name.clone())
-}
-
-/// What the base model's files say about its licence.
-fn license(subject: &Subject) -> Option<String> {
-    let files = subject.files.as_ref()?;
-    if files.is_gguf() {
-        let gguf = Gguf::open(&files.path).ok()?;
-        return gguf.metadata("general.license")?.as_str().map(str::to_owned);
-    }
-    license_in(&std::fs::read_to_string(files.path.join("README.md")).ok()?)
 }
 
 fn data_lines(plan: &Plan, config: &Config) -> Vec<(String, String)> {

@@ -3,6 +3,7 @@
 use super::crash::CrashAt;
 use crate::card::Card;
 use crate::failure::{Failure, Outcome};
+use crate::special_tokens;
 use crate::subject::Subject;
 use foundry_engine::checkpoint::CrashHook;
 use foundry_engine::{DecoderModel, SaveDecoder, Trainable};
@@ -19,7 +20,11 @@ pub(super) fn saver(subject: &Subject) -> SaveDecoder<'_> {
             decoder.save_adapter(backend, dir, &subject.name)?;
         } else {
             let generation = subject.files.as_ref().and_then(|files| files.generation_config.as_ref());
-            decoder.save_model(backend, dir, &subject.hf, generation, &SaveOptions::default())?;
+            let (config, generation) = match &subject.tokenizer {
+                Some(tokenizer) => special_tokens::aligned(&subject.hf, generation, tokenizer),
+                None => (subject.hf.clone(), generation.cloned()),
+            };
+            decoder.save_model(backend, dir, &config, generation.as_ref(), &SaveOptions::default())?;
         }
         if let Some(tokenizer) = &subject.tokenizer {
             tokenizer.save(dir)?;

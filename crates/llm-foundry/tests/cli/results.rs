@@ -1,0 +1,133 @@
+//! What merge, export and adapters must not take away, lose or claim.
+
+use crate::support::{Room, copy_files, tiny_model};
+use serde_json::Value;
+
+fn model() -> &'static str {
+    tiny_model().to_str().expect("UTF-8")
+}
+
+/// A room in which `run` holds a trained adapter.
+fn room() -> Room {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  save_steps: 1\n");
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    room
+}
+
+fn json_of(room: &Room, name: &str) -> Value {
+    serde_json::from_str(&room.read(name)).expect("JSON")
+}
+
+#[test]
+fn force_never_deletes_a_run_or_what_is_read() {
+    let room = room();
+    let before = room.read("run/metrics.jsonl");
+    room.foundry(&["merge", model(), "run", "-o", "run", "--force"])
+        .expect_refusal(&["run", "is read from there"]);
+    room.foundry(&["export", model(), "--to", "safetensors", "-o", "run", "--force"])
+        .expect_refusal(&["run", "may be a run"]);
+    room.foundry(&["export", model(), "--to", "gguf", "-o", "run", "--force"])
+        .expect_refusal(&["is a directory"]);
+    room.foundry(&["adapters", "merge", "run", "-o", "run", "--force"])
+        .expect_refusal(&["is read from there"]);
+    assert_eq!(room.read("run/metrics.jsonl"), before);
+    room.foundry(&["merge", model(), "run", "-o", "merged"]).expect_done();
+    room.foundry(&["merge", model(), "run/checkpoint-1", "-o", "merged", "--force"]).expect_done();
+    let hidden: Vec<String> = room.names().into_iter().filter(|name| name.starts_with('.')).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn a_run_does_not_write_over_a_project() {
+    let room = room();
+    room.write("project/README.md", "# Mine\n");
+    room.foundry(&["train", "config.yaml", "output_dir=project"]).expect_refusal(&["project", "README.md"]);
+    assert_eq!(room.read("project/README.md"), "# Mine\n");
+}
+
+#[test]
+fn every_result_has_a_model_card() {
+    let room = room();
+    room.foundry(&["merge", model(), "run", "-o", "merged"]).expect_done();
+    let card = room.read("merged/README.md");
+    assert!(card.contains("library_name: transformers") && card.contains("the adapter `run`"), "{card}");
+    assert!(card.contains("mean KL divergence from base with adapter"), "{card}");
+    room.foundry(&["export", "merged", "--to", "safetensors", "--quant", "fp8", "-o", "small"]).expect_done();
+    assert!(room.read("small/README.md").contains("written as fp8"));
+    room.foundry(&["adapters", "merge", "run:0.5", "-o", "half"]).expect_done();
+    let card = room.read("half/README.md");
+    assert!(card.contains("library_name: peft") && card.contains("0.5 times `run`"), "{card}");
+    let said = room.foundry(&["push", "run", "me/run", "--dry-run"]).expect_done();
+    assert!(said.err.contains("README.md shows the command"), "{}", said.err);
+    assert!(
+        !room.foundry(&["push", "merged", "me/run", "--dry-run"]).expect_done().err.contains("README.md")
+    );
+}
+
+#[test]
+fn an_adapter_of_another_base_is_told() {
+    let room = room();
+    copy_files(tiny_model(), &room.path("other-name"));
+    let said = room.foundry(&["merge", "other-name", "run", "-o", "merged"]).expect_done();
+    assert!(said.err.contains("says that it belongs to"), "{}", said.err);
+    let said = room.foundry(&["merge", model(), "run", "-o", "again"]).expect_done();
+    assert!(!said.err.contains("says that it belongs to"), "{}", said.err);
+}
+
+#[test]
+fn adapters_with_different_tokenizers_keep_the_tokens() {
+    let room = room();
+    let tokens = ["tokenizer.add_special_tokens=['<|tool|>']", "lora.trainable_token_indices=added"];
+    room.foundry(&["train", "config.yaml", tokens[0], tokens[1], "output_dir=more"]).expect_done();
+    room.foundry(&["adapters", "merge", "run", "more", "-o", "sum"]).expect_done();
+    let added = json_of(&room, "sum/tokenizer.json")["added_tokens"].clone();
+    assert!(added.as_array().expect("a list").iter().any(|token| token["content"] == "<|tool|>"), "{added}");
+    let other = "tokenizer.add_special_tokens=['<|other|>']";
+    room.foundry(&["train", "config.yaml", other, tokens[1], "output_dir=other"]).expect_done();
+    room.foundry(&["adapters", "merge", "other", "more", "-o", "both"]).expect_refusal(&[
+        "token 768",
+        "<|other|>",
+        "<|tool|>",
+        "contradict",
+    ]);
+    let generate = ["generate", model(), "--adapter", "other", "--adapter", "more", "--prompt", "a"];
+    room.foundry(&generate).expect_refusal(&["contradict"]);
+}
+
+#[test]
+fn a_new_end_token_ends_generation_everywhere() {
+    let room = room();
+    let end = ["tokenizer.add_special_tokens=['<|end|>']", "tokenizer.eos_token=<|end|>"];
+    let args =
+        ["train", "config.yaml", end[0], end[1], "lora.trainable_token_indices=added", "output_dir=ends"];
+    room.foundry(&args).expect_done();
+    room.foundry(&["merge", model(), "ends", "-o", "merged"]).expect_done();
+    assert_eq!(json_of(&room, "merged/config.json")["eos_token_id"], 768);
+}
+
+#[test]
+fn the_result_is_what_the_target_is_asked_about() {
+    let room = Room::new();
+    room.foundry(&["export", model(), "--to", "gguf", "--target", "vllm"]).expect_refusal(&["safetensors"]);
+    let args =
+        ["export", model(), "--to", "safetensors", "--quant", "fp8", "--target", "vllm", "-o", "small"];
+    room.foundry(&args).expect_done();
+    assert!(room.path("small/model.safetensors").exists());
+    room.foundry(&["export", "nobody/nothing", "--target", "vllm"]).expect_refusal(&["nobody/nothing"]);
+}
+
+#[test]
+fn numbers_that_are_none_are_found_before_few_bits_hide_them() {
+    let room = Room::new();
+    let path = room.model("broken").join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).expect("written");
+    for quant in ["int8", "nf4"] {
+        let args = ["export", "broken", "--to", "safetensors", "--quant", quant, "--no-check"];
+        room.foundry(&args).expect_refusal(&["NaN"]);
+    }
+    assert_eq!(room.names(), ["broken"]);
+}
