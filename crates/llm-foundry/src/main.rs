@@ -18,6 +18,7 @@ mod disk;
 mod failure;
 mod history;
 mod hub;
+mod import;
 mod machine;
 mod model_source;
 mod output_dir;

@@ -5,6 +5,7 @@ mod answers;
 mod data;
 mod results;
 mod shell;
+mod start;
 mod train;
 
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
@@ -12,6 +13,7 @@ pub(crate) use answers::{ChatArgs, GenerateArgs, ModelArgs, SamplingArgs};
 pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs, TokenizeArgs};
 pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
+pub(crate) use start::ImportArgs;
 pub(crate) use train::{ConfigArgs, PlanArgs, TrainArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     Merge(MergeArgs),
     /// Write a model for other programs: GGUF, Ollama, safetensors
     Export(ExportArgs),
+    /// Turn a configuration of Axolotl, LLaMA-Factory or TRL into one of ours
+    ImportConfig(ImportArgs),
     /// Look at the data of a configuration
     #[command(subcommand)]
     Data(DataCommand),

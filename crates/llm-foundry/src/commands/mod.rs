@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod export;
 mod generate;
+mod import_config;
 mod merge;
 mod plan;
 mod push;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Generate(args) => generate::run(&args, &cli.machine),
         Command::Merge(args) => merge::run(&args, &cli.machine),
         Command::Export(args) => export::run(&args, &cli.machine),
+        Command::ImportConfig(args) => import_config::run(&args, cli.machine.quiet),
         Command::Data(command) => data::run(&command, &cli.machine),
         Command::Adapters(command) => adapters::run(&command, &cli.machine),
         Command::Push(args) => push::run(&args, cli.machine.quiet),

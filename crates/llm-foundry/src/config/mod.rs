@@ -2,6 +2,7 @@
 //! data file is touched here.
 
 mod compose;
+mod foreign;
 mod interpolation;
 mod memory;
 mod optim_args;
@@ -15,8 +16,10 @@ mod validate;
 mod values;
 mod yaml;
 
+pub(crate) use foreign::mapping as foreign_mapping;
 pub(crate) use memory::GradientCheckpointing;
 pub(crate) use problem::Problems;
+pub(crate) use resolved::flow as yaml_flow;
 pub(crate) use sections::*;
 pub(crate) use values::{AutoOr, Modules, TokenChoice, TokenName};
 pub(crate) use yaml::scalar as yaml_scalar;

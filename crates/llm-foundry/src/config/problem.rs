@@ -72,6 +72,18 @@ impl Problems {
         text.join("\n\n")
     }
 
+    /// Each problem's line in the configuration file, from 0, where it has one, and its message.
+    pub(crate) fn lines(&self) -> Vec<(Option<usize>, String)> {
+        let line = |place: &Place| match place {
+            Place::File(0, range) => {
+                let text = &self.sources.files[0].text;
+                Some(text.as_bytes()[..range.start.min(text.len())].iter().filter(|&&b| b == b'\n').count())
+            }
+            _ => None,
+        };
+        self.list.iter().map(|p| (p.place.as_ref().and_then(line), p.message.clone())).collect()
+    }
+
     fn render_one(&self, problem: &Problem, colour: bool) -> String {
         let (path, source, span) = match &problem.place {
             Some(Place::File(i, span)) => {

@@ -90,7 +90,7 @@ struct Line {
 }
 
 /// A value on one line. JSON is YAML, except that plain texts read better without quotes.
-fn flow(value: &Value) -> String {
+pub(crate) fn flow(value: &Value) -> String {
     match value {
         Value::String(text) => yaml::scalar(text),
         Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),

@@ -34,6 +34,11 @@ fn furnished() -> Room {
     room.write("train.jsonl", chats(24));
     let config = lora_config("  max_steps: 2\n").replace(&tiny_model().display().to_string(), MODEL);
     room.write("my_run.yaml", config.replace("output_dir: run", "output_dir: runs/mine"));
+    room.write(
+        "axolotl.yaml",
+        "base_model: m\ndatasets: [{path: train.jsonl, type: alpaca}]\nlearning_rate: 1e-4\n",
+    );
+    room.write("trl.yaml", "model_name_or_path: m\ndataset_name: train.jsonl\n");
     room.write("messages.json", r#"[{"role": "user", "content": "Who are you?"}]"#);
     room
 }
