@@ -110,8 +110,10 @@ impl Recipe {
             || layer >= 7 * layers / 8
             || layer.checked_sub(layers / 8).is_some_and(|above| above % 3 == 2);
         match (module, self) {
-            ("attn_v", Recipe::Q2_K) if sizes.heads / sizes.key_value_heads.max(1) >= 4 => Q4K,
-            ("attn_v", Recipe::Q2_K) => Q3K,
+            ("attn_v", Recipe::Q2_K) if sizes.heads / sizes.key_value_heads.max(1) >= 4 => {
+                sizes.at_least_five_bits(Q4K)
+            }
+            ("attn_v", Recipe::Q2_K) => sizes.at_least_five_bits(Q3K),
             ("attn_v", Recipe::Q3_K_M) if layer < 2 => Q5K,
             ("attn_v", Recipe::Q3_K_M) => sizes.at_least_five_bits(Q4K),
             ("attn_v", Recipe::Q3_K_L) => Q5K,

@@ -131,3 +131,54 @@ fn numbers_that_are_none_are_found_before_few_bits_hide_them() {
     }
     assert_eq!(room.names(), ["broken"]);
 }
+
+#[test]
+fn from_gguf_to_gguf_in_one_chain() {
+    let room = Room::new();
+    room.foundry(&["export", model(), "--to", "gguf", "--quant", "q8_0", "-o", "base.gguf"]).expect_done();
+    room.lora_run("  max_steps: 3\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml", "model.name_or_path=base.gguf"]).expect_done();
+    let said = room
+        .foundry(&["merge", "base.gguf", "run", "-o", "merged", "--dtype", "float32", "--json"])
+        .expect_done();
+    let report: Value = serde_json::from_str(&said.out).expect("JSON");
+    // The same sums in another order, in float32, on logits below 10.
+    assert!(report["comparison"]["largest_logit_difference"].as_f64().expect("a number") < 1e-4, "{report}");
+    room.foundry(&["export", "merged", "--to", "gguf", "--quant", "q4_k_m", "-o", "small.gguf"])
+        .expect_done();
+    let answer = |words: &[&str]| {
+        let more =
+            ["--prompt", "The cat", "--max-new-tokens", "8", "--greedy", "--dtype", "float32", "--json"];
+        let said = room.foundry(&[&["generate"], words, &more].concat()).expect_done();
+        serde_json::from_str::<Value>(&said.out).expect("JSON")["token_ids"].clone()
+    };
+    assert_eq!(answer(&["merged"]), answer(&["base.gguf", "--adapter", "run"]));
+    assert!(!answer(&["small.gguf"]).as_array().expect("ids").is_empty());
+}
+
+#[test]
+fn an_adapter_of_other_shapes_is_refused_before_anything_is_written() {
+    let room = room();
+    let base = room.model("narrow");
+    let mut config: Value = serde_json::from_str(&room.read("narrow/config.json")).expect("JSON");
+    config["num_hidden_layers"] = Value::from(1);
+    std::fs::write(base.join("config.json"), config.to_string()).expect("written");
+    room.foundry(&["merge", "narrow", "run", "-o", "merged"]).expect_refusal(&["adapter", "layers.1"]);
+    assert!(!room.path("merged").exists());
+}
+
+#[test]
+fn a_broken_base_is_refused_with_its_tensor() {
+    let room = room();
+    let path = room.model("broken").join("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    std::fs::write(&path, bytes).expect("written");
+    room.foundry(&["merge", "broken", "run", "-o", "merged", "--no-check"])
+        .expect_refusal(&["inf", "tensor"]);
+    assert!(!room.path("merged").exists());
+    // A disk that cannot be written to is said before.
+    room.foundry(&["merge", model(), "run", "-o", "/proc/none/merged"]).expect_refusal(&["/proc/none"]);
+    room.foundry(&["adapters", "merge", "run", "-o", "/proc/none/sum"]).expect_refusal(&["/proc/none"]);
+}

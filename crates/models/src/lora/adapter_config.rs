@@ -14,6 +14,8 @@ const PEFT_VERSION: &str = "0.21.2";
 const DESCRIPTIVE: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
+    // How its first values were found, which are in the file.
+    "eva_config",
     "inference_mode",
     "megatron_core",
     "peft_version",

@@ -149,7 +149,9 @@ impl<'a> MergedWeights<'a> {
             }
             if let Some(magnitude) = &change.magnitude {
                 let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
-                let factor = (f64::from(magnitude[row]) / square.sqrt()) as f32;
+                // A row of zeros stays one, as in the decoder.
+                let factor =
+                    if square > 0.0 { (f64::from(magnitude[row]) / square.sqrt()) as f32 } else { 0.0 };
                 values.iter_mut().for_each(|v| *v *= factor);
             }
         }
