@@ -21,6 +21,7 @@ pub mod pack;
 mod pipeline;
 mod prepare;
 mod report;
+mod rows;
 mod shape;
 pub(crate) mod source;
 mod spec;
@@ -38,6 +39,7 @@ pub use lengths::Lengths;
 pub use load::{load, load_with_holdout};
 pub use loader::{Cursor, Loader};
 pub use report::{DataReport, FileCount, SourceCount};
+pub use rows::read_rows;
 pub use shape::Shape;
 pub use source::{DataFile, FileKind, ReadAt, file_kind};
 pub use spec::{

@@ -46,6 +46,7 @@ impl DecoderLanguageModel<'_> {
             max_length: longest.min(self.decoder.config().max_position_embeddings),
             prefix_token,
             prefix_text: self.tokenizer.id_to_token(prefix_token).unwrap_or_default(),
+            eos_text: self.tokenizer.eos_token_id().and_then(|id| self.tokenizer.id_to_token(id)),
         })
     }
 
@@ -86,9 +87,13 @@ impl DecoderLanguageModel<'_> {
 
     /// Generates for one request; the text up to the first stop string.
     fn answer(&mut self, request: &GenerateRequest, cache: &mut KvCache) -> Result<String, EvalError> {
+        let drawing = &request.drawing;
         let sampling = Sampling {
-            do_sample: request.temperature > 0.0,
-            temperature: if request.temperature > 0.0 { f64::from(request.temperature) } else { 1.0 },
+            do_sample: drawing.temperature > 0.0,
+            temperature: if drawing.temperature > 0.0 { drawing.temperature } else { 1.0 },
+            top_p: drawing.top_p.unwrap_or(1.0),
+            top_k: drawing.top_k.unwrap_or(0),
+            seed: drawing.seed,
             max_new_tokens: request.max_new_tokens,
             ..Sampling::default()
         };

@@ -1,5 +1,6 @@
 //! From texts to scored tokens, as lm_eval 0.4.13 does it (`api/model.py`, `models/huggingface.py`, `utils.py`).
 
+use crate::python::text::is_space;
 use crate::{EvalError, LanguageModel, ScoreRequest};
 
 /// What an evaluation must know about a model besides its answers.
@@ -11,11 +12,8 @@ pub struct Conventions {
     pub prefix_token: u32,
     /// That token as text; a text that begins with it gets no second one.
     pub prefix_text: String,
-}
-
-/// What Python's `str.rstrip()` removes.
-fn is_python_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+    /// The token that ends a text, as text: generations stop where it is written out.
+    pub eos_text: Option<String>,
 }
 
 /// `tok_encode` with `add_special_tokens=None`: the tokenizer's own default, but no second BOS.
@@ -31,15 +29,15 @@ pub(crate) fn encode_text(
 /// Tokens of `context` followed by `continuation`, the latter to be scored.
 ///
 /// Trailing spaces of the context move to the continuation, the whole is encoded at once and cut where the encoded
-/// context ends, so that tokens across the border come out as in running text. Too long a context loses its beginning.
-/// An empty context is replaced by [`Conventions::prefix_token`].
+/// context ends, so that tokens across the border come out as in running text. Too long a context loses its beginning:
+/// the second value is how many tokens were cut off. An empty context is replaced by [`Conventions::prefix_token`].
 pub fn encode_continuation(
     model: &mut dyn LanguageModel,
     conventions: &Conventions,
     context: &str,
     continuation: &str,
-) -> Result<ScoreRequest, EvalError> {
-    let stripped = context.trim_end_matches(is_python_space);
+) -> Result<(ScoreRequest, usize), EvalError> {
+    let stripped = context.trim_end_matches(is_space);
     // lm_eval 0.4.13 stops with an assertion when the context is nothing but spaces; here it counts as empty.
     let (mut tokens, scored) = if stripped.is_empty() {
         let continuation = format!("{context}{continuation}");
@@ -62,7 +60,7 @@ pub fn encode_continuation(
     }
     let surplus = tokens.len().saturating_sub(conventions.max_length + 1);
     tokens.drain(..surplus);
-    Ok(ScoreRequest { tokens, scored })
+    Ok((ScoreRequest { tokens, scored }, surplus))
 }
 
 /// The prefix token before `continuation`, unless the continuation brings it itself.
@@ -129,11 +127,11 @@ mod tests {
     }
 
     fn conventions(max_length: usize) -> Conventions {
-        Conventions { max_length, prefix_token: 1, prefix_text: "^".into() }
+        Conventions { max_length, prefix_token: 1, prefix_text: "^".into(), eos_text: None }
     }
 
     fn encode(context: &str, continuation: &str) -> ScoreRequest {
-        encode_continuation(&mut Characters, &conventions(100), context, continuation).unwrap()
+        encode_continuation(&mut Characters, &conventions(100), context, continuation).unwrap().0
     }
 
     #[test]
@@ -157,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_long_context_loses_its_beginning() {
-        let request = encode_continuation(&mut Characters, &conventions(3), "abcdef", "gh").unwrap();
+        let (request, cut) = encode_continuation(&mut Characters, &conventions(3), "abcdef", "gh").unwrap();
+        assert_eq!(cut, 5, "BOS and four letters");
         assert_eq!(request, ScoreRequest { tokens: "efgh".chars().map(|c| c as u32).collect(), scored: 2 });
     }
 

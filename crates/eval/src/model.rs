@@ -29,8 +29,26 @@ pub struct GenerateRequest {
     pub until: Vec<String>,
     /// The most tokens to generate.
     pub max_new_tokens: usize,
-    /// `0`: greedy.
-    pub temperature: f32,
+    /// How tokens are drawn.
+    pub drawing: Drawing,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drawing {
+    /// Divides the logits; `0`: greedy.
+    pub temperature: f64,
+    /// Only the most likely tokens that together have this probability.
+    pub top_p: Option<f64>,
+    /// Only this many of the most likely tokens.
+    pub top_k: Option<usize>,
+    /// Of the random numbers.
+    pub seed: u64,
+}
+
+impl Drawing {
+    /// Always the most likely token.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: None, top_k: None, seed: 0 };
 }
 
 /// A model as evaluations see it.
@@ -45,14 +63,10 @@ pub trait LanguageModel {
     fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<String>, EvalError>;
 }
 
-/// [`LanguageModel::log_likelihood`], with the promise of one answer for each request checked.
-pub(crate) fn ask(
-    model: &mut dyn LanguageModel,
-    requests: &[ScoreRequest],
-) -> Result<Vec<LogLikelihood>, EvalError> {
-    let answers = model.log_likelihood(requests)?;
-    if answers.len() != requests.len() {
-        return Err(EvalError::AnswerCount { requests: requests.len(), answers: answers.len() });
+/// One answer for each request, checked.
+pub(crate) fn counted<T>(answers: Vec<T>, requests: usize) -> Result<Vec<T>, EvalError> {
+    if answers.len() != requests {
+        return Err(EvalError::AnswerCount { requests, answers: answers.len() });
     }
     Ok(answers)
 }

@@ -5,15 +5,19 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Standard error of the mean, `√(Σ(x-x̄)²/(n-1)) / √n`; `None` below two values (lm_eval writes "N/A").
-pub fn mean_stderr(values: &[f64]) -> Option<f64> {
+/// Standard deviation with Bessel's correction, `√(Σ(x-x̄)²/(n-1))`; `None` below two values.
+pub(crate) fn sample_deviation(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {
         return None;
     }
     let centre = mean(values);
     let squares: f64 = values.iter().map(|x| (x - centre).powi(2)).sum();
-    let n = values.len() as f64;
-    Some((squares / (n - 1.0)).sqrt() / n.sqrt())
+    Some((squares / (values.len() as f64 - 1.0)).sqrt())
+}
+
+/// Standard error of the mean, `√(Σ(x-x̄)²/(n-1)) / √n`; `None` below two values (lm_eval writes "N/A").
+pub fn mean_stderr(values: &[f64]) -> Option<f64> {
+    sample_deviation(values).map(|deviation| deviation / (values.len() as f64).sqrt())
 }
 
 /// Index of the largest value, the first of equals (`numpy.argmax`); a NaN wins over everything, as in numpy.

@@ -2,13 +2,13 @@
 
 use foundry_engine::DecoderLanguageModel;
 use foundry_eval::{
-    EvalError, GenerateRequest, LanguageModel, MultipleChoiceRow, PerplexityRow, ScoreRequest,
-    score_multiple_choice, score_perplexity,
+    Documents, Drawing, EvalError, GenerateRequest, LanguageModel, Library, RunOptions, ScoreRequest,
+    TaskSpec, evaluate_task,
 };
 use foundry_formats::{HfConfig, Tokenizer};
 use foundry_kernels::{CpuBackend, Dtype, Isa};
 use foundry_models::{Decoder, Tuning, decoder_config};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const WORDS: usize = 20;
 
@@ -144,24 +144,40 @@ fn tasks_run_on_a_decoder() {
 
     let after = |decoder: &mut Decoder, word: u32| by_logits(decoder, &backend, &[5, 6, word])[1].0;
     let better = if after(&mut reference, 7) > after(&mut reference, 8) { 0 } else { 1 };
-    let rows: Vec<MultipleChoiceRow> = [better, 1 - better, better]
-        .map(|gold| MultipleChoiceRow {
-            query: "w5 w6".into(),
-            choices: vec!["w7".into(), "w8".into()],
-            gold,
-        })
-        .to_vec();
-    let result = score_multiple_choice(&mut model, &conventions, "words", &rows, " ").unwrap();
-    assert_eq!(result.metrics[0].value, 2.0 / 3.0, "{result:?}");
+    let rows = [better, 1 - better, better]
+        .map(|gold| json!({"query": "w5 w6", "choices": ["w7", "w8"], "gold": gold}));
+    let choice = "task: words\ndataset_path: d\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: query\n\
+                  doc_to_choice: choices\ndoc_to_target: gold\n";
+    let mut run = |yaml: &str, rows: Vec<Value>| {
+        evaluate_task(&task(yaml), &mut model, &conventions, &mut Rows(rows), &RunOptions::default()).unwrap()
+    };
+    assert_eq!(run(choice, rows.to_vec()).metrics[0].value, 2.0 / 3.0);
 
     let text: Vec<u32> = (0..10).map(|i| i * 7 % 19).collect();
     let words = text.iter().map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ");
-    let result =
-        score_perplexity(&mut model, &conventions, "text", &[PerplexityRow { text: words }]).unwrap();
+    let rolling = "task: text\ndataset_path: d\ntest_split: test\noutput_type: loglikelihood_rolling\n\
+                   doc_to_target: text\n";
+    let result = run(rolling, vec![json!({"text": words})]);
     let tokens = [&[WORDS as u32 - 1], text.as_slice()].concat();
     let total: f64 = by_logits(&mut reference, &backend, &tokens).iter().map(|(log_prob, _)| log_prob).sum();
-    let perplexity = result.metrics.iter().find(|metric| metric.name == "token_perplexity").unwrap().value;
-    assert!((perplexity.ln() + total / 10.0).abs() < 1e-4, "{perplexity}");
+    // Ten words; f32 logits of size about 1, ten of them summed.
+    assert!((result.metrics[0].value.ln() + total / 10.0).abs() < 1e-4, "{result:?}");
+}
+
+/// A task from the text of its file.
+fn task(yaml: &str) -> TaskSpec {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("task.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    Library::default().select(&[file.display().to_string()]).unwrap().tasks.remove(0)
+}
+
+struct Rows(Vec<Value>);
+
+impl Documents for Rows {
+    fn split(&mut self, _: &TaskSpec, _: &str) -> Result<Vec<Value>, String> {
+        Ok(self.0.clone())
+    }
 }
 
 #[test]
@@ -185,7 +201,7 @@ fn generation_is_greedy_and_ends_before_the_stop_string() {
         tokens: vec![4, 2],
         until,
         max_new_tokens: 6,
-        temperature: 0.0,
+        drawing: Drawing::GREEDY,
     };
     // The second new word, or the first if they are the same: the text ends before its first occurrence.
     let stop = word(1);

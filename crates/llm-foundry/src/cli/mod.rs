@@ -3,6 +3,7 @@
 mod adapters;
 mod answers;
 mod data;
+mod eval;
 mod results;
 mod shell;
 mod start;
@@ -11,6 +12,7 @@ mod train;
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
 pub(crate) use answers::{ChatArgs, GenerateArgs, ModelArgs, SamplingArgs};
 pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs, TokenizeArgs};
+pub(crate) use eval::EvalArgs;
 pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
 pub(crate) use start::ImportArgs;
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Continue a prompt or answer messages
     Generate(GenerateArgs),
+    /// Run benchmarks: lm_eval's tasks, metrics and file formats
+    Eval(Box<EvalArgs>),
     /// Add an adapter to its base model and write the merged model
     Merge(MergeArgs),
     /// Write a model for other programs: GGUF, Ollama, safetensors

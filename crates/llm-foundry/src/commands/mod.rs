@@ -4,6 +4,7 @@ mod adapters;
 mod chat;
 mod data;
 mod doctor;
+mod eval;
 mod export;
 mod generate;
 mod import_config;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Plan(args) => plan::run(&args, &cli.machine),
         Command::Chat(args) => chat::run(&args, &cli.machine),
         Command::Generate(args) => generate::run(&args, &cli.machine),
+        Command::Eval(args) => eval::run(&args, &cli.machine),
         Command::Merge(args) => merge::run(&args, &cli.machine),
         Command::Export(args) => export::run(&args, &cli.machine),
         Command::ImportConfig(args) => import_config::run(&args, cli.machine.quiet),

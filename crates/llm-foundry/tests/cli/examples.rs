@@ -39,6 +39,8 @@ fn furnished() -> Room {
         "base_model: m\ndatasets: [{path: train.jsonl, type: alpaca}]\nlearning_rate: 1e-4\n",
     );
     room.write("trl.yaml", "model_name_or_path: m\ndataset_name: train.jsonl\n");
+    let question = r#"{"question": "Who barks?", "choices": {"text": ["dog", "cat"], "label": ["A", "B"]}, "answerKey": "A"}"#;
+    room.write("bench/arc_easy/test.jsonl", format!("{question}\n{question}\n"));
     room.write("messages.json", r#"[{"role": "user", "content": "Who are you?"}]"#);
     room
 }

@@ -6,6 +6,7 @@ mod best;
 mod composition;
 mod crashes;
 mod data;
+mod eval;
 mod examples;
 mod export;
 mod output;

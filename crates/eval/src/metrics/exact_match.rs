@@ -1,0 +1,92 @@
+//! `exact_match`: whether two texts are equal, after taking off what does not count (Hugging Face's `evaluate`).
+
+use crate::EvalError;
+use crate::python::regex::Pattern;
+use serde_json::Value;
+
+/// What does not count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExactMatch {
+    regexes_to_ignore: Vec<Pattern>,
+    ignore_case: bool,
+    ignore_punctuation: bool,
+    ignore_numbers: bool,
+}
+
+const KEYS: [&str; 4] = ["regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers"];
+const OF_EVERY_METRIC: [&str; 4] = ["metric", "aggregation", "higher_is_better", "hf_evaluate"];
+
+impl ExactMatch {
+    /// Reads the arguments of a metric; another one's must have none.
+    pub(super) fn read(
+        item: &Value,
+        is_own: bool,
+        wrong: &dyn Fn(String, String) -> EvalError,
+    ) -> Result<Self, EvalError> {
+        let given = item.as_object().into_iter().flat_map(|item| item.keys());
+        let is_known = |key: &str| OF_EVERY_METRIC.contains(&key) || (is_own && KEYS.contains(&key));
+        if let Some(key) = given.map(String::as_str).find(|key| !is_known(key)) {
+            return Err(wrong(format!("a metric has no argument `{key}`"), "take it away".into()));
+        }
+        let flag = |key: &str| item.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let patterns = item.get("regexes_to_ignore").and_then(Value::as_array).into_iter().flatten();
+        let compile = |source: &Value| {
+            let source = source.as_str().unwrap_or_default();
+            let pattern = Pattern::new(source);
+            pattern.map_err(|e| {
+                wrong(format!("the pattern {source:?} is not valid: {}", e.0), "correct it there".into())
+            })
+        };
+        Ok(Self {
+            regexes_to_ignore: patterns.map(compile).collect::<Result<_, _>>()?,
+            ignore_case: flag("ignore_case"),
+            ignore_punctuation: flag("ignore_punctuation"),
+            ignore_numbers: flag("ignore_numbers"),
+        })
+    }
+
+    /// Whether a prediction is the reference.
+    pub(crate) fn is_match(&self, prediction: &str, reference: &str) -> Result<bool, String> {
+        Ok(self.stripped(prediction)? == self.stripped(reference)?)
+    }
+
+    fn stripped(&self, text: &str) -> Result<String, String> {
+        let mut text = text.to_owned();
+        for pattern in &self.regexes_to_ignore {
+            text = pattern.substitute(&text, "", 0).map_err(|e| e.0)?;
+        }
+        if self.ignore_case {
+            text = text.to_lowercase();
+        }
+        if self.ignore_punctuation {
+            text.retain(|c| !c.is_ascii_punctuation());
+        }
+        if self.ignore_numbers {
+            text.retain(|c| !c.is_ascii_digit());
+        }
+        // numpy's text arrays end where only NUL follows.
+        text.truncate(text.trim_end_matches('\0').len());
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn metric(item: Value) -> ExactMatch {
+        ExactMatch::read(&item, true, &|problem, remedy| panic!("{problem} {remedy}")).unwrap()
+    }
+
+    #[test]
+    fn what_is_ignored_does_not_count() {
+        let gsm8k = metric(json!({"metric": "exact_match", "ignore_case": true,
+            "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}));
+        assert!(gsm8k.is_match("$1,234.", "so\nit is #### 1234").unwrap());
+        assert!(!gsm8k.is_match("1234.0", "#### 1234").unwrap());
+        let all = metric(json!({"ignore_case": true, "ignore_punctuation": true, "ignore_numbers": true}));
+        assert!(all.is_match("It's 5!", "its ").unwrap());
+        assert!(!metric(json!({})).is_match("A", "a").unwrap());
+    }
+}

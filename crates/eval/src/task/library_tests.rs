@@ -1,0 +1,79 @@
+//! Selections of built-in tasks and of a user's folder.
+
+use super::*;
+
+fn select(library: &mut Library, names: &[&str]) -> Result<Selection, EvalError> {
+    library.select(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+}
+
+#[test]
+fn every_builtin_task_is_sound() {
+    let mut library = Library::builtin().unwrap();
+    let names: Vec<String> = library.names().map(|(name, _)| name.to_owned()).collect();
+    let selection = library.select(&names).unwrap();
+    assert_eq!(selection.tasks.len(), 57 + builtin::FILES.len());
+    let mmlu = selection.groups.iter().find(|group| group.name == "mmlu").unwrap();
+    assert_eq!(
+        mmlu.members.iter().map(Member::name).collect::<Vec<_>>(),
+        ["mmlu_stem", "mmlu_other", "mmlu_social_sciences", "mmlu_humanities"]
+    );
+    let stem = selection.groups.iter().find(|group| group.name == "mmlu_stem").unwrap();
+    assert_eq!((stem.members.len(), stem.alias.as_str(), stem.version.as_str()), (19, "stem", "2"));
+    assert_eq!(
+        stem.metrics[0],
+        AggregateMetric { metric: "acc".into(), filters: None, weight_by_size: true }
+    );
+}
+
+#[test]
+fn names_patterns_and_near_misses() {
+    let mut library = Library::builtin().unwrap();
+    let names = |selection: Selection| selection.tasks.into_iter().map(|task| task.name).collect::<Vec<_>>();
+    assert_eq!(
+        names(select(&mut library, &["piqa", "arc_*", "piqa"]).unwrap()),
+        ["piqa", "arc_challenge", "arc_easy"]
+    );
+    let error = select(&mut library, &["hellaswagg"]).unwrap_err().to_string();
+    assert!(error.contains("no task, group or tag `hellaswagg`; did you mean hellaswag?"), "{error}");
+    assert!(matches!(select(&mut library, &["x*y"]), Err(EvalError::UnknownTask { .. })));
+}
+
+#[test]
+fn folders_have_groups_tags_overrides_and_broken_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    std::fs::create_dir(dir.path().join("deep")).unwrap();
+    write("base", "dataset_path: d\ntest_split: test\noutput_type: multiple_choice\ndoc_to_choice: [a, b]\n");
+    write("deep/one.yaml", "include: ../base\ntask: one\ntag: [both]\n");
+    write("two.yaml", "include: base\ntask: two\ntag: both\nnum_fewshot: 1\n");
+    write(
+        "g.yaml",
+        "group: g\ntask:\n  - both\n  - task: two\n  - group: inner\n    task: [one]\n  - task: three\n    \
+         output_type: loglikelihood\nnum_fewshot: 3\naggregate_metric_list: {metric: acc, filter_list: none}\n",
+    );
+    write("python.yaml", "include: base\ntask: python\nprocess_docs: !function utils.f\n");
+    write("broken.yaml", "task: [\n");
+    let mut library = Library::builtin().unwrap();
+    library.add_path(dir.path()).unwrap();
+
+    let selection = select(&mut library, &["g"]).unwrap();
+    let names: Vec<&str> = selection.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["one", "two", "g::three"]);
+    assert!(selection.tasks.iter().all(|task| task.num_fewshot == Some(3)), "the group's setting");
+    let group = selection.groups.last().unwrap();
+    assert_eq!(
+        group.members.iter().map(Member::name).collect::<Vec<_>>(),
+        ["one", "two", "g::inner", "g::three"]
+    );
+    assert_eq!(group.metrics[0].filters, Some(vec!["none".to_owned()]));
+
+    let error = select(&mut library, &["python"]).unwrap_err();
+    assert!(
+        matches!(&error, EvalError::NeedsPython { task, function, .. } if task == "python" && function == "utils.f")
+    );
+    assert!(error.to_string().contains("python.yaml:3: `process_docs`"), "{error}");
+    let error = select(&mut library, &["broken"]).unwrap_err().to_string();
+    assert!(error.contains("broken.yaml") && error.contains("no valid YAML"), "{error}");
+    let file = dir.path().join("two.yaml").display().to_string();
+    assert_eq!(select(&mut Library::default(), &[&file]).unwrap().tasks[0].name, "two");
+}

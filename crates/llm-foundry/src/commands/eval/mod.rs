@@ -1,0 +1,216 @@
+//! `llm-foundry eval`: benchmarks with lm_eval's tasks and numbers.
+
+mod files;
+mod model;
+mod progress;
+mod table;
+mod task_data;
+
+use crate::cli::{EvalArgs, MachineArgs};
+use crate::console::{duration, say};
+use crate::failure::{Failure, Outcome};
+use crate::model_source::expand_home;
+use foundry_data::Message;
+use foundry_data::chat::ChatTemplate;
+use foundry_eval::{
+    EvalError, Library, Limit, PromptStyle, Results, RunOptions, Selection, TaskResult, Turn, evaluate_task,
+};
+use model::Examinee;
+use progress::Reported;
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use task_data::TaskData;
+
+/// Evaluates and prints.
+pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
+    let mut library = library(args)?;
+    if args.list_tasks {
+        return list(&library);
+    }
+    let selection = library.select(&args.tasks).map_err(input)?;
+    let mut data = TaskData::new(&args.data_dir, machine.quiet)?;
+    let earlier = match args.compare.as_deref() {
+        None | Some("base") => None,
+        Some(path) => Some(files::Earlier::read(&expand_home(path))?),
+    };
+    if args.compare.as_deref() == Some("base") && args.adapter.is_empty() {
+        return Err(Failure::Input(
+            "--compare base compares an adapter with its base model\n  give the adapter with --adapter DIR, or compare \
+             with the file of an earlier evaluation: --compare results_….json"
+                .into(),
+        ));
+    }
+    let base = match args.compare.as_deref() {
+        Some("base") => {
+            say(machine.quiet, "the base model:");
+            Some(evaluation(args, machine, &selection, &mut data, true)?)
+        }
+        _ => None,
+    };
+    if base.is_some() {
+        say(machine.quiet, "with the adapter:");
+    }
+    let tuned = evaluation(args, machine, &selection, &mut data, false)?;
+    if let Some(output) = &args.output {
+        if let Some(base) = &base {
+            files::write(&expand_home(output), base, machine.quiet)?;
+        }
+        files::write(&expand_home(output), &tuned, machine.quiet)?;
+    }
+    let before = base.map(|base| files::Earlier::of(&base.top)).or(earlier);
+    let mut out = std::io::stdout();
+    if args.json {
+        let mut top = tuned.top.clone();
+        if let Some(before) = &before {
+            top.insert("comparison".into(), table::comparison_json(&tuned.results, before));
+        }
+        writeln!(out, "{}", Value::Object(top))?;
+    } else {
+        write!(out, "{}", table::text(&tuned.results, before.as_ref()))?;
+    }
+    Ok(())
+}
+
+/// What one model reached.
+pub(super) struct Evaluation {
+    pub(super) results: Results,
+    /// The top level of the results file.
+    pub(super) top: Map<String, Value>,
+    /// Directory of the files.
+    pub(super) name: String,
+}
+
+fn input(error: EvalError) -> Failure {
+    match &error {
+        EvalError::Model(_) | EvalError::AnswerCount { .. } | EvalError::NotANumber { .. } => {
+            Failure::run(error)
+        }
+        _ => Failure::input(error),
+    }
+}
+
+fn library(args: &EvalArgs) -> Outcome<Library> {
+    let mut library = Library::builtin().map_err(input)?;
+    for path in &args.include_path {
+        library.add_path(&expand_home(&path.to_string_lossy())).map_err(input)?;
+    }
+    Ok(library)
+}
+
+fn list(library: &Library) -> Outcome {
+    let mut out = std::io::stdout();
+    for (name, kind) in library.names() {
+        writeln!(out, "{kind:5} {name}")?;
+    }
+    Ok(())
+}
+
+fn evaluation(
+    args: &EvalArgs,
+    machine: &MachineArgs,
+    selection: &Selection,
+    data: &mut TaskData,
+    is_base: bool,
+) -> Outcome<Evaluation> {
+    let began = (Instant::now(), SystemTime::now());
+    let mut examinee = Examinee::load(args, machine, is_base)?;
+    let template = match args.apply_chat_template {
+        true => Some(examinee.template(args)?),
+        false => None,
+    };
+    let source = template.as_ref().map(|(source, _)| source.clone());
+    let render = |turns: &[Turn], asks: bool| match &template {
+        Some((_, template)) => rendered(template, turns, asks),
+        None => Err("no chat template".into()),
+    };
+    let options = RunOptions {
+        num_fewshot: args.num_fewshot,
+        limit: args.limit,
+        style: PromptStyle {
+            chat_template: template.is_some().then_some(&render),
+            fewshot_as_multiturn: args.fewshot_as_multiturn.unwrap_or(args.apply_chat_template),
+            system_instruction: args.system_instruction.clone(),
+        },
+        fewshot_seed: args.seed.fewshot,
+        seed: args.seed.random,
+        gen_kwargs: args.gen_kwargs.clone().unwrap_or_default().0,
+        bootstrap_iterations: args.bootstrap_iters,
+        log_samples: args.log_samples,
+    };
+    let conventions = examinee.conventions()?;
+    let tasks = run_tasks(&mut examinee, selection, data, &options, machine.quiet)?;
+    let results = Results::new(tasks, selection.groups.clone());
+    let mut top = results.json();
+    let seconds = began.0.elapsed().as_secs_f64();
+    say(machine.quiet, format!("{} tasks in {}", results.tasks().len(), duration(seconds)));
+    let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+    let run = json!({
+        "limit": args.limit.map(limit_json),
+        "bootstrap_iters": args.bootstrap_iters,
+        "gen_kwargs": args.gen_kwargs.as_ref().map(|kwargs| &kwargs.0),
+        "random_seed": args.seed.random,
+        "numpy_seed": args.seed.numpy,
+        "torch_seed": args.seed.torch,
+        "fewshot_seed": args.seed.fewshot,
+        "system_instruction": args.system_instruction,
+        "fewshot_as_multiturn": options.style.fewshot_as_multiturn,
+        "chat_template": source,
+        "date": unix(began.1),
+        "seconds": seconds,
+    });
+    files::describe(&mut top, &examinee, &conventions, &run);
+    Ok(Evaluation { results, top, name: examinee.name.clone() })
+}
+
+/// Every task once.
+fn run_tasks(
+    examinee: &mut Examinee,
+    selection: &Selection,
+    data: &mut TaskData,
+    options: &RunOptions<'_>,
+    quiet: bool,
+) -> Outcome<Vec<TaskResult>> {
+    let conventions = examinee.conventions()?;
+    let mut tasks = Vec::new();
+    for (at, spec) in selection.tasks.iter().enumerate() {
+        let title = format!("{}/{} {}", at + 1, selection.tasks.len(), spec.name);
+        let mut model = Reported::new(examinee.language_model(), title, quiet);
+        let result = evaluate_task(spec, &mut model, &conventions, data, options).map_err(input)?;
+        model.finish(result.samples);
+        if result.truncated > 0 {
+            let message = format!(
+                "{}: {} prompts are longer than {} tokens and lost their beginning",
+                spec.name, result.truncated, conventions.max_length
+            );
+            say(quiet, message);
+        }
+        tasks.push(result);
+    }
+    Ok(tasks)
+}
+
+fn limit_json(limit: Limit) -> Value {
+    match limit {
+        Limit::Count(count) => json!(count as f64),
+        Limit::Fraction(share) => json!(share),
+    }
+}
+
+/// A conversation through a chat template. Where no answer is asked for, the text ends with the last message.
+fn rendered(template: &ChatTemplate, turns: &[Turn], asks: bool) -> Result<String, String> {
+    let message = |turn: &Turn| Message {
+        role: turn.role.into(),
+        content: json!(turn.content),
+        rest: Map::new(),
+        learn: None,
+    };
+    let messages: Vec<Message> = turns.iter().map(message).collect();
+    let text = template.render(&messages, None, asks, &Map::new()).map_err(|error| error.to_string())?.text;
+    let Some(last) = turns.last().filter(|_| !asks) else { return Ok(text) };
+    let wanted = last.content.trim();
+    let at = text.rfind(wanted).ok_or("the chat template does not show the beginning of the answer")?;
+    let whole = last.content.trim_start();
+    let end = if text[at..].starts_with(whole) { whole.len() } else { wanted.len() };
+    Ok(text[..at + end].to_owned())
+}

@@ -1,0 +1,156 @@
+//! `eval`: tasks of a user's on the tiny model, files in lm_eval's format, comparisons, and what is refused.
+
+use crate::support::{Room, tiny_model};
+use serde_json::{Value, json};
+
+const TASK: &str = r#"
+task: animals
+dataset_path: json
+dataset_kwargs: {data_files: {test: test.jsonl, train: train.jsonl}}
+training_split: train
+test_split: test
+num_fewshot: 2
+output_type: multiple_choice
+doc_to_text: "The {{animal}} is"
+doc_to_choice: [here, there, "far away"]
+doc_to_target: gold
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+"#;
+const ANSWERS: &str = r#"
+task: answers
+dataset_path: json
+dataset_kwargs: {data_files: {test: test.jsonl}}
+test_split: test
+doc_to_text: "The {{animal}}"
+doc_to_target: "{{gold}}"
+generation_kwargs: {until: ["."], max_gen_toks: 4}
+metric_list:
+  - metric: exact_match
+"#;
+const GROUP: &str =
+    "group: both\ntask: [animals]\naggregate_metric_list: [{metric: acc}]\nmetadata: {version: 1}\n";
+
+fn model() -> &'static str {
+    tiny_model().to_str().expect("UTF-8")
+}
+
+/// A room with two tasks, a group and their data.
+fn room() -> Room {
+    let room = Room::new();
+    let lines = |count: usize| {
+        let names = ["cat", "dog", "bird", "fish", "horse"];
+        (0..count)
+            .map(|i| format!("{}\n", json!({"animal": names[i % 5], "gold": i % 3})))
+            .collect::<String>()
+    };
+    room.write("tasks/animals.yaml", TASK);
+    room.write("tasks/answers.yaml", ANSWERS);
+    room.write("tasks/group.yaml", GROUP);
+    room.write("test.jsonl", lines(7));
+    room.write("train.jsonl", lines(20));
+    room
+}
+
+fn json_results(room: &Room, more: &[&str]) -> Value {
+    let args = ["eval", model(), "--include-path", "tasks", "--json", "--dtype", "float32", "--tasks"];
+    let said = room.foundry(&[&args[..], more].concat()).expect_done();
+    serde_json::from_str(&said.out).expect("one JSON object")
+}
+
+#[test]
+fn results_and_samples_are_files_of_lm_evals_form() {
+    let room = room();
+    let top = json_results(&room, &["both,answers", "--limit", "4", "--log-samples", "-o", "out"]);
+    let animals = &top["results"]["animals"];
+    let acc = animals["acc,none"].as_f64().expect("a number");
+    assert!((0.0..=1.0).contains(&acc) && animals["acc_stderr,none"].is_number(), "{animals}");
+    assert_eq!(top["groups"]["both"]["acc,none"].as_f64(), Some(acc), "the mean of one task");
+    assert_eq!(top["n-samples"]["animals"], json!({"original": 7, "effective": 4}));
+    assert_eq!((&top["n-shot"]["animals"], &top["n-shot"]["answers"]), (&json!(2), &json!(0)));
+    for key in ["config", "versions", "configs", "group_subtasks", "task_hashes", "max_length", "model_name"]
+    {
+        assert!(top.get(key).is_some(), "no {key}");
+    }
+    let dir = room.path("out").join(model().replace('/', "__"));
+    let names: Vec<String> = std::fs::read_dir(&dir)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    let named = |start: &str| names.iter().find(|name| name.starts_with(start)).expect("written");
+    let results: Value =
+        serde_json::from_slice(&std::fs::read(dir.join(named("results_"))).expect("read")).expect("JSON");
+    assert_eq!(results["results"], top["results"]);
+    let samples = std::fs::read_to_string(dir.join(named("samples_animals_"))).expect("read");
+    let sample: Value = serde_json::from_str(samples.lines().next().expect("a line")).expect("JSON");
+    let prompt = sample["arguments"]["gen_args_0"]["arg_0"].as_str().expect("a text");
+    assert!(prompt.ends_with("\n\nThe cat is") && prompt.matches("\n\n").count() == 2, "{prompt:?}");
+    assert_eq!(sample["arguments"]["gen_args_2"]["arg_1"], " far away");
+    assert!(names.iter().any(|name| name.starts_with("samples_answers_")));
+}
+
+#[test]
+fn an_adapter_is_compared_with_its_base_and_with_a_file() {
+    let room = room();
+    room.lora_run("  max_steps: 30\n  save_strategy: \"no\"\n");
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    room.write("train.jsonl", room.read("test.jsonl"));
+    let top = json_results(&room, &["animals", "--adapter", "run", "--compare", "base", "-o", "out"]);
+    let compared = &top["comparison"]["animals"]["acc,none"];
+    let base = json_results(&room, &["animals"]);
+    assert_eq!(compared["before"], base["results"]["animals"]["acc,none"]);
+    assert_eq!(compared["after"], top["results"]["animals"]["acc,none"]);
+    let args = ["eval", model(), "--include-path", "tasks", "--tasks", "animals", "--compare", "out"];
+    let table = room.foundry(&args).expect_done();
+    assert!(table.out.contains("Before") && table.out.contains("Difference"), "{}", table.out);
+    let args = ["eval", model(), "--include-path", "tasks", "--tasks", "animals", "--compare", "base"];
+    room.foundry(&args).expect_refusal(&["--adapter DIR"]);
+}
+
+#[test]
+fn data_is_found_by_the_names_of_its_files() {
+    let room = Room::new();
+    let choice = |answer: &str| format!("Which?,one,two,three,four,{answer}\n");
+    room.write("mmlu/test/anatomy_test.csv", choice("B") + &choice("A"));
+    room.write("mmlu/dev/anatomy_dev.csv", choice("C"));
+    room.write("flat/gsm8k_test.jsonl", json!({"question": "1+1?", "answer": "#### 2"}).to_string());
+    let args =
+        ["eval", model(), "--tasks", "mmlu_anatomy,gsm8k", "--data-dir", "mmlu=mmlu", "--data-dir", "flat"];
+    let more = ["--num-fewshot", "0", "--gen-kwargs", "max_gen_toks=4", "--json"];
+    let said = room.foundry(&[&args[..], &more[..]].concat()).expect_done();
+    let top: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(top["n-samples"]["mmlu_anatomy"]["original"], 2);
+    assert!(top["results"]["gsm8k"]["exact_match,strict-match"].is_number(), "{}", top["results"]["gsm8k"]);
+    // Five examples of a split with one document, and of one that is not there.
+    let args = ["eval", model(), "--tasks", "mmlu_anatomy", "--data-dir", "mmlu=mmlu", "--num-fewshot", "5"];
+    room.foundry(&args).expect_refusal(&["only 1"]);
+    room.foundry(&["eval", model(), "--tasks", "gsm8k", "--data-dir", "flat"])
+        .expect_refusal(&["split `train`", "--data-dir"]);
+    room.foundry(&["eval", model(), "--tasks", "piqa", "--data-dir", "nowhere"]).expect_refusal(&["nowhere"]);
+}
+
+#[test]
+fn wrong_tasks_and_options_are_refused() {
+    let room = room();
+    let refused = |args: &[&str], words: &[&str]| {
+        room.foundry(&[&["eval", model(), "--include-path", "tasks"], args].concat()).expect_refusal(words);
+    };
+    refused(&["--tasks", "animal"], &["no task, group or tag `animal`", "did you mean animals"]);
+    room.write(
+        "tasks/broken.yaml",
+        TASK.replace("{{animal}}", "{{animal").replace("task: animals", "task: broken"),
+    );
+    refused(&["--tasks", "broken"], &["broken.yaml:9", "doc_to_text", "no valid Jinja"]);
+    room.write("tasks/python.yaml", "task: python\nprocess_docs: !function utils.f\n");
+    refused(&["--tasks", "python"], &["python.yaml:2", "utils.f", "no Python"]);
+    refused(&["--tasks", "animals", "--limit", "0"], &["--limit"]);
+    refused(&["--tasks", "animals", "--log-samples"], &["--output"]);
+    refused(&["--tasks", "animals", "--compare", "none.json"], &["none.json"]);
+    refused(&["--tasks", "answers", "--gen-kwargs", "num_beams=4"], &["num_beams", "not supported"]);
+    refused(&["--tasks", "answers", "--gen-kwargs", "max_gen_toks=999"], &["999", "256"]);
+    room.write("test.jsonl", "{\"gold\": 0}\n");
+    refused(&["--tasks", "animals"], &["document 0", "animal", "undefined"]);
+    let listed = room.foundry(&["eval", "--list-tasks"]).expect_done();
+    assert!(listed.out.contains("group mmlu\n") && listed.out.contains("task  gsm8k\n"), "{}", listed.out);
+}
