@@ -15,7 +15,7 @@ pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs, TokenizeArgs};
 pub(crate) use eval::EvalArgs;
 pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
-pub(crate) use start::ImportArgs;
+pub(crate) use start::{ImportArgs, InitArgs};
 pub(crate) use train::{ConfigArgs, PlanArgs, TrainArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Merge(MergeArgs),
     /// Write a model for other programs: GGUF, Ollama, safetensors
     Export(ExportArgs),
+    /// Write a commented configuration for a model and a file of data, by asking or by options
+    Init(InitArgs),
     /// Turn a configuration of Axolotl, LLaMA-Factory or TRL into one of ours
     ImportConfig(ImportArgs),
     /// Look at the data of a configuration

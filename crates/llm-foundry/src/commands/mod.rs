@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod generate;
 mod import_config;
+mod init;
 mod merge;
 mod plan;
 mod push;
@@ -16,6 +17,8 @@ mod schema;
 mod shell;
 mod sweep;
 mod train;
+
+pub(crate) use init::Method;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Outcome;
@@ -31,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Eval(args) => eval::run(&args, &cli.machine),
         Command::Merge(args) => merge::run(&args, &cli.machine),
         Command::Export(args) => export::run(&args, &cli.machine),
+        Command::Init(args) => init::run(&args, &cli.machine),
         Command::ImportConfig(args) => import_config::run(&args, cli.machine.quiet),
         Command::Data(command) => data::run(&command, &cli.machine),
         Command::Adapters(command) => adapters::run(&command, &cli.machine),

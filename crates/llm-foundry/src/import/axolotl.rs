@@ -274,10 +274,7 @@ fn rows(draft: &mut Draft, place: &str, set: &File, is_text: bool) -> Rows {
         Some(files) if !files.is_empty() => files,
         _ => vec![path.clone()],
     };
-    if is_hub_data(&rows.paths[0]) {
-        let why = "a data set of the hub: download its files, and name them";
-        draft.lose(&format!("{place}.path"), &json!(path), why);
-    }
+    let is_hub = is_hub_data(&rows.paths[0]);
     let kind = set.get("type").cloned().unwrap_or(Value::Null);
     match kind.as_str() {
         Some("alpaca") => rows.format = Some("alpaca"),
@@ -303,6 +300,13 @@ fn rows(draft: &mut Draft, place: &str, set: &File, is_text: bool) -> Rows {
             }
             "ds_type" => draft.skip(&key_place, value, "the name of a file tells its kind"),
             "chat_template" => chat_template(draft, key, value, set),
+            "name" | "revision" | "split"
+                if is_hub && value.as_str().is_some_and(|text| !text.contains('[')) =>
+            {
+                let ours =
+                    ["name", "revision", "split"].into_iter().find(|ours| ours == key).unwrap_or("name");
+                rows.part.push((ours, value.as_str().unwrap_or_default().to_owned()));
+            }
             "split" if value == "train" => draft.skip(&key_place, value, "all rows of the files are used"),
             _ if is_off(value) || value.is_null() => {}
             _ => draft.lose(&key_place, value, "no counterpart"),

@@ -32,6 +32,8 @@ pub(super) struct Rows {
     pub(super) format: Option<&'static str>,
     pub(super) text_field: Option<String>,
     pub(super) columns: Vec<(&'static str, String)>,
+    /// Which part of a data set of the hub: `name`, `split`, `revision`.
+    pub(super) part: Vec<(&'static str, String)>,
     pub(super) weight: Option<f64>,
     pub(super) take: Option<u64>,
     /// The key that named them, for the comment.
@@ -141,6 +143,9 @@ impl Draft {
             if let Some(field) = plain.text_field {
                 self.set("data.text_field", json!(field), &comment);
             }
+            for (key, value) in plain.part {
+                self.set(&format!("data.{key}"), json!(value), &comment);
+            }
             if !plain.columns.is_empty() {
                 self.set("data.columns", columns(&plain.columns), &comment);
             }
@@ -196,6 +201,7 @@ fn said(comment: &str, program: &str) -> String {
 fn source(rows: &Rows) -> Value {
     let mut source = Map::new();
     source.insert("path".into(), json!(rows.paths));
+    source.extend(rows.part.iter().map(|(key, value)| ((*key).to_owned(), json!(value))));
     let more = [
         ("format", rows.format.map(Value::from)),
         ("text_field", rows.text_field.clone().map(Value::from)),

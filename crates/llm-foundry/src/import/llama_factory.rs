@@ -238,11 +238,15 @@ fn dataset(draft: &mut Draft, key: &str, value: &Value, file: &File) {
 fn described(draft: &mut Draft, place: &str, dir: &str, entry: &Value, rows: &mut Rows) {
     match entry["file_name"].as_str() {
         Some(name) => rows.paths.push(format!("{dir}/{name}")),
+        None if entry["hf_hub_url"].is_string() => {
+            rows.paths.push(entry["hf_hub_url"].as_str().unwrap_or_default().to_owned());
+            for (theirs, ours) in [("subset", "name"), ("split", "split")] {
+                rows.part.extend(entry[theirs].as_str().map(|value| (ours, value.to_owned())));
+            }
+        }
         None => {
-            let hub =
-                entry.get("hf_hub_url").or_else(|| entry.get("ms_hub_url")).cloned().unwrap_or_default();
-            draft.lose(place, &hub, "a data set of the hub: download its files, and name them");
-            rows.paths.push(hub.as_str().unwrap_or("unknown").to_owned());
+            draft.lose(place, entry, "it has neither `file_name` nor `hf_hub_url`");
+            rows.paths.push("path/to/data.jsonl".into());
         }
     }
     let columns = entry["columns"].as_object().cloned().unwrap_or_default();

@@ -183,7 +183,7 @@ fn template(name: &str) -> Option<&'static str> {
     names.into_iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| ours)
 }
 
-/// `owner/name` that is no path here, nor looks like a file.
+/// The id of a data set of the hub: `owner/name` that is no path here, nor looks like a file.
 fn is_hub_data(path: &str) -> bool {
     let looks_like_file = Path::new(path).extension().is_some_and(|end| {
         ["json", "jsonl", "csv", "tsv", "txt", "parquet", "arrow", "gz", "zst"]

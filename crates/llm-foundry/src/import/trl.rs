@@ -31,9 +31,9 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("lora_target_parameters", Lost("modules are named by `lora.target_modules`")),
     ("dataset_name", By(dataset_name)),
     ("datasets", By(datasets)),
-    ("dataset_config", Lost("name the files themselves")),
-    ("dataset_train_split", By(split)),
-    ("dataset_test_split", By(split)),
+    ("dataset_config", By(part)),
+    ("dataset_train_split", By(part)),
+    ("dataset_test_split", By(test_split)),
     ("dataset_streaming", By(streaming)),
     ("streaming", By(streaming)),
     ("test_split_size", To("data.eval_fraction")),
@@ -118,11 +118,30 @@ fn streaming(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     draft.set("data.streaming", json!(is_on(value)), key);
 }
 
-fn split(draft: &mut Draft, key: &str, value: &Value, _: &File) {
-    match value.as_str() {
-        Some("train" | "test") => draft.skip(key, value, "the files that are named are used whole"),
-        _ => draft.lose(key, value, "the files that are named are used whole"),
+/// Of the data set `dataset_name`, if that is one of the hub.
+fn part(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    let ours = if key == "dataset_config" { "data.name" } else { "data.split" };
+    match names_hub_data(file) {
+        true => draft.set(ours, value.clone(), key),
+        false if value == "train" => draft.skip(key, value, "the files that are named are used whole"),
+        false => draft.lose(key, value, "the files that are named are used whole"),
     }
+}
+
+fn test_split(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    match (names_hub_data(file), evaluates(file)) {
+        (true, true) => draft.set("data.eval_split", value.clone(), key),
+        (_, false) => draft.skip(key, value, "nothing is evaluated"),
+        (false, true) => draft.lose(key, value, "name the files of the evaluation data: `data.eval`"),
+    }
+}
+
+fn names_hub_data(file: &File) -> bool {
+    file.get("dataset_name").and_then(Value::as_str).is_some_and(is_hub_data)
+}
+
+fn evaluates(file: &File) -> bool {
+    file.get("eval_strategy").or_else(|| file.get("evaluation_strategy")).is_some_and(|when| !is_off(when))
 }
 
 fn text_field(draft: &mut Draft, key: &str, value: &Value, _: &File) {
@@ -131,21 +150,11 @@ fn text_field(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     }
 }
 
-fn named(draft: &mut Draft, key: &str, path: &str) -> Rows {
-    if is_hub_data(path) {
-        draft.lose(key, &json!(path), "a data set of the hub: download its files, and name them");
-    }
-    Rows {
-        paths: vec![path.to_owned()],
-        comment: key.split('[').next().unwrap_or(key).to_owned(),
-        ..Rows::default()
-    }
-}
-
-fn dataset_name(draft: &mut Draft, key: &str, value: &Value, _: &File) {
-    if let Some(name) = value.as_str() {
-        let rows = named(draft, key, name);
-        draft.rows.push(rows);
+fn dataset_name(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    let Some(name) = value.as_str() else { return };
+    draft.rows.push(Rows { paths: vec![name.to_owned()], comment: key.into(), ..Rows::default() });
+    if is_hub_data(name) && evaluates(file) && file.get("test_split_size").is_none_or(Value::is_null) {
+        draft.set("data.eval", value.clone(), "its test split");
     }
 }
 
@@ -157,15 +166,16 @@ fn datasets(draft: &mut Draft, key: &str, value: &Value, _: &File) {
             draft.lose(&place, set, "it has no `path`");
             continue;
         };
-        let files = set.get("data_files").map(texts).unwrap_or_default();
-        let mut rows = named(draft, &format!("{place}.path"), files.first().map_or(path, String::as_str));
-        rows.comment = key.into();
-        if !files.is_empty() {
-            rows.paths = files;
+        let files = set.get("data_files").map(texts).filter(|files| !files.is_empty());
+        let mut rows = Rows { comment: key.into(), ..Rows::default() };
+        rows.paths = files.unwrap_or_else(|| vec![path.to_owned()]);
+        for ours in ["name", "split"].into_iter().filter(|_| is_hub_data(path)) {
+            rows.part.extend(set[ours].as_str().map(|value| (ours, value.to_owned())));
         }
+        let read: Vec<&str> = rows.part.iter().map(|(ours, _)| *ours).collect();
         draft.rows.push(rows);
         for (name, value) in set.as_object().into_iter().flatten() {
-            let is_read = ["path", "data_files"].contains(&name.as_str());
+            let is_read = ["path", "data_files"].contains(&name.as_str()) || read.contains(&name.as_str());
             if !is_read && !is_off(value) && !value.is_null() && value != "train" {
                 draft.lose(&format!("{place}.{name}"), value, "the files that are named are used whole");
             }

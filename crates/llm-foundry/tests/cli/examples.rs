@@ -31,6 +31,7 @@ fn examples(help: &str) -> Vec<&str> {
 fn furnished() -> Room {
     let room = Room::new();
     copy_files(tiny_model(), &room.path(MODEL));
+    copy_files(tiny_model(), &room.path("models/base"));
     room.write("train.jsonl", chats(24));
     let config = lora_config("  max_steps: 2\n").replace(&tiny_model().display().to_string(), MODEL);
     room.write("my_run.yaml", config.replace("output_dir: run", "output_dir: runs/mine"));

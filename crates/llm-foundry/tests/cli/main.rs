@@ -2,6 +2,7 @@
 
 mod adapters;
 mod answers;
+mod beginnings;
 mod best;
 mod composition;
 mod crashes;
