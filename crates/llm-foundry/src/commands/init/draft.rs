@@ -58,8 +58,8 @@ pub(super) fn text(answers: &Answers, choice: &Choice) -> String {
     data(&mut text, answers, choice);
     if choice.method != Method::Full {
         text.push_str(
-            "\n# Two small matrices beside each weight are trained, and the model itself stays as it is. Without this section\n\
-             # every weight is trained.\nlora:\n  r: 16                  # rank: more learns more and needs more memory\n  \
+            "\n# Two small matrices beside each weight are trained, and the model itself stays as it is.\n\
+             # Without this section every weight is trained.\nlora:\n  r: 16                  # rank: more learns more and needs more memory\n  \
              lora_alpha: 32\n  # lora_dropout: 0.05   # against learning by heart\n  target_modules: all-linear\n",
         );
     }

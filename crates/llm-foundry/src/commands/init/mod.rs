@@ -1,7 +1,7 @@
 //! `llm-foundry init`: a commented configuration for a model and a file of data.
 //!
-//! What is not given is asked for, on a terminal. Model and data are then looked at as `plan` does, and what fits them is
-//! written: rows as long as the examples, a chat template where the model has none, four bits where memory is short.
+//! What is not given is asked for, on a terminal. Model and data are then looked at as `plan` does, and what fits them
+//! is written: rows as long as the examples, a chat template where the model has none, four bits where memory is short.
 
 mod answers;
 mod draft;
