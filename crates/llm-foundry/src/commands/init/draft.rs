@@ -59,7 +59,8 @@ pub(super) fn text(answers: &Answers, choice: &Choice) -> String {
     if choice.method != Method::Full {
         text.push_str(
             "\n# Two small matrices beside each weight are trained, and the model itself stays as it is.\n\
-             # Without this section every weight is trained.\nlora:\n  r: 16                  # rank: more learns more and needs more memory\n  \
+             # Without this section every weight is trained.\nlora:\n  \
+             r: 16                  # rank: more learns more and needs more memory\n  \
              lora_alpha: 32\n  # lora_dropout: 0.05   # against learning by heart\n  target_modules: all-linear\n",
         );
     }
@@ -154,7 +155,7 @@ fn training(text: &mut String, choice: &Choice) {
     let _ = write!(
         text,
         "  learning_rate: {rate}  # {about}\n  lr_scheduler_type: cosine\n  warmup_steps: 0.05     # below 1: a share of all \
-         steps\n  logging_steps: 10\n  save_total_limit: 2    # only the latest checkpoints\n  # report_to: wandb     # or \
-         tensorboard, mlflow; metrics.jsonl is always written\n"
+         steps\n  logging_steps: 10\n  save_total_limit: 2    # only the latest checkpoints\n  # report_to: wandb     \
+         # or tensorboard, mlflow; metrics.jsonl is always written\n"
     );
 }
