@@ -1,17 +1,21 @@
 //! A decoder and its tokenizer as evaluations see them ([`foundry_eval::LanguageModel`]).
 
 use crate::error::BoxedError;
-use foundry_data::IGNORED;
 use foundry_eval::{Conventions, EvalError, GenerateRequest, LanguageModel, LogLikelihood, ScoreRequest};
 use foundry_formats::Tokenizer;
-use foundry_kernels::{Backend, Dtype, RowLoss};
-use foundry_models::generate::generate;
-use foundry_models::{Batch, Decoder, KvCache, Sampling};
-use std::ops::ControlFlow;
+use foundry_kernels::Backend;
+use foundry_models::inference::{Answers, Continuations, Request, RequestId};
+use foundry_models::{Decoder, Inference, InferenceOptions, Sampling};
+use std::collections::HashMap;
+
+/// Most requests that generate at once.
+const MAX_RUNNING: usize = 64;
+/// Most room in the cache beside the longest of them. They share examples; where room runs out all the same, some wait.
+const OTHERS_TOKENS: usize = 8192;
 
 /// A decoder that answers an evaluation's requests.
 pub struct DecoderLanguageModel<'a> {
-    /// The model; several requests share a row of up to its longest.
+    /// The model; what it computes at once are rows of up to its longest.
     pub decoder: &'a mut Decoder,
     /// Where it computes.
     pub backend: &'a dyn Backend,
@@ -32,91 +36,59 @@ struct ScoredOutOfRange {
     tokens: usize,
 }
 
+/// A request for more tokens than the model has positions.
+#[derive(Debug, thiserror::Error)]
+#[error("a request has {tokens} tokens, the model takes at most {most} (its max_position_embeddings)")]
+struct TooLong {
+    tokens: usize,
+    most: usize,
+}
+
 fn failed(error: impl Into<BoxedError>) -> EvalError {
     EvalError::Model(error.into())
 }
 
 impl DecoderLanguageModel<'_> {
-    /// What evaluations must know about the model: its longest context (one token less than its longest row, because a
-    /// row also holds the last predicted token), and BOS, or EOS where there is none. `None`: it has neither.
+    /// What evaluations must know about the model: its longest context, and BOS, or EOS where there is none. `None`:
+    /// it has neither.
     pub fn conventions(&self) -> Option<Conventions> {
-        let longest = self.decoder.max_tokens().saturating_sub(1);
         let prefix_token = self.tokenizer.bos_token_id().or(self.tokenizer.eos_token_id())?;
         Some(Conventions {
-            max_length: longest.min(self.decoder.config().max_position_embeddings),
+            max_length: self.decoder.config().max_position_embeddings,
             prefix_token,
             prefix_text: self.tokenizer.id_to_token(prefix_token).unwrap_or_default(),
             eos_text: self.tokenizer.eos_token_id().and_then(|id| self.tokenizer.id_to_token(id)),
         })
     }
 
-    /// Scores requests that fit into one row together.
-    fn score(
-        &mut self,
-        requests: &[ScoreRequest],
-        answers: &mut Vec<LogLikelihood>,
-    ) -> Result<(), EvalError> {
-        let (mut tokens, mut seq_lens, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-        for request in requests {
-            let (scored, tokens) = (request.scored, request.tokens.len());
-            if scored == 0 || scored >= tokens {
-                return Err(failed(ScoredOutOfRange { scored, tokens }));
-            }
+    /// A cache for sequences of up to `longest` tokens, with room for `others` tokens of others.
+    fn inference(&self, longest: usize, others: usize) -> Result<Inference, EvalError> {
+        let most = self.decoder.config().max_position_embeddings;
+        if longest > most {
+            return Err(failed(TooLong { tokens: longest, most }));
         }
-        for request in requests {
-            let context = request.tokens.len() - request.scored;
-            tokens.extend_from_slice(&request.tokens);
-            seq_lens.push(request.tokens.len() as u32);
-            labels.resize(labels.len() + context, IGNORED);
-            labels.extend(request.tokens[context..].iter().map(|&token| token as i32));
-        }
-        let batch = Batch { tokens: &tokens, seq_lens: &seq_lens, labels: &labels };
-        let mut scored: Vec<RowLoss> = Vec::new();
-        self.decoder.forward_loss(self.backend, &batch, Some(&mut scored)).map_err(failed)?;
-        let mut rest = scored.as_slice();
-        for request in requests {
-            let (own, others) = rest.split_at(request.scored);
-            rest = others;
-            answers.push(LogLikelihood {
-                log_prob: own.iter().map(|row| f64::from(row.log_prob)).sum(),
-                is_greedy: own.iter().all(|row| row.is_greedy),
-            });
-        }
-        Ok(())
+        let options = InferenceOptions {
+            max_sequence: longest,
+            cache_tokens: longest + others,
+            max_running: MAX_RUNNING,
+            ..InferenceOptions::default()
+        };
+        let decoder = &self.decoder;
+        Ok(Inference::allocate(self.backend, decoder.config(), decoder.compute(), options))
     }
+}
 
-    /// Generates for one request; the text up to the first stop string.
-    fn answer(&mut self, request: &GenerateRequest, cache: &mut KvCache) -> Result<String, EvalError> {
-        let drawing = &request.drawing;
-        let sampling = Sampling {
-            do_sample: drawing.temperature > 0.0,
-            temperature: if drawing.temperature > 0.0 { drawing.temperature } else { 1.0 },
-            top_p: drawing.top_p.unwrap_or(1.0),
-            top_k: drawing.top_k.unwrap_or(0),
-            seed: drawing.seed,
-            max_new_tokens: request.max_new_tokens,
-            ..Sampling::default()
-        };
-        let tokenizer = self.tokenizer;
-        let mut new_tokens = Vec::new();
-        let mut watch = |token| {
-            new_tokens.push(token);
-            // Undecodable so far (half a character) is not a stop string yet.
-            let text = tokenizer.decode(&new_tokens, true).unwrap_or_default();
-            if request.until.iter().any(|stop| text.contains(stop)) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
-        let eos = &self.eos_token_ids;
-        let generation =
-            generate(self.decoder, self.backend, cache, &request.tokens, &sampling, eos, &mut watch)
-                .map_err(failed)?;
-        let text = tokenizer.decode(&generation.tokens, true).map_err(failed)?;
-        let end = request.until.iter().filter_map(|stop| text.find(stop)).min().unwrap_or(text.len());
-        Ok(text[..end].to_owned())
+/// Neighbouring requests of one context, together.
+fn grouped(requests: &[ScoreRequest]) -> Vec<Continuations> {
+    let mut groups: Vec<Continuations> = Vec::new();
+    for request in requests {
+        let (context, ending) = request.tokens.split_at(request.tokens.len() - request.scored);
+        match groups.last_mut() {
+            Some(group) if group.prefix == context => group.endings.push(ending.to_vec()),
+            _ => groups.push(Continuations { prefix: context.to_vec(), endings: vec![ending.to_vec()] }),
+        }
     }
+    groups
 }
 
 impl LanguageModel for DecoderLanguageModel<'_> {
@@ -125,28 +97,55 @@ impl LanguageModel for DecoderLanguageModel<'_> {
     }
 
     fn log_likelihood(&mut self, requests: &[ScoreRequest]) -> Result<Vec<LogLikelihood>, EvalError> {
-        let longest = self.decoder.max_tokens();
-        let mut answers = Vec::with_capacity(requests.len());
-        let (mut start, mut tokens) = (0, 0);
-        for (index, request) in requests.iter().enumerate() {
-            if index > start && tokens + request.tokens.len() > longest {
-                self.score(&requests[start..index], &mut answers)?;
-                (start, tokens) = (index, 0);
+        for ScoreRequest { tokens, scored } in requests {
+            let (scored, tokens) = (*scored, tokens.len());
+            if scored == 0 || scored >= tokens {
+                return Err(failed(ScoredOutOfRange { scored, tokens }));
             }
-            tokens += request.tokens.len();
         }
-        if start < requests.len() {
-            self.score(&requests[start..], &mut answers)?;
-        }
-        Ok(answers)
+        // The last token is only predicted.
+        let Some(longest) = requests.iter().map(|request| request.tokens.len() - 1).max() else {
+            return Ok(Vec::new());
+        };
+        // Beside the longest: those that share its row, and beginnings that later ones share.
+        let mut inference = self.inference(longest, 4 * self.decoder.max_tokens())?;
+        let scores = inference.score(self.decoder, self.backend, &grouped(requests)).map_err(failed)?;
+        let answer = |score: foundry_models::inference::Score| LogLikelihood {
+            log_prob: score.log_prob,
+            is_greedy: score.is_greedy,
+        };
+        Ok(scores.into_iter().flatten().map(answer).collect())
     }
 
     fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<String>, EvalError> {
-        let Some(room) = requests.iter().map(|r| r.tokens.len() + r.max_new_tokens).max() else {
+        let Some(longest) = requests.iter().map(|r| r.tokens.len() + r.max_new_tokens).max() else {
             return Ok(Vec::new());
         };
-        let compute: Dtype = self.decoder.compute();
-        let mut cache = KvCache::allocate(self.backend, self.decoder.config(), compute, room);
-        requests.iter().map(|request| self.answer(request, &mut cache)).collect()
+        let together = longest * (requests.len().min(MAX_RUNNING) - 1);
+        let mut inference = self.inference(longest, together.min(OTHERS_TOKENS))?;
+        let mut answers = Answers::new(self.tokenizer);
+        let mut order: HashMap<RequestId, usize> = HashMap::new();
+        for (index, asked) in requests.iter().enumerate() {
+            let drawing = &asked.drawing;
+            let sampling = Sampling {
+                do_sample: drawing.temperature > 0.0,
+                temperature: if drawing.temperature > 0.0 { drawing.temperature } else { 1.0 },
+                top_p: drawing.top_p.unwrap_or(1.0),
+                top_k: drawing.top_k.unwrap_or(0),
+                seed: drawing.seed,
+                max_new_tokens: asked.max_new_tokens,
+                ..Sampling::default()
+            };
+            let request = Request::new(asked.tokens.clone(), sampling, self.eos_token_ids.clone());
+            order.insert(answers.submit(&mut inference, request, &asked.until).map_err(failed)?, index);
+        }
+        let (mut texts, mut news) = (vec![String::new(); requests.len()], Vec::new());
+        while answers.step(&mut inference, self.decoder, self.backend, &mut news).map_err(failed)? > 0 {
+            for news in news.drain(..) {
+                texts[order[&news.id]].push_str(&news.text);
+            }
+        }
+        news.drain(..).for_each(|news| texts[order[&news.id]].push_str(&news.text));
+        Ok(texts)
     }
 }

@@ -11,7 +11,7 @@
 //! - Results have the same bits for any number of threads and on every run.
 //! - A shape or dtype that does not fit is a bug of the caller: the operation panics and names both.
 
-use crate::{Allocator, Buffer, QuantizedMatrix, QuantizedParts, Rounding};
+use crate::{Allocator, Buffer, Pages, QuantizedMatrix, QuantizedParts, Rounding};
 
 /// `C = alpha · op(A) · op(B)` (or `+=`), `op(A)` is `m × k`, `op(B)` is `k × n`, `C` is `m × n`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,7 +134,7 @@ pub enum TokenLoss {
 /// The head and the loss in one: logits exist for one chunk of rows at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCrossEntropy<'a> {
-    /// Rows of `x_td` that have a label, ascending.
+    /// Rows of `x_td` that have a label, ascending; without gradients a row may be there several times.
     pub rows: &'a [u32],
     /// Target token of each of `rows`.
     pub targets: &'a [u32],
@@ -393,6 +393,19 @@ pub trait Backend: Allocator + Send + Sync {
         &self,
         op: &Attention,
         spans: &[Span],
+        q: &Buffer,
+        k: &Buffer,
+        v: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+    );
+    /// The same with the keys and values of `k` and `v` in pages, as a cache holds them: [`Span::kv_start`] and
+    /// [`Span::kv_len`] count rows that `pages` finds.
+    fn attention_forward_paged(
+        &self,
+        op: &Attention,
+        spans: &[Span],
+        pages: Pages<'_>,
         q: &Buffer,
         k: &Buffer,
         v: &Buffer,

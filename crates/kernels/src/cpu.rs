@@ -5,7 +5,7 @@ use crate::pool::Pool;
 use crate::rope::Direction;
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, Isa, LinearCrossEntropy,
-    Lion, LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rescale, RowLoss, Sgd, Span,
+    Lion, LossSums, Matmul, MemoryClass, Pages, QuantizedMatrix, QuantizedParts, Rescale, RowLoss, Sgd, Span,
     SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, copy, dropout, embedding,
     linear_cross_entropy, lion, matmul, noise, quantized, rescale, residual, rmsnorm, rope, sgd,
     sum_of_squares, swiglu,
@@ -188,7 +188,20 @@ impl Backend for CpuBackend {
         out: &mut Buffer,
         lse: &mut Buffer,
     ) {
-        attention::forward(&self.pool, self.isa, op, spans, [q, k, v], out, lse);
+        attention::forward(&self.pool, self.isa, op, spans, None, [q, k, v], out, lse);
+    }
+    fn attention_forward_paged(
+        &self,
+        op: &Attention,
+        spans: &[Span],
+        pages: Pages<'_>,
+        q: &Buffer,
+        k: &Buffer,
+        v: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+    ) {
+        attention::forward(&self.pool, self.isa, op, spans, Some(pages), [q, k, v], out, lse);
     }
     fn attention_backward(
         &self,

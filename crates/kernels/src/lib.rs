@@ -44,6 +44,7 @@ mod swiglu;
 #[cfg(test)]
 mod testing;
 
+pub use attention::Pages;
 pub use backend::{
     Adafactor, AdamW, Attention, Backend, BlockwiseState, LinearCrossEntropy, Lion, LossSums, Matmul,
     Rescale, RowLoss, Sgd, Span, SquaredMeans, TokenLoss,

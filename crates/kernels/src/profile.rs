@@ -2,7 +2,7 @@
 
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, LinearCrossEntropy, Lion,
-    LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rescale, RowLoss, Sgd, Span,
+    LossSums, Matmul, MemoryClass, Pages, QuantizedMatrix, QuantizedParts, Rescale, RowLoss, Sgd, Span,
     SquaredMeans,
 };
 use std::sync::Mutex;
@@ -276,6 +276,26 @@ impl Backend for ProfilingBackend<'_> {
             + Work::elements(rows * op.kv_heads * op.head_dim, &[k, v]).bytes;
         let work = Work { flops: attention_flops(op, spans), bytes };
         self.measure("attention", work, |inner| inner.attention_forward(op, spans, q, k, v, out, lse));
+    }
+    fn attention_forward_paged(
+        &self,
+        op: &Attention,
+        spans: &[Span],
+        pages: Pages<'_>,
+        q: &Buffer,
+        k: &Buffer,
+        v: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+    ) {
+        let rows: usize = spans.iter().map(|span| span.q_len).sum();
+        let keys: usize = spans.iter().map(|span| span.kv_len).sum();
+        let bytes = Work::elements(rows * op.heads * op.head_dim, &[q, out]).bytes
+            + Work::elements(keys * op.kv_heads * op.head_dim, &[k, v]).bytes;
+        let work = Work { flops: attention_flops(op, spans), bytes };
+        self.measure("attention, paged", work, |inner| {
+            inner.attention_forward_paged(op, spans, pages, q, k, v, out, lse);
+        });
     }
     fn attention_backward(
         &self,

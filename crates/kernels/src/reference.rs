@@ -6,9 +6,9 @@ use crate::buffer::Ledger;
 use crate::operand::{Operand, with_operand};
 use crate::{
     Adafactor, AdamW, Allocator, Attention, Backend, BlockwiseState, Buffer, Dtype, LinearCrossEntropy, Lion,
-    LossSums, Matmul, MemoryClass, QuantizedMatrix, QuantizedParts, Rescale, Rounding, RowLoss, Sgd, Span,
-    SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, dropout, embedding, linear_cross_entropy,
-    lion, matmul, noise, quantized, rescale, rmsnorm, rope, rounding, sgd, swiglu,
+    LossSums, Matmul, MemoryClass, Pages, QuantizedMatrix, QuantizedParts, Rescale, Rounding, RowLoss, Sgd,
+    Span, SquaredMeans, adafactor, adamw, adamw_8bit, attention, bias, dropout, embedding,
+    linear_cross_entropy, lion, matmul, noise, quantized, rescale, rmsnorm, rope, rounding, sgd, swiglu,
 };
 
 /// Every operation by its definition: operands are widened to f64, results rounded once when stored.
@@ -245,6 +245,28 @@ impl Backend for ReferenceBackend {
         let (rows, keys) = attention::extents(spans);
         let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
         let (q, k, v) = (values(query_len, q), values(key_len, k), values(key_len, v));
+        update(query_len, out, |out| {
+            update(rows * op.heads, lse, |lse| {
+                attention::reference::forward(op, spans, rows, &q, &k, &v, out, lse);
+            });
+        });
+    }
+    fn attention_forward_paged(
+        &self,
+        op: &Attention,
+        spans: &[Span],
+        pages: Pages<'_>,
+        q: &Buffer,
+        k: &Buffer,
+        v: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+    ) {
+        let (rows, keys) = attention::extents(spans);
+        let (query_len, key_width) = (rows * op.heads * op.head_dim, op.kv_heads * op.head_dim);
+        let key_len = pages.rows(keys) * key_width;
+        let [k, v] = [k, v].map(|x| pages.gather(keys, key_width, &values(key_len, x)));
+        let q = values(query_len, q);
         update(query_len, out, |out| {
             update(rows * op.heads, lse, |lse| {
                 attention::reference::forward(op, spans, rows, &q, &k, &v, out, lse);

@@ -1,7 +1,7 @@
 //! The attention half of a block: forward and backward, facing each other.
 
 use crate::acts::{AttentionActs, Gradients, Remade, Scratch};
-use crate::kv_cache::LayerCache;
+use crate::inference::LayerCache;
 use crate::linear::Linear;
 use crate::lora::BranchScratch;
 use crate::norm::Norm;
@@ -58,9 +58,13 @@ impl AttentionBlock {
             None => backend.attention_forward(&op, pass.spans, q, k, v, out, lse),
             Some(cache) => {
                 let width = op.kv_heads * op.head_dim;
-                backend.copy(tokens * width, k, 0, cache.k, cache.len * width);
-                backend.copy(tokens * width, v, 0, cache.v, cache.len * width);
-                backend.attention_forward(&op, pass.spans, q, cache.k, cache.v, out, lse);
+                for write in cache.writes {
+                    let (len, from, to) = (write.count * width, write.row * width, write.slot * width);
+                    backend.copy(len, k, from, cache.k, to);
+                    backend.copy(len, v, from, cache.v, to);
+                }
+                let LayerCache { k, v, pages, .. } = cache;
+                backend.attention_forward_paged(&op, pass.spans, pages, q, k, v, out, lse);
             }
         }
         self.o_proj.forward(pass, parameters, out, zo, scratch, x, true);

@@ -4,7 +4,7 @@ use crate::DecoderConfig;
 use crate::acts::{BlockActs, Gradients, MlpActs, Remade};
 use crate::attention_block::AttentionBlock;
 use crate::families::Slot;
-use crate::kv_cache::LayerCache;
+use crate::inference::LayerCache;
 use crate::linear::Linear;
 use crate::lora::BranchScratch;
 use crate::mlp_block::MlpBlock;

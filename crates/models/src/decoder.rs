@@ -7,7 +7,7 @@ use crate::acts::{BlockActs, Gradients, Remade};
 use crate::block::Block;
 use crate::families::Slot;
 use crate::head::Head;
-use crate::kv_cache::KvCache;
+use crate::inference::{PagedCache, PagedRow};
 use crate::lora::{BranchScratch, TokenRows};
 use crate::norm::Norm;
 use crate::parameter::{Parameter, Weight, WeightMaker};
@@ -15,7 +15,7 @@ use crate::pass::{Pass, RowPlan};
 use crate::storage::{Kept, QuantizedWeights, Storage};
 use crate::tuning::{Plan, Tuning};
 use crate::{Batch, DecoderConfig, ModelError, Objective};
-use foundry_kernels::{Allocator, Backend, Buffer, Dtype, LossSums, MemoryClass, RowLoss, Span, TokenLoss};
+use foundry_kernels::{Allocator, Backend, Buffer, Dtype, LossSums, MemoryClass, RowLoss, TokenLoss};
 
 /// Far above any run, and small enough for the bytes of every activation to fit 64 bits.
 const LONGEST_ROW: usize = 1 << 28;
@@ -329,62 +329,54 @@ impl Decoder {
         Ok(logits)
     }
 
-    /// Feeds tokens of one sequence after those in the cache and returns the last one's logits `[V]`.
-    ///
-    /// # Errors
-    /// No tokens, a token outside the vocabulary, or more tokens than the cache has room for.
-    pub fn extend(
-        &mut self,
-        backend: &dyn Backend,
-        cache: &mut KvCache,
-        tokens: &[u32],
-        logits: &mut Vec<f32>,
-    ) -> Result<(), ModelError> {
-        cache.check_room(tokens.len())?;
-        if tokens.is_empty() {
-            return Err(ModelError::Row("no tokens to continue from".into()));
-        }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
-            return Err(ModelError::TokenOutOfRange { token, vocab_size: self.config.vocab_size });
-        }
+    /// A row whose sequences go on from what is in the cache, up to the normed stream; keys and values are added to the
+    /// cache. The row has at most `max_tokens` tokens, all inside the vocabulary.
+    pub(crate) fn forward_paged(&mut self, backend: &dyn Backend, cache: &mut PagedCache, row: &PagedRow) {
+        assert!(row.tokens.len() <= self.max_tokens, "a row of {} tokens", row.tokens.len());
         cache.prepare(backend, &self.config);
-        for part in tokens.chunks(self.max_tokens) {
-            self.extend_by_part(backend, cache, part)?;
-        }
-        let last = (tokens.len() - 1) % self.max_tokens;
-        let Self { config, parameters, embed_tokens, norm, lm_head, buffers, row, .. } = self;
-        let pass = pass_over(backend, config, row, &buffers.positions, &cache.rope_table, None);
-        buffers.head.normalize(&pass, norm, parameters, &buffers.x);
-        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
-        logits.clear();
-        buffers.head.logits(&pass, weight, &[last as u32], logits);
-        Ok(())
-    }
-
-    fn extend_by_part(
-        &mut self,
-        backend: &dyn Backend,
-        cache: &mut KvCache,
-        tokens: &[u32],
-    ) -> Result<(), ModelError> {
-        let (len, count) = (cache.len(), tokens.len());
-        let batch = Batch { tokens, seq_lens: &[count as u32], labels: &[] };
-        self.row.fill(&batch, self.config.vocab_size, self.max_tokens)?;
-        self.row.positions.iter_mut().for_each(|position| *position += len as u32);
-        self.row.spans[0] = Span { q_start: 0, q_len: count, kv_start: 0, kv_len: len + count };
-        let Self { config, parameters, embed_tokens, blocks, buffers, row, .. } = self;
-        let Buffers { ids, positions, x, acts, slots, scratch, remade, .. } = buffers;
-        backend.upload_u32(tokens, ids);
+        self.row.positions.clone_from(&row.positions);
+        self.row.spans.clone_from(&row.spans);
+        let Self { config, parameters, embed_tokens, blocks, norm, buffers, row: plan, .. } = self;
+        let Buffers { ids, positions, x, acts, slots, scratch, remade, head, .. } = buffers;
+        backend.upload_u32(&row.tokens, ids);
         backend.upload_u32(&row.positions, positions);
-        backend.embedding_forward(count, config.hidden_size, ids, embed_tokens.operand(parameters), x);
+        let table = embed_tokens.operand(parameters);
+        backend.embedding_forward(row.tokens.len(), config.hidden_size, ids, table, x);
         for (layer, block) in blocks.iter().enumerate() {
             // Laid out by hand: the rotation's table and one layer's part of the cache are borrowed side by side.
-            let (rope_table, part) = cache.table_and_layer(layer);
-            let pass = pass_over(backend, config, row, positions, rope_table, None);
+            let (rope_table, part) = cache.table_and_layer(layer, row);
+            let pass = pass_over(backend, config, plan, positions, rope_table, None);
             block.forward(&pass, parameters, x, &mut acts[slots[layer]], scratch, remade, Some(part));
         }
-        cache.advance(tokens);
-        Ok(())
+        let pass = pass_over(backend, config, plan, positions, &cache.rope_table, None);
+        head.normalize(&pass, norm, parameters, x);
+    }
+
+    /// Logits of some rows of the last [`Decoder::forward_paged`]: `[rows, V]`.
+    pub(crate) fn paged_logits(&mut self, backend: &dyn Backend, rows: &[u32], logits: &mut Vec<f32>) {
+        let Self { config, parameters, embed_tokens, lm_head, buffers, row, .. } = self;
+        let pass = pass_over(backend, config, row, &buffers.positions, &buffers.rope_table, None);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
+        logits.clear();
+        buffers.head.logits(&pass, weight, rows, logits);
+    }
+
+    /// How likely each of `targets` is after some rows of the last [`Decoder::forward_paged`], ascending.
+    pub(crate) fn paged_scores(
+        &mut self,
+        backend: &dyn Backend,
+        rows: Vec<u32>,
+        targets: Vec<u32>,
+        results: &mut [RowLoss],
+    ) {
+        if rows.is_empty() {
+            return;
+        }
+        (self.row.rows, self.row.targets) = (rows, targets);
+        let Self { config, parameters, embed_tokens, lm_head, buffers, row, .. } = self;
+        let pass = pass_over(backend, config, row, &buffers.positions, &buffers.rope_table, None);
+        let weight = lm_head.as_ref().unwrap_or(embed_tokens).operand(parameters);
+        buffers.head.loss(&pass, row, TokenLoss::CrossEntropy, weight, Some(results));
     }
 
     /// The lowest block with anything trained at or below it.

@@ -17,9 +17,8 @@ mod error;
 pub mod families;
 mod finite;
 mod flops;
-pub mod generate;
 mod head;
-mod kv_cache;
+pub mod inference;
 mod linear;
 mod load;
 mod lora;
@@ -46,7 +45,7 @@ pub use error::ModelError;
 pub use families::Family;
 pub use finite::Finite;
 pub use flops::Flops;
-pub use kv_cache::KvCache;
+pub use inference::{Inference, InferenceOptions};
 pub use lora::{
     Bias, Combination, CombineOptions, CombinedAdapter, InitLora, LoraSpec, MajoritySign, MergedWeights,
     TargetModules,

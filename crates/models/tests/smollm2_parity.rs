@@ -4,9 +4,10 @@
 
 use foundry_formats::{FormatError, ModelFiles, TensorInfo, TensorSource};
 use foundry_kernels::{AdamW, Allocator, Backend, Buffer, CpuBackend, Dtype, MemoryClass, Rounding};
-use foundry_models::generate::{Finish, generate};
+use foundry_models::inference::{Finish, Request};
 use foundry_models::{
-    Batch, Decoder, KvCache, LoraSpec, Objective, Sampling, TargetModules, Tuning, decoder_config,
+    Batch, Decoder, Inference, InferenceOptions, LoraSpec, Objective, Sampling, TargetModules, Tuning,
+    decoder_config,
 };
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -93,12 +94,14 @@ fn smollm2_predicts_what_transformers_predicts() {
     assert!(log_prob < 2e-3, "log-probabilities are off by {log_prob}");
     assert!(logits < 3e-3, "logits are off by {logits}");
 
+    let options = InferenceOptions { max_sequence: 256, cache_tokens: 256, ..InferenceOptions::default() };
+    let mut engine = Inference::allocate(&backend, model.config(), Dtype::F32, options);
     for conversation in facts()["conversations"].as_array().unwrap() {
-        let (prompt, mut expected) = (ids(&conversation["ids"]), ids(&conversation["greedy_ids"]));
-        let mut cache = KvCache::allocate(&backend, model.config(), Dtype::F32, 100);
+        let (tokens, mut expected) = (ids(&conversation["ids"]), ids(&conversation["greedy_ids"]));
         let sampling = Sampling { max_new_tokens: 24, ..Sampling::default() };
         let go_on = &mut |_: u32| ControlFlow::Continue(());
-        let found = generate(&mut model, &backend, &mut cache, &prompt, &sampling, &[2], go_on).unwrap();
+        let request = Request { tokens, sampling, eos_token_ids: vec![2] };
+        let found = engine.generate(&mut model, &backend, request, go_on).unwrap();
         assert_eq!((expected.pop(), found.finish), (Some(2), Finish::EndOfSequence));
         assert_eq!(found.tokens, expected);
     }

@@ -105,8 +105,11 @@ fn a_request_longer_than_the_model_is_the_models_error() {
         tokenizer: &tokenizer,
         eos_token_ids: vec![],
     };
-    let error = model.log_likelihood(&[ScoreRequest { tokens: vec![1; 5], scored: 1 }]).unwrap_err();
+    // The last token is only predicted.
+    assert!(model.log_likelihood(&[ScoreRequest { tokens: vec![1; 65], scored: 1 }]).is_ok());
+    let error = model.log_likelihood(&[ScoreRequest { tokens: vec![1; 66], scored: 1 }]).unwrap_err();
     assert!(matches!(error, EvalError::Model(_)), "{error}");
+    assert!(error.to_string().contains("at most 64"), "{error}");
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn tasks_run_on_a_decoder() {
         eos_token_ids: vec![],
     };
     let conventions = model.conventions().expect("the end of text stands in for BOS");
-    assert_eq!((conventions.max_length, conventions.prefix_token), (15, WORDS as u32 - 1));
+    assert_eq!((conventions.max_length, conventions.prefix_token), (64, WORDS as u32 - 1));
 
     let after = |decoder: &mut Decoder, word: u32| by_logits(decoder, &backend, &[5, 6, word])[1].0;
     let better = if after(&mut reference, 7) > after(&mut reference, 8) { 0 } else { 1 };

@@ -1,7 +1,7 @@
 //! Entry: who computes what, and with which kernel.
 
 use super::cpu_backward::{self, KeyTask};
-use super::cpu_cut::{self, KeyTile, QueryTile};
+use super::cpu_cut::{self, KEYS, KeyTile, QueryTile};
 use super::cpu_few_rows;
 use super::cpu_forward::{self, QueryTask};
 use crate::lanes::{Fused, Separate, vectorize};
@@ -9,7 +9,8 @@ use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::pool::Pool;
 use crate::simd::matrix::BlockMut;
-use crate::{Attention, Isa, Span};
+use crate::{Attention, Isa, Pages, Span};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// What both passes read.
@@ -21,6 +22,8 @@ pub(super) struct Inputs<'a, T> {
     pub(super) q: &'a [T],
     pub(super) k: &'a [T],
     pub(super) v: &'a [T],
+    /// Where key rows lie; `None`: side by side.
+    pub(super) pages: Option<Pages<'a>>,
 }
 
 /// What the backward reads besides.
@@ -34,6 +37,18 @@ impl<T> Inputs<'_, T> {
     /// Query heads per key/value head.
     pub(super) fn group(&self) -> usize {
         self.op.heads / self.op.kv_heads
+    }
+
+    /// Where the numbers of up to [`KEYS`] key rows of one head begin in `k` and in `v`.
+    #[inline(always)]
+    pub(super) fn key_starts(&self, kv_head: usize, rows: Range<usize>) -> [usize; KEYS] {
+        let (width, stride) = (self.op.head_dim, self.op.kv_heads * self.op.head_dim);
+        let mut starts = [0; KEYS];
+        for (start, row) in starts.iter_mut().zip(rows) {
+            let row = self.pages.map_or(row, |pages| pages.row(row));
+            *start = row * stride + kv_head * width;
+        }
+        starts
     }
 }
 

@@ -122,13 +122,14 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
 
 #[inline(always)]
 fn load_keys<T: Operand>(inputs: &Inputs<'_, T>, tile: &KeyTile, kv_head: usize, keys: &mut Keys<'_>) {
-    let Attention { kv_heads, head_dim, .. } = inputs.op;
-    let from_stride = kv_heads * head_dim;
-    let at = tile.rows().start * from_stride + kv_head * head_dim;
-    let stride = head_dim.next_multiple_of(LANES);
-    widen_rows(tile.len, head_dim, 1.0, &inputs.k[at..], from_stride, keys.k, stride);
-    widen_columns(tile.len, head_dim, &inputs.k[at..], from_stride, keys.k_columns);
-    widen_columns(tile.len, head_dim, &inputs.v[at..], from_stride, keys.v_columns);
+    let head_dim = inputs.op.head_dim;
+    let starts = inputs.key_starts(kv_head, tile.rows());
+    let (starts, stride) = (&starts[..tile.len], head_dim.next_multiple_of(LANES));
+    for (start, to) in starts.iter().zip(keys.k.chunks_exact_mut(stride)) {
+        widen_rows(1, head_dim, 1.0, &inputs.k[*start..], 0, to, stride);
+    }
+    widen_columns(starts, head_dim, inputs.k, keys.k_columns);
+    widen_columns(starts, head_dim, inputs.v, keys.v_columns);
     keys.dk.fill(0.0);
     keys.dv.fill(0.0);
 }

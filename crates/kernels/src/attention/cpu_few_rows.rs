@@ -74,14 +74,15 @@ fn all_scores<T: Operand, F: MulAdd>(
     scores: &mut [f32],
     partial: &mut [f32],
 ) {
-    let (width, stride) = (inputs.op.head_dim, inputs.op.kv_heads * inputs.op.head_dim);
+    let width = inputs.op.head_dim;
     for block in rows.clone().step_by(KEYS) {
         let len = KEYS.min(rows.end - block);
+        let starts = inputs.key_starts(kv_head, block..block + len);
         for head in 0..inputs.group() {
             let at = head * rows.len() + block - rows.start;
             lanes::dots::<F, T>(
                 #[inline(always)]
-                |j| &inputs.k[(block + j) * stride + kv_head * width..][..width],
+                |j| &inputs.k[starts[j]..][..width],
                 &q[head * width..][..width],
                 &mut scores[at..at + len],
                 partial,
@@ -99,16 +100,15 @@ fn weighted_values<T: Operand, F: MulAdd>(
     scores: &[f32],
     out: &mut [f32],
 ) {
-    let (width, stride) = (inputs.op.head_dim, inputs.op.kv_heads * inputs.op.head_dim);
+    let width = inputs.op.head_dim;
     out.fill(0.0);
     for block in rows.clone().step_by(KEYS) {
+        let starts = inputs.key_starts(kv_head, block..rows.end.min(block + KEYS));
         for head in 0..inputs.group() {
             let out = &mut out[head * width..][..width];
             for row in block..rows.end.min(block + KEYS) {
-                let (p, v) = (
-                    scores[head * rows.len() + row - rows.start],
-                    &inputs.v[row * stride + kv_head * width..][..width],
-                );
+                let p = scores[head * rows.len() + row - rows.start];
+                let v = &inputs.v[starts[row - block]..][..width];
                 for h in 0..width {
                     out[h] = F::mul_add(p, v[h].widen(), out[h]);
                 }

@@ -101,12 +101,14 @@ fn load_keys<T: Operand>(
     len: usize,
     keys: &mut Keys<'_>,
 ) {
-    let Attention { kv_heads, head_dim, .. } = inputs.op;
-    let from_stride = kv_heads * head_dim;
-    let at = (task.tile.span.kv_start + start) * from_stride + task.kv_head * head_dim;
-    let stride = head_dim.next_multiple_of(LANES);
-    widen_columns(len, head_dim, &inputs.k[at..], from_stride, keys.k);
-    widen_rows(len, head_dim, 1.0, &inputs.v[at..], from_stride, keys.v, stride);
+    let head_dim = inputs.op.head_dim;
+    let first = task.tile.span.kv_start + start;
+    let starts = inputs.key_starts(task.kv_head, first..first + len);
+    let (starts, stride) = (&starts[..len], head_dim.next_multiple_of(LANES));
+    widen_columns(starts, head_dim, inputs.k, keys.k);
+    for (start, to) in starts.iter().zip(keys.v.chunks_exact_mut(stride)) {
+        widen_rows(1, head_dim, 1.0, &inputs.v[*start..], 0, to, stride);
+    }
 }
 
 /// All rows of the task meet one key tile.

@@ -163,21 +163,16 @@ pub(super) fn widen_rows<T: Operand>(
     }
 }
 
-/// Widens up to [`KEYS`] rows of `width` elements into columns of `to[width][KEYS]`; missing columns, up to the next
-/// whole lane array, become zero.
+/// Widens up to [`KEYS`] rows of `width` elements, which begin at `starts`, into columns of `to[width][KEYS]`; missing
+/// columns, up to the next whole lane array, become zero.
 #[inline(always)]
-pub(super) fn widen_columns<T: Operand>(
-    rows: usize,
-    width: usize,
-    from: &[T],
-    from_stride: usize,
-    to: &mut [f32],
-) {
+pub(super) fn widen_columns<T: Operand>(starts: &[usize], width: usize, from: &[T], to: &mut [f32]) {
+    let rows = starts.len();
     for first in (0..rows).step_by(LANES) {
         let present = LANES.min(rows - first);
         let mut lines: [&[T]; LANES] = [&[]; LANES];
         for i in 0..LANES {
-            lines[i] = &from[(first + i.min(present - 1)) * from_stride..][..width];
+            lines[i] = &from[starts[first + i.min(present - 1)]..][..width];
         }
         for h in 0..width {
             let lanes = &mut to[h * KEYS + first..][..LANES];

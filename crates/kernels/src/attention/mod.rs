@@ -19,6 +19,7 @@
 //! | `cpu_tile.rs` | products of tiles, packing |
 //! | `cpu_forward.rs`, `cpu_backward.rs` | the two passes |
 //! | `cpu_few_rows.rs` | decoding |
+//! | `pages.rs` | keys that lie in pages |
 //! | `cpu_cut.rs` | tiles, parts, and who may write what |
 
 mod cpu;
@@ -27,9 +28,12 @@ mod cpu_cut;
 mod cpu_few_rows;
 mod cpu_forward;
 mod cpu_tile;
+mod pages;
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
+
+pub use pages::Pages;
 
 use crate::operand::with_operand;
 use crate::pool::Pool;
@@ -64,12 +68,13 @@ fn check(op: &Attention, spans: &[Span]) {
     }
 }
 
-/// Writes `out` and `lse` for the rows that spans cover; other rows are left alone.
+/// Writes `out` and `lse` for the rows that spans cover; other rows are left alone. `pages`: where key rows lie.
 pub(crate) fn forward(
     pool: &Pool,
     isa: Isa,
     op: &Attention,
     spans: &[Span],
+    pages: Option<Pages<'_>>,
     [q, k, v]: [&Buffer; 3],
     out: &mut Buffer,
     lse: &mut Buffer,
@@ -77,10 +82,11 @@ pub(crate) fn forward(
     check(op, spans);
     let (rows, keys) = extents(spans);
     let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
+    let key_len = pages.map_or(key_len, |pages| pages.rows(keys) * op.kv_heads * op.head_dim);
     let lse = &mut lse.f32_mut()[..rows * op.heads];
     with_operand!(q.dtype(), T => {
         let inputs = cpu::Inputs::<T> { op: *op, isa, rows, q: &q.typed()[..query_len],
-            k: &k.typed()[..key_len], v: &v.typed()[..key_len] };
+            k: &k.typed()[..key_len], v: &v.typed()[..key_len], pages };
         cpu::forward(pool, isa, &inputs, spans, &mut out.typed_mut()[..query_len], lse);
     });
 }
@@ -105,7 +111,7 @@ pub(crate) fn backward(
     let (query_len, key_len) = (rows * op.heads * op.head_dim, keys * op.kv_heads * op.head_dim);
     with_operand!(q.dtype(), T => {
         let inputs = cpu::Inputs::<T> { op: *op, isa, rows, q: &q.typed()[..query_len],
-            k: &k.typed()[..key_len], v: &v.typed()[..key_len] };
+            k: &k.typed()[..key_len], v: &v.typed()[..key_len], pages: None };
         let saved = cpu::Saved { out: &out.typed()[..query_len],
             lse: &lse.f32()[..rows * op.heads], dout: &dout.typed()[..query_len] };
         let gradients = [&mut dq.typed_mut()[..query_len],

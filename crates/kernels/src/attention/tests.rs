@@ -2,7 +2,7 @@
 
 use super::reference;
 use crate::testing::{Numbers, buffer, check, filled, gradcheck, operands, read, weighted};
-use crate::{Attention, Backend, CpuBackend, Dtype, Span};
+use crate::{Attention, Backend, CpuBackend, Dtype, Pages, Span};
 
 fn op(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
     Attention {
@@ -104,6 +104,51 @@ fn decoding_with_cached_keys() {
     for (dtype, tolerance) in operands(1e-5) {
         check("cache", tolerance, |backend| forward(backend, &op(6, 2, 24), &spans, dtype));
         check_both("cache, backward", &op(6, 2, 24), &spans);
+    }
+}
+
+/// Pages in disorder, one of them shared: any number of rows in a page gives what keys side by side give, bit for bit.
+#[test]
+fn keys_in_pages_are_keys_side_by_side() {
+    for (page, window) in [(1, None), (5, None), (16, Some(50)), (96, None), (130, Some(7))] {
+        let op = Attention { window, ..op(6, 2, 20) };
+        // A prompt, a long and a short decoding step, whose second page on is the first one's.
+        let lens = [(70, 170), (1, 200), (3, 2 * page + 3)];
+        let (mut spans, mut table, mut row) = (Vec::new(), Vec::new(), 0);
+        for (index, (q_len, kv_len)) in lens.into_iter().enumerate() {
+            spans.push(Span { q_start: row, q_len, kv_start: table.len() * page, kv_len });
+            row += q_len;
+            table.extend((0..kv_len.div_ceil(page) as u32).map(|i| (i * 7 + index as u32 * 131) % 211));
+        }
+        let shared = table[1];
+        *table.last_mut().expect("pages") = shared;
+        let pages = Pages { tokens: page, table: &table };
+        let mut numbers = Numbers::new(2);
+        let (query_len, width) = (row * 6 * 20, 2 * 20);
+        let q = numbers.vec(query_len, 2.0);
+        let [k, v] = [(); 2].map(|()| numbers.vec(211 * page * width, 2.0));
+        let keys = table.len() * page;
+        for (dtype, tolerance) in operands(1e-5) {
+            let run = |backend: &dyn Backend, is_paged: bool| {
+                let mut out = filled(dtype, query_len + 3, 0.5);
+                let mut lse = filled(Dtype::F32, row * 6 + 3, 0.5);
+                let q = buffer(dtype, &q);
+                let [k, v] = [&k, &v].map(|x| match is_paged {
+                    true => buffer(dtype, x),
+                    false => buffer(dtype, &pages.gather(keys, width, x)),
+                });
+                match is_paged {
+                    true => {
+                        backend.attention_forward_paged(&op, &spans, pages, &q, &k, &v, &mut out, &mut lse)
+                    }
+                    false => backend.attention_forward(&op, &spans, &q, &k, &v, &mut out, &mut lse),
+                }
+                vec![read(&out), read(&lse)]
+            };
+            check(&format!("pages of {page}"), tolerance, |backend| run(backend, true));
+            let backend = CpuBackend::detect();
+            assert!(run(&backend, true) == run(&backend, false), "pages of {page}");
+        }
     }
 }
 

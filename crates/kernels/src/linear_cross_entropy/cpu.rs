@@ -134,5 +134,5 @@ impl<T: Operand> Head<'_, T> {
 
 /// The rows follow one another without a gap.
 fn neighbours(rows: &[u32]) -> bool {
-    rows.last().is_some_and(|last| (last - rows[0]) as usize == rows.len() - 1)
+    rows.windows(2).all(|pair| pair[1] == pair[0] + 1)
 }

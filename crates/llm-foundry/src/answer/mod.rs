@@ -1,10 +1,8 @@
-//! A model that answers: loaded for inference, with its tokenizer, chat template and key/value cache.
+//! A model that answers: loaded for inference, with its tokenizer, chat template and inference.
 
 mod sampling;
-mod stream;
 
 pub(crate) use sampling::sampling;
-pub(crate) use stream::TextStream;
 
 use crate::adapter_choice::AdapterChoice;
 use crate::cli::{MachineArgs, ModelArgs};
@@ -20,10 +18,10 @@ use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
-use foundry_models::generate::{Generation, generate};
+use foundry_models::inference::{Generation, Request};
 use foundry_models::{
-    Checkpointing, Decoder, DecoderConfig, KvCache, ModelError, Sampling, Storage, Tuning, decoder_config,
-    quantized_weights, with_vocabulary,
+    Checkpointing, Decoder, DecoderConfig, Inference, InferenceOptions, ModelError, Sampling, Storage,
+    Tuning, decoder_config, quantized_weights, with_vocabulary,
 };
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
@@ -41,7 +39,7 @@ pub(crate) struct Answerer {
     pub(crate) generation_config: Option<Value>,
     backend: CpuBackend,
     decoder: Decoder,
-    cache: KvCache,
+    inference: Inference,
     eos_token_ids: Vec<u32>,
     template: Option<ChatTemplate>,
     /// Most tokens that the model can take.
@@ -76,7 +74,7 @@ impl Answerer {
         let weights = with_vocabulary(weights, &config, adapter.dir()).map_err(Failure::input)?;
         shape.check_memory(args)?;
         let backend = machine.backend();
-        let (mut decoder, cache) = shape.allocate(&backend)?;
+        let (mut decoder, inference) = shape.allocate(&backend)?;
         decoder
             .load(&backend, weights.as_ref())
             .map_err(|e| Failure::Input(format!("{}: {e}", path.display())))?;
@@ -90,7 +88,7 @@ impl Answerer {
             generation_config,
             backend,
             decoder,
-            cache,
+            inference,
             eos_token_ids,
             template,
             max_position_embeddings,
@@ -122,9 +120,13 @@ impl Answerer {
         sampling: &Sampling,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Outcome<Generation> {
-        let Self { decoder, backend, cache, eos_token_ids, max_position_embeddings: most, .. } = self;
-        let generation = generate(decoder, backend, cache, prompt, sampling, eos_token_ids, on_token);
-        generation.map_err(|error| match error {
+        let Self { decoder, backend, inference, eos_token_ids, max_position_embeddings: most, .. } = self;
+        let request = Request {
+            tokens: prompt.to_vec(),
+            sampling: sampling.clone(),
+            eos_token_ids: eos_token_ids.clone(),
+        };
+        inference.generate(decoder, backend, request, on_token).map_err(|error| match error {
             ModelError::CacheFull { tokens, capacity } => Failure::Input(format!(
                 "{tokens} tokens of prompt and answer do not fit --max-length, which is {capacity}; shorten the prompt, \
                  or raise --max-length (the model takes at most {most}: its max_position_embeddings)"
@@ -135,7 +137,7 @@ impl Answerer {
 
     /// Most tokens of a conversation.
     pub(crate) fn capacity(&self) -> usize {
-        self.cache.capacity()
+        self.inference.options().max_sequence
     }
 }
 
@@ -149,7 +151,7 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn allocate(&self, alloc: &dyn Allocator) -> Outcome<(Decoder, KvCache)> {
+    fn allocate(&self, alloc: &dyn Allocator) -> Outcome<(Decoder, Inference)> {
         let max_tokens = PREFILL_TOKENS.min(self.room);
         let decoder = Decoder::allocate(
             alloc,
@@ -159,7 +161,13 @@ impl Shape<'_> {
             max_tokens,
             self.storage.clone(),
         );
-        Ok((decoder.map_err(Failure::input)?, KvCache::allocate(alloc, self.config, self.compute, self.room)))
+        let options = InferenceOptions {
+            max_sequence: self.room,
+            cache_tokens: self.room,
+            ..InferenceOptions::default()
+        };
+        let inference = Inference::allocate(alloc, self.config, self.compute, options);
+        Ok((decoder.map_err(Failure::input)?, inference))
     }
 
     fn check_memory(&self, args: &ModelArgs) -> Outcome {

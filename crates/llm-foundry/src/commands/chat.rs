@@ -1,12 +1,13 @@
 //! `llm-foundry chat`: a conversation, on a terminal or from standard input (each line a turn).
 
-use crate::answer::{Answerer, TextStream, sampling};
+use crate::answer::{Answerer, sampling};
 use crate::cli::{ChatArgs, MachineArgs};
 use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::signals::ChatInterrupt;
 use foundry_data::Message;
 use foundry_models::Sampling;
+use foundry_models::inference::TextStream;
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 
@@ -82,7 +83,10 @@ fn turn(
     let mut failure = None;
     let answering = interrupt.answering();
     answerer.answer(&prompt, sampling, &mut |token| {
-        let shown = stream.push(token).and_then(|text| Ok(write!(out, "{text}").and_then(|()| out.flush())?));
+        let shown = stream
+            .push(token)
+            .map_err(Failure::input)
+            .and_then(|text| Ok(write!(out, "{text}").and_then(|()| out.flush())?));
         if let Err(error) = shown {
             failure = Some(error);
             return ControlFlow::Break(());
@@ -94,7 +98,7 @@ fn turn(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let rest = stream.finish()?.to_owned();
+    let rest = stream.finish().map_err(Failure::input)?.to_owned();
     writeln!(out, "{rest}")?;
     Ok(stream.text().to_owned())
 }

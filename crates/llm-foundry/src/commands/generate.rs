@@ -1,10 +1,10 @@
 //! `llm-foundry generate`: one answer.
 
-use crate::answer::{Answerer, TextStream, sampling};
+use crate::answer::{Answerer, sampling};
 use crate::cli::{GenerateArgs, MachineArgs};
 use crate::failure::{Failure, Outcome};
 use foundry_data::Message;
-use foundry_models::generate::Finish;
+use foundry_models::inference::{Finish, TextStream};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
@@ -47,13 +47,13 @@ pub(crate) fn run(args: &GenerateArgs, machine: &MachineArgs) -> Outcome {
         return Err(failure);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let rest = stream.finish()?.to_owned();
+    let rest = stream.finish().map_err(Failure::input)?.to_owned();
     if !args.json {
         writeln!(out, "{rest}")?;
         return Ok(());
     }
     let finish = match (generation.finish, stream.is_stopped()) {
-        (_, true) => "stop_string",
+        (_, true) | (Finish::StopString, _) => "stop_string",
         (Finish::EndOfSequence, _) => "end_of_sequence",
         (Finish::Length, _) => "length",
         (Finish::Stopped, _) => "stopped",
@@ -77,7 +77,7 @@ fn show(
     json: bool,
     out: &mut impl Write,
 ) -> Outcome<ControlFlow<()>> {
-    let text = stream.push(token)?;
+    let text = stream.push(token).map_err(Failure::input)?;
     if !json {
         out.write_all(text.as_bytes())?;
         out.flush()?;

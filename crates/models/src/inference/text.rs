@@ -1,13 +1,12 @@
 //! From token ids, one at a time, to text that can be shown at once: never half a character, never part of a stop
 //! string.
 
-use crate::failure::{Failure, Outcome};
-use foundry_formats::Tokenizer;
+use foundry_formats::{FormatError, Tokenizer};
 
 /// Text of a growing list of tokens.
-pub(crate) struct TextStream<'a> {
+pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    stops: &'a [String],
+    stops: Vec<String>,
     ids: Vec<u32>,
     /// Tokens before `settled` are only context: what they said is in `text`.
     context: usize,
@@ -20,10 +19,10 @@ pub(crate) struct TextStream<'a> {
 
 impl<'a> TextStream<'a> {
     /// Nothing yet. `stops`: texts that end the answer and are not part of it.
-    pub(crate) fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Self {
+    pub fn new(tokenizer: &'a Tokenizer, stops: &[String]) -> Self {
         Self {
             tokenizer,
-            stops,
+            stops: stops.iter().filter(|stop| !stop.is_empty()).cloned().collect(),
             ids: Vec::new(),
             context: 0,
             settled: 0,
@@ -34,7 +33,10 @@ impl<'a> TextStream<'a> {
     }
 
     /// Takes a token and returns the text that can now be shown.
-    pub(crate) fn push(&mut self, id: u32) -> Outcome<&str> {
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode it.
+    pub fn push(&mut self, id: u32) -> Result<&str, FormatError> {
         self.ids.push(id);
         let before = self.decode(self.context, self.settled)?;
         let after = self.decode(self.context, self.ids.len())?;
@@ -50,12 +52,15 @@ impl<'a> TextStream<'a> {
     }
 
     /// A stop string has been met.
-    pub(crate) fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
     /// What was held back, at the end.
-    pub(crate) fn finish(&mut self) -> Outcome<&str> {
+    ///
+    /// # Errors
+    /// As [`TextStream::push`].
+    pub fn finish(&mut self) -> Result<&str, FormatError> {
         if !self.stopped && self.settled < self.ids.len() {
             let before = self.decode(self.context, self.settled)?;
             let after = self.decode(self.context, self.ids.len())?;
@@ -67,7 +72,7 @@ impl<'a> TextStream<'a> {
     }
 
     /// All of the text so far.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.text
     }
 
@@ -77,17 +82,12 @@ impl<'a> TextStream<'a> {
         &self.text[start..end]
     }
 
-    fn decode(&self, from: usize, to: usize) -> Outcome<String> {
-        self.tokenizer.decode(&self.ids[from..to], true).map_err(Failure::input)
+    fn decode(&self, from: usize, to: usize) -> Result<String, FormatError> {
+        self.tokenizer.decode(&self.ids[from..to], true)
     }
 
     fn cut_at_stop(&mut self) {
-        let found = self
-            .stops
-            .iter()
-            .filter(|s| !s.is_empty())
-            .filter_map(|stop| self.text.find(stop.as_str()))
-            .min();
+        let found = self.stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
         if let Some(at) = found {
             self.text.truncate(at);
             self.stopped = true;
