@@ -24,6 +24,8 @@ mod model_source;
 mod output_dir;
 mod plan;
 mod report;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod special_tokens;
 mod staged;

@@ -115,7 +115,14 @@ impl Sampler {
             let logit = logits[token as usize];
             if logit.is_nan() { f32::NEG_INFINITY } else { logit }
         };
-        order.sort_unstable_by(|a, b| key(*b).total_cmp(&key(*a)).then(a.cmp(b)));
+        let falling = |a: &u32, b: &u32| key(*b).total_cmp(&key(*a)).then(a.cmp(b));
+        if (1..order.len()).contains(&self.sampling.top_k) {
+            // Of a large vocabulary only what top-k keeps, ties with the last one included, needs an order.
+            let (_, last, _) = order.select_nth_unstable_by(self.sampling.top_k - 1, falling);
+            let least = key(*last);
+            order.retain(|token| key(*token) >= least);
+        }
+        order.sort_unstable_by(falling);
         truncate(order, logits, &self.sampling);
         self.draw(logits)
     }

@@ -100,7 +100,7 @@ fn smollm2_predicts_what_transformers_predicts() {
         let (tokens, mut expected) = (ids(&conversation["ids"]), ids(&conversation["greedy_ids"]));
         let sampling = Sampling { max_new_tokens: 24, ..Sampling::default() };
         let go_on = &mut |_: u32| ControlFlow::Continue(());
-        let request = Request { tokens, sampling, eos_token_ids: vec![2] };
+        let request = Request::new(tokens, sampling, vec![2]);
         let found = engine.generate(&mut model, &backend, request, go_on).unwrap();
         assert_eq!((expected.pop(), found.finish), (Some(2), Finish::EndOfSequence));
         assert_eq!(found.tokens, expected);

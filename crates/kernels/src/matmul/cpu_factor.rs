@@ -54,6 +54,15 @@ impl<'a, T: Operand> Factor<'a, T> {
         }
     }
 
+    /// Numbers of scratch memory that products straight from codes need.
+    pub(super) fn dots_scratch(&self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Factor::Quantized(_, w) => w.dots_scratch(),
+            _ => 0,
+        }
+    }
+
     /// Packs columns `col..col + cols` of op(B), `k` numbers each from number `start` on, into panels.
     pub(super) fn pack<K: MicroKernel<Operand = T>>(
         &self,

@@ -1,8 +1,9 @@
 //! `C = A·Bᵀ` with few rows of `A` (decoding): every row of `B` is read once, as it is stored, and nothing is
-//! packed, so that the speed is that of reading the weights.
+//! packed, so that the speed is that of reading the weights: with AVX-512 those of few bits become numbers in registers.
 
 use super::cpu_factor::Factor;
 use super::cpu_partition::Cut;
+use super::scratch;
 use crate::lanes::{LANES, MulAdd, sum_lanes, vectorize};
 use crate::operand::Operand;
 use crate::pool::Pool;
@@ -11,7 +12,9 @@ use crate::simd::matrix::{Epilogue, Matrix, Out};
 use crate::{Dtype, Isa, Matmul};
 
 /// Most rows of `A` for this path.
-const MOST_ROWS: usize = 8;
+const MOST_ROWS: usize = 16;
+/// Rows of `A` that one pass over a row of `B` serves.
+const ROWS: usize = 8;
 /// Lane arrays of one dot product.
 const UNROLL: usize = 4;
 /// Bytes of `B` that make a task worth handing out.
@@ -58,18 +61,55 @@ fn columns<T: Operand>(
 ) {
     let epilogue = Epilogue { alpha: op.alpha, accumulate: op.accumulate };
     let (rows, cols) = (c.rows(), c.cols());
-    for j in 0..cols {
-        let sums = b.with_row(first + j, op.k, |b| dots(isa, a, rows, b));
-        let mut column = c.part(0, rows, j, 1);
-        for (i, sum) in sums[..rows].iter().enumerate() {
-            column.put(i, std::slice::from_ref(sum), epilogue);
+    scratch::with(b.dots_scratch(), |scales: &mut [f32]| {
+        for j in 0..cols {
+            let mut sums = [0.0; MOST_ROWS];
+            let sums = &mut sums[..rows];
+            if !from_codes(isa, a, b, first + j, scales, sums) {
+                b.with_row(first + j, op.k, |b| {
+                    for (i, sums) in sums.chunks_mut(ROWS).enumerate() {
+                        let a = a.at(i * ROWS, 0);
+                        sums.copy_from_slice(&dots(isa, a, sums.len(), b)[..sums.len()]);
+                    }
+                });
+            }
+            let mut column = c.part(0, rows, j, 1);
+            for (i, sum) in sums.iter().enumerate() {
+                column.put(i, std::slice::from_ref(sum), epilogue);
+            }
+        }
+    });
+}
+
+/// `sums[i] = Σ_p a[i][p] · b[row][p]` without writing the row's numbers to memory; `false`: that cannot be done here.
+#[inline]
+fn from_codes<T: Operand>(
+    isa: Isa,
+    a: Matrix<'_, T>,
+    b: Factor<'_, T>,
+    row: usize,
+    scales: &mut [f32],
+    sums: &mut [f32],
+) -> bool {
+    match (isa, b) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512(witness), Factor::Quantized(_, w)) if T::DTYPE == Dtype::Bf16 => {
+            let a: Matrix<'_, half::bf16> = super::same(a);
+            sums.chunks_mut(ROWS).enumerate().all(|(i, sums)| {
+                let found = w.dots(witness, a.at(i * ROWS, 0), sums.len(), row, scales);
+                found.inspect(|found| sums.copy_from_slice(&found[..sums.len()])).is_some()
+            })
+        }
+        _ => {
+            let _ = (a, row, scales, sums);
+            false
         }
     }
 }
 
 /// `sums[i] = Σ_p a[i][p] · b[p]` for the first rows of `a`.
 #[inline]
-fn dots<T: Operand>(isa: Isa, a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; MOST_ROWS] {
+fn dots<T: Operand>(isa: Isa, a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; ROWS] {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(witness) if T::DTYPE == Dtype::Bf16 => {
@@ -81,8 +121,8 @@ fn dots<T: Operand>(isa: Isa, a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; M
 
 /// As [`dots`], in loops that the compiler vectorises.
 #[inline(always)]
-fn plain<F: MulAdd, T: Operand>(a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; MOST_ROWS] {
-    let mut sums = [0.0; MOST_ROWS];
+fn plain<F: MulAdd, T: Operand>(a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; ROWS] {
+    let mut sums = [0.0; ROWS];
     for (i, sum) in sums[..rows].iter_mut().enumerate() {
         *sum = dot::<F, T>(a.row(i, 0, b.len()), b);
     }

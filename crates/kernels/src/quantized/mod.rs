@@ -34,6 +34,8 @@ pub use levels::{NF4_LEVELS, dynamic_levels};
 pub use matrix::{Absmax, Quantization, QuantizedMatrix, QuantizedParts};
 pub(crate) use matrix::{Stored, StoredAbsmax};
 pub(crate) use quantize::quantize;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use rows::INT8_UNIT;
 pub(crate) use rows::View;
 
 use crate::lanes::PIECE;

@@ -4,7 +4,9 @@ use super::{ABSMAX_BLOCK, NF4_BLOCK, NF4_LEVELS, QuantizedMatrix, Stored, Stored
 use crate::Isa;
 use crate::operand::Operand;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::nf4 as vector;
+use crate::simd::{Avx512, dot_bf16, matrix::Matrix, nf4 as vector};
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
 
 /// A quantised matrix to be read.
 #[derive(Clone, Copy)]
@@ -34,6 +36,18 @@ impl Scales<'_> {
             Scales::Nested { codes, absmax, offset, levels } => {
                 levels[usize::from(codes[block])] * absmax[block / ABSMAX_BLOCK] + offset
             }
+        }
+    }
+}
+
+impl Scales<'_> {
+    /// Those of neighbouring blocks.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn all(&self, first: usize, scales: &mut [f32]) {
+        match *self {
+            Scales::Plain(absmax) => scales.copy_from_slice(&absmax[first..first + scales.len()]),
+            _ => scales.iter_mut().enumerate().for_each(|(i, scale)| *scale = self.of(first + i)),
         }
     }
 }
@@ -68,6 +82,40 @@ impl<'a> View<'a> {
         self.cols
     }
 
+    /// The products of the first `rows` rows of `x` with row `row`, straight from the codes. `None`: this form of the
+    /// matrix has to be written out first. `scratch`: room for a scale of each block of a row.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn dots(
+        &self,
+        witness: Avx512,
+        x: Matrix<'_, bf16>,
+        rows: usize,
+        row: usize,
+        scratch: &mut [f32],
+    ) -> Option<[f32; dot_bf16::ROWS]> {
+        let numbers = row * self.cols..(row + 1) * self.cols;
+        match self.stored {
+            Slices::Int8 { codes, absmax } => {
+                Some(dot_bf16::dots_int8(witness, x, rows, &codes[numbers], absmax[row]))
+            }
+            // Blocks that cross from one row into the next are rare: widths are multiples of 64.
+            Slices::Nf4 { codes, absmax } if self.cols.is_multiple_of(NF4_BLOCK) => {
+                let (first, codes) = (numbers.start / NF4_BLOCK, &codes[numbers.start / 2..numbers.end / 2]);
+                let scales = &mut scratch[..self.cols / NF4_BLOCK];
+                absmax.all(first, scales);
+                Some(dot_bf16::dots_nf4(witness, x, rows, codes, scales))
+            }
+            Slices::Nf4 { .. } => None,
+        }
+    }
+
+    /// Numbers of scratch memory for [`View::dots`].
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn dots_scratch(&self) -> usize {
+        self.cols.div_ceil(NF4_BLOCK)
+    }
+
     /// The weights from number `first` on, counted row by row.
     #[inline]
     pub(crate) fn run<T: Operand>(&self, isa: Isa, first: usize, out: &mut [T]) {
@@ -91,6 +139,9 @@ impl<'a> View<'a> {
     }
 }
 
+/// bitsandbytes' 1/127.
+pub(crate) const INT8_UNIT: f32 = 7.874_015_718_698_502e-3;
+
 /// `q · absmax · (1/127)`, in bitsandbytes' order and with its constant.
 #[inline(always)]
 fn int8<T: Operand>(codes: &[i8], absmax: f32, out: &mut [T]) {
@@ -102,7 +153,7 @@ fn int8<T: Operand>(codes: &[i8], absmax: f32, out: &mut [T]) {
 /// One weight.
 #[inline(always)]
 pub(super) fn int8_weight(code: i8, absmax: f32) -> f32 {
-    f32::from(code) * absmax * 7.874_015_718_698_502e-3
+    f32::from(code) * absmax * INT8_UNIT
 }
 
 /// Blocks whose scales are worked out at a time.

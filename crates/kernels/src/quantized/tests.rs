@@ -229,8 +229,11 @@ fn products_of_several_blocks_of_k_and_of_few_rows() {
         for operands in [Dtype::F32, Dtype::Bf16] {
             check_product(&Matmul::nt(12, 40, 4300), kind, operands, 1);
             check_product(&Matmul::nn(12, 40, 4301), kind, operands, 2);
-            for m in [1, 2, 3, 7, 8, 9] {
-                check_product(&Matmul::nt(m, 40, 576), kind, operands, 3);
+            for m in [1, 2, 3, 7, 8, 9, 16, 17] {
+                // Whole blocks, an odd number of them, and rows that begin inside a block.
+                for k in [576, 320, 64, 47, 130] {
+                    check_product(&Matmul::nt(m, 40, k), kind, operands, 3);
+                }
             }
         }
     }

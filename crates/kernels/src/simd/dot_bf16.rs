@@ -3,30 +3,57 @@
 use super::Avx512;
 use super::arch::*;
 use super::matrix::Matrix;
+use super::weight_row::{Dense, Int8, Nf4, WeightRow};
 use half::bf16;
 
 /// Most rows of `x` at a time.
 pub(crate) const ROWS: usize = 8;
-/// How many elements ahead the weights are asked for: the time of a memory access at the speed of a few elements a
-/// cycle. Rows of weights follow each other, so that the next row arrives while this one is multiplied.
-const AHEAD: usize = 2048;
-
 /// `sums[i] = Σ_p x[i][p] · w[p]` for the first `rows ≤ ROWS` rows of `x`.
 #[inline]
 pub(crate) fn dots(_: Avx512, x: Matrix<'_, bf16>, rows: usize, w: &[bf16]) -> [f32; ROWS] {
+    sums(x, rows, Dense(w))
+}
+
+/// The same with weights of four bits: `codes` of whole blocks, a scale for each.
+#[inline]
+pub(crate) fn dots_nf4(
+    _: Avx512,
+    x: Matrix<'_, bf16>,
+    rows: usize,
+    codes: &[u8],
+    scales: &[f32],
+) -> [f32; ROWS] {
+    sums(x, rows, Nf4::new(codes, scales))
+}
+
+/// The same with weights of eight bits.
+#[inline]
+pub(crate) fn dots_int8(
+    _: Avx512,
+    x: Matrix<'_, bf16>,
+    rows: usize,
+    codes: &[i8],
+    absmax: f32,
+) -> [f32; ROWS] {
+    sums(x, rows, Int8 { codes, absmax })
+}
+
+/// Only for whoever has a witness.
+#[inline]
+fn sums<W: WeightRow>(x: Matrix<'_, bf16>, rows: usize, w: W) -> [f32; ROWS] {
     x.expect("A", rows, w.len());
     let mut sums = [0.0; ROWS];
-    // SAFETY: the witness proves the instructions, the assertion that `x` holds the rows.
+    // SAFETY: the callers' witness proves the instructions, the assertion that `x` holds the rows.
     unsafe {
         match rows {
-            1 => block::<1, 4>(x, w, &mut sums),
-            2 => block::<2, 4>(x, w, &mut sums),
-            3 => block::<3, 2>(x, w, &mut sums),
-            4 => block::<4, 2>(x, w, &mut sums),
-            5 => block::<5, 2>(x, w, &mut sums),
-            6 => block::<6, 2>(x, w, &mut sums),
-            7 => block::<7, 2>(x, w, &mut sums),
-            8 => block::<8, 2>(x, w, &mut sums),
+            1 => block::<1, 4, W>(x, w, &mut sums),
+            2 => block::<2, 4, W>(x, w, &mut sums),
+            3 => block::<3, 2, W>(x, w, &mut sums),
+            4 => block::<4, 2, W>(x, w, &mut sums),
+            5 => block::<5, 2, W>(x, w, &mut sums),
+            6 => block::<6, 2, W>(x, w, &mut sums),
+            7 => block::<7, 2, W>(x, w, &mut sums),
+            8 => block::<8, 2, W>(x, w, &mut sums),
             _ => panic!("{rows} rows of dot products"),
         }
     }
@@ -36,31 +63,39 @@ pub(crate) fn dots(_: Avx512, x: Matrix<'_, bf16>, rows: usize, w: &[bf16]) -> [
 /// The sums of `M` rows, each in `U` registers that take turns (one alone would wait for its own addition).
 ///
 /// # Safety
-/// AVX-512 with BF16; `x` has `M ≤ ROWS` rows as long as `w`.
+/// AVX-512 with BF16; `x` has `M ≤ ROWS` rows as long as `w`; `U` is even.
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
-unsafe fn block<const M: usize, const U: usize>(x: Matrix<'_, bf16>, w: &[bf16], sums: &mut [f32; ROWS]) {
-    let (first, at) = (x.data.as_ptr().cast::<i16>(), w.as_ptr().cast::<i16>());
+unsafe fn block<const M: usize, const U: usize, W: WeightRow>(
+    x: Matrix<'_, bf16>,
+    w: W,
+    sums: &mut [f32; ROWS],
+) {
+    let first = x.data.as_ptr().cast::<i16>();
     let mut acc = [[_mm512_setzero_ps(); U]; M];
     let whole = w.len() / (32 * U) * (32 * U);
     for p in (0..whole).step_by(32 * U) {
-        for u in 0..U {
+        for u in (0..U).step_by(2) {
             let p = p + 32 * u;
-            // SAFETY: 32 elements from `p` on are inside `w` and inside `M` rows of `x`; a prefetch may point anywhere.
+            // SAFETY: 64 elements from `p` on are inside `w` and inside `M` rows of `x`.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(p + AHEAD).cast());
-                let w = bh(_mm512_loadu_si512(at.add(p).cast()));
+                let w = w.pair(p).map(
+                    #[inline(always)]
+                    |w| bh(w),
+                );
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    let x = bh(_mm512_loadu_si512(first.add(i * x.stride + p).cast()));
-                    acc[u] = _mm512_dpbf16_ps(acc[u], x, w);
+                    let at = first.add(i * x.stride + p);
+                    acc[u] = _mm512_dpbf16_ps(acc[u], bh(_mm512_loadu_si512(at.cast())), w[0]);
+                    acc[u + 1] =
+                        _mm512_dpbf16_ps(acc[u + 1], bh(_mm512_loadu_si512(at.add(32).cast())), w[1]);
                 }
             }
         }
     }
     for p in (whole..w.len()).step_by(32) {
         let mask = u32::MAX >> 32usize.saturating_sub(w.len() - p);
-        // SAFETY: the mask covers the elements before the end of `w` and of `M` rows of `x`.
+        // SAFETY: the mask covers the elements before the end of `M` rows of `x`.
         unsafe {
-            let w = bh(_mm512_maskz_loadu_epi16(mask, at.add(p)));
+            let w = bh(w.rest(p));
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = bh(_mm512_maskz_loadu_epi16(mask, first.add(i * x.stride + p)));
                 acc[0] = _mm512_dpbf16_ps(acc[0], x, w);

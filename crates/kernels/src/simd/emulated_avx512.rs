@@ -13,7 +13,7 @@
 
 use crate::operand::Operand;
 use half::bf16;
-pub(super) use std::arch::x86_64::{__m256bh, __m256i};
+pub(super) use std::arch::x86_64::{__m128i, __m256bh, __m256i, _mm_loadu_si128};
 
 pub(super) type __mmask16 = u16;
 pub(super) type __mmask32 = u32;
@@ -96,6 +96,39 @@ pub(super) fn _mm512_cvtepu16_epi32(a: __m256i) -> __m512i {
     __m512i(words.map(u32::from))
 }
 
+pub(super) fn _mm512_srli_epi32<const N: u32>(a: __m512i) -> __m512i {
+    __m512i(a.0.map(|x| x.checked_shr(N).unwrap_or(0)))
+}
+pub(super) fn _mm512_cvtepu8_epi32(a: __m128i) -> __m512i {
+    // SAFETY: both are 16 bytes in which every bit pattern is valid.
+    let bytes: [u8; 16] = unsafe { std::mem::transmute(a) };
+    __m512i(bytes.map(u32::from))
+}
+pub(super) fn _mm512_cvtepi8_epi32(a: __m128i) -> __m512i {
+    // SAFETY: both are 16 bytes in which every bit pattern is valid.
+    let bytes: [i8; 16] = unsafe { std::mem::transmute(a) };
+    __m512i(bytes.map(|x| i32::from(x) as u32))
+}
+pub(super) fn _mm512_cvtepi32_ps(a: __m512i) -> __m512 {
+    __m512(a.0.map(|x| x as i32 as f32))
+}
+pub(super) fn _mm512_broadcast_i64x4(a: __m256i) -> __m512i {
+    // SAFETY: both are 32 bytes in which every bit pattern is valid.
+    let half: [u32; 8] = unsafe { std::mem::transmute(a) };
+    __m512i(lanes(|i| half[i % 8]))
+}
+/// Words of `a` by the lowest five bits of each index.
+pub(super) fn _mm512_permutexvar_epi16(index: __m512i, a: __m512i) -> __m512i {
+    let a = words(a);
+    __m512i(bytemuck::cast(words(index).map(|i| a[usize::from(i & 31)])))
+}
+/// The numbers of `b`, then those of `a`, rounded as [`_mm512_cvtneps_pbh`] does.
+pub(super) fn _mm512_cvtne2ps_pbh(a: __m512, b: __m512) -> __m512bh {
+    let rounded = |x: f32| <bf16 as Operand>::narrow(flushed(x)).to_bits();
+    let both: [u16; 32] = std::array::from_fn(|i| rounded(if i < 16 { b.0[i] } else { a.0[i - 16] }));
+    __m512bh(bytemuck::cast(both))
+}
+
 /// Rounds to nearest even; denormal numbers become zero.
 pub(super) fn _mm512_cvtneps_pbh(a: __m512) -> __m256bh {
     let rounded = a.0.map(|x| <bf16 as Operand>::narrow(flushed(x)).to_bits());
@@ -174,6 +207,12 @@ pub(super) unsafe fn _mm512_maskz_loadu_epi8(mask: __mmask64, at: *const i8) -> 
     // SAFETY: the caller's promise.
     let bytes: [i8; 64] = unsafe { masked(mask, at) };
     __m512i(bytemuck::cast(bytes))
+}
+/// # Safety
+/// As the instruction: what the mask selects (without one, all 64 bytes) can be read or written.
+pub(super) unsafe fn _mm_maskz_loadu_epi8(mask: __mmask16, at: *const i8) -> __m128i {
+    // SAFETY: the caller's promise; both are 16 bytes in which every bit pattern is valid.
+    unsafe { std::mem::transmute::<[i8; 16], __m128i>(masked(mask.into(), at)) }
 }
 /// # Safety
 /// As the instruction: what the mask selects (without one, all 64 bytes) can be read or written.

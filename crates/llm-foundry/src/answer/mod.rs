@@ -1,7 +1,11 @@
 //! A model that answers: loaded for inference, with its tokenizer, chat template and inference.
 
+mod conversation;
+mod front;
 mod sampling;
 
+pub(crate) use conversation::{Question, messages};
+pub(crate) use front::Front;
 pub(crate) use sampling::sampling;
 
 use crate::adapter_choice::AdapterChoice;
@@ -14,41 +18,38 @@ use crate::machine::{Machine, available_memory};
 use crate::model_source::find;
 use crate::subject::read_template;
 use crate::vocabulary;
-use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
-use foundry_models::inference::{Generation, Request};
+use foundry_models::inference::Generation;
 use foundry_models::{
     Checkpointing, Decoder, DecoderConfig, Inference, InferenceOptions, ModelError, Sampling, Storage,
     Tuning, decoder_config, quantized_weights, with_vocabulary,
 };
-use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Tokens of a prompt that are computed at once: enough to keep matrix products fast, few enough to need little memory.
 const PREFILL_TOKENS: usize = 512;
 /// Default room for a conversation, in tokens.
 const CONTEXT_TOKENS: usize = 4096;
+/// Room in the cache for each of many requests. Most need less; where they need more, some wait.
+const SHARE_TOKENS: usize = 1024;
 
 /// A loaded model.
 pub(crate) struct Answerer {
-    pub(crate) tokenizer: Tokenizer,
-    /// generation_config.json.
-    pub(crate) generation_config: Option<Value>,
+    pub(crate) front: Arc<Front>,
     backend: CpuBackend,
     decoder: Decoder,
     inference: Inference,
-    eos_token_ids: Vec<u32>,
-    template: Option<ChatTemplate>,
     /// Most tokens that the model can take.
     max_position_embeddings: usize,
 }
 
 impl Answerer {
-    /// Finds, checks and loads a model, with its adapter.
-    pub(crate) fn load(args: &ModelArgs, machine: &MachineArgs) -> Outcome<Self> {
+    /// Finds, checks and loads a model, with its adapter. `running`: requests that are to run at once.
+    pub(crate) fn load(args: &ModelArgs, machine: &MachineArgs, running: usize) -> Outcome<Self> {
         let quiet = machine.quiet;
         let machine = Machine::choose(machine, None)?;
         let compute = machine.compute(match args.dtype.as_str() {
@@ -69,7 +70,7 @@ impl Answerer {
         // Weights that are stored in few bits stay so.
         let quantization = quantized_weights(&files.config).map_err(Failure::input)?;
         let storage = Storage { checkpointing: Checkpointing::Full, quantization, ..Storage::default() };
-        let shape = Shape { config: &config, tuning: &tuning, compute, room, storage };
+        let shape = Shape { config: &config, tuning: &tuning, compute, room, running, storage };
         let weights = files.weights().map_err(Failure::input)?;
         let weights = with_vocabulary(weights, &config, adapter.dir()).map_err(Failure::input)?;
         shape.check_memory(args)?;
@@ -81,36 +82,15 @@ impl Answerer {
         adapter.load(&mut decoder, &backend)?;
         let mut eos_token_ids = files.eos_token_ids();
         eos_token_ids.extend(tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)));
-        let generation_config = files.generation_config;
-        let max_position_embeddings = config.max_position_embeddings;
-        Ok(Self {
+        let front = Arc::new(Front {
             tokenizer,
-            generation_config,
-            backend,
-            decoder,
-            inference,
+            generation_config: files.generation_config,
             eos_token_ids,
             template,
-            max_position_embeddings,
-        })
-    }
-
-    /// Token ids of a plain prompt, with the special tokens that the tokenizer adds.
-    pub(crate) fn prompt_ids(&self, text: &str) -> Outcome<Vec<u32>> {
-        self.tokenizer.encode(text, true).map_err(Failure::input)
-    }
-
-    /// Token ids of a conversation up to where the assistant speaks.
-    pub(crate) fn chat_ids(&self, messages: &[Message], tools: Option<&Value>) -> Outcome<Vec<u32>> {
-        let template = self.template.as_ref().ok_or_else(|| {
-            Failure::Input(
-                "this model's tokenizer has no chat template; give one with --chat-template FILE, or continue a plain \
-                 text with `generate --prompt`"
-                    .into(),
-            )
-        })?;
-        let rendered = template.render(messages, tools, true, &Map::new()).map_err(Failure::input)?;
-        self.tokenizer.encode(&rendered.text, false).map_err(Failure::input)
+            capacity: inference.options().max_sequence,
+        });
+        let max_position_embeddings = config.max_position_embeddings;
+        Ok(Self { front, backend, decoder, inference, max_position_embeddings })
     }
 
     /// Continues `prompt`; `on_token` may stop it.
@@ -120,12 +100,9 @@ impl Answerer {
         sampling: &Sampling,
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Outcome<Generation> {
-        let Self { decoder, backend, inference, eos_token_ids, max_position_embeddings: most, .. } = self;
-        let request = Request {
-            tokens: prompt.to_vec(),
-            sampling: sampling.clone(),
-            eos_token_ids: eos_token_ids.clone(),
-        };
+        let request = self.front.request(prompt.to_vec(), sampling.clone());
+        let most = self.max_position_embeddings;
+        let Self { decoder, backend, inference, .. } = self;
         inference.generate(decoder, backend, request, on_token).map_err(|error| match error {
             ModelError::CacheFull { tokens, capacity } => Failure::Input(format!(
                 "{tokens} tokens of prompt and answer do not fit --max-length, which is {capacity}; shorten the prompt, \
@@ -135,9 +112,9 @@ impl Answerer {
         })
     }
 
-    /// Most tokens of a conversation.
-    pub(crate) fn capacity(&self) -> usize {
-        self.inference.options().max_sequence
+    /// What answers many requests at once, and the tokenizer of their texts.
+    pub(crate) fn parts(&mut self) -> (&mut Inference, &mut Decoder, &CpuBackend, &Tokenizer) {
+        (&mut self.inference, &mut self.decoder, &self.backend, &self.front.tokenizer)
     }
 }
 
@@ -147,12 +124,13 @@ struct Shape<'a> {
     tuning: &'a Tuning,
     compute: Dtype,
     room: usize,
+    running: usize,
     storage: Storage,
 }
 
 impl Shape<'_> {
     fn allocate(&self, alloc: &dyn Allocator) -> Outcome<(Decoder, Inference)> {
-        let max_tokens = PREFILL_TOKENS.min(self.room);
+        let max_tokens = PREFILL_TOKENS.min(self.room).max(self.running);
         let decoder = Decoder::allocate(
             alloc,
             self.config,
@@ -163,7 +141,8 @@ impl Shape<'_> {
         );
         let options = InferenceOptions {
             max_sequence: self.room,
-            cache_tokens: self.room,
+            cache_tokens: self.room.max(self.running * self.room.min(SHARE_TOKENS)),
+            max_running: self.running,
             ..InferenceOptions::default()
         };
         let inference = Inference::allocate(alloc, self.config, self.compute, options);

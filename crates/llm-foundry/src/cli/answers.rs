@@ -1,4 +1,4 @@
-//! `chat` and `generate`: a model, and how it draws tokens.
+//! `chat`, `generate` and `serve`: a model, and how it draws tokens.
 
 use super::adapters::{WeightedAdapter, parse_adapter};
 use super::parse_count;
@@ -82,11 +82,44 @@ pub(crate) struct ChatArgs {
     pub(crate) system: Option<String>,
 }
 
+#[cfg(feature = "serve")]
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "messages"]))]
+#[command(after_help = "Examples:\n  \
+    llm-foundry serve HuggingFaceTB/SmolLM2-135M-Instruct --name mine\n  \
+    FOUNDRY_API_KEY=secret llm-foundry serve HuggingFaceTB/SmolLM2-135M-Instruct --host 0.0.0.0")]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Address to listen on; other than this machine's own needs a key
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub(crate) host: String,
+    /// Port to listen on (0: any free one)
+    #[arg(long, default_value_t = 8000, value_name = "N")]
+    pub(crate) port: u16,
+    /// Key that clients must send (better in the environment variable FOUNDRY_API_KEY, which others cannot see)
+    #[arg(long, env = "FOUNDRY_API_KEY", hide_env = true, value_name = "KEY")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) api_key: Option<String>,
+    /// Another name that clients may call the model by (may be given several times)
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) name: Vec<String>,
+    /// Texts that are generated at once
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count)]
+    pub(crate) max_running: usize,
+    /// Texts that are generated or wait; requests beyond are refused with status 429
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_count)]
+    pub(crate) max_open: usize,
+    /// Bytes of a request
+    #[arg(long, default_value_t = 1 << 20, value_name = "BYTES", value_parser = parse_count)]
+    pub(crate) max_body: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "messages", "prompts"]))]
 #[command(after_help = "Examples:\n  \
     llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct -p 'The cat' --max-new-tokens 8\n  \
-    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --messages messages.json --json")]
+    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --messages messages.json --json\n  \
+    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --prompts prompts.jsonl --greedy --max-new-tokens 8")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -98,7 +131,14 @@ pub(crate) struct GenerateArgs {
     /// JSON file with a list of messages to answer, or an object with `messages` and `tools` (`-`: standard input)
     #[arg(long, value_name = "FILE")]
     pub(crate) messages: Option<PathBuf>,
-    /// Print one JSON object with text, token ids and timing instead of the text
+    /// JSONL file whose lines each have a `prompt` to continue, or `messages` (and `tools`) to answer (`-`: standard
+    /// input). Every line is printed with its `answer`, in the order of the file; line N draws with seed + N - 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Answers that are generated at once, with --prompts
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count, requires = "prompts")]
+    pub(crate) batch_size: usize,
+    /// Print one JSON object with text, token ids and timing instead of the text; with --prompts: token ids on each line
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -10,6 +10,8 @@ mod start;
 mod train;
 
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
+#[cfg(feature = "serve")]
+pub(crate) use answers::ServeArgs;
 pub(crate) use answers::{ChatArgs, GenerateArgs, ModelArgs, SamplingArgs};
 pub(crate) use data::{DataCommand, PreviewArgs, ReportArgs, TokenizeArgs};
 pub(crate) use eval::EvalArgs;
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Run benchmarks: lm_eval's tasks, metrics and file formats
     Eval(Box<EvalArgs>),
+    /// Answer OpenAI's clients over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<ServeArgs>),
     /// Add an adapter to its base model and write the merged model
     Merge(MergeArgs),
     /// Write a model for other programs: GGUF, Ollama, safetensors

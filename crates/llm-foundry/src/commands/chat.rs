@@ -16,8 +16,8 @@ const MAX_NEW_TOKENS: usize = 512;
 
 /// Talks until the input ends.
 pub(crate) fn run(args: &ChatArgs, machine: &MachineArgs) -> Outcome {
-    let mut answerer = Answerer::load(&args.model, machine)?;
-    let sampling = sampling(&args.sampling, answerer.generation_config.as_ref(), MAX_NEW_TOKENS)?;
+    let mut answerer = Answerer::load(&args.model, machine, 1)?;
+    let sampling = sampling(&args.sampling, answerer.front.generation_config.as_ref(), MAX_NEW_TOKENS)?;
     let interactive = std::io::stdin().is_terminal();
     if interactive {
         console::say(
@@ -69,16 +69,16 @@ fn turn(
     stops: &[String],
     interrupt: &ChatInterrupt,
 ) -> Outcome<String> {
-    let prompt = answerer.chat_ids(messages, None)?;
-    if prompt.len() >= answerer.capacity() {
+    let front = answerer.front.clone();
+    let prompt = front.chat_ids(messages, None)?;
+    if prompt.len() >= front.capacity {
         return Err(Failure::Input(format!(
             "the conversation has {} tokens and there is room for {}; start again, or give a larger --max-length",
             prompt.len(),
-            answerer.capacity()
+            front.capacity
         )));
     }
-    let tokenizer = answerer.tokenizer.clone();
-    let mut stream = TextStream::new(&tokenizer, stops);
+    let mut stream = TextStream::new(&front.tokenizer, stops);
     let mut out = std::io::stdout();
     let mut failure = None;
     let answering = interrupt.answering();

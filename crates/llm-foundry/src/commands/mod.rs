@@ -14,6 +14,8 @@ mod plan;
 mod push;
 mod report;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 mod shell;
 mod sweep;
 mod train;
@@ -32,6 +34,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Chat(args) => chat::run(&args, &cli.machine),
         Command::Generate(args) => generate::run(&args, &cli.machine),
         Command::Eval(args) => eval::run(&args, &cli.machine),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args, &cli.machine),
         Command::Merge(args) => merge::run(&args, &cli.machine),
         Command::Export(args) => export::run(&args, &cli.machine),
         Command::Init(args) => init::run(&args, &cli.machine),

@@ -1,11 +1,13 @@
 //! What people see while a command works: bars on a terminal, plain lines elsewhere, nothing with `--quiet`.
 
+mod answers;
 mod lines;
 mod numbers;
 mod training;
 #[cfg(feature = "hub")]
 mod transfer;
 
+pub(crate) use answers::AnswerProgress;
 pub(crate) use lines::ConsoleLines;
 pub(crate) use numbers::{bytes, duration, thousands};
 pub(crate) use training::TrainingConsole;

@@ -90,3 +90,60 @@ fn a_chat_reads_lines_and_remembers_them() {
     room.foundry_reading(&["chat", model(), "--max-length", "8"], "Too much for eight tokens\n")
         .expect_refusal(&["room for 8"]);
 }
+
+/// Prompts and conversations of a file, answered together: each as if it were alone.
+#[test]
+fn lines_of_a_file_are_answered_in_their_order() {
+    let room = Room::new();
+    let chat = json!([{"role": "user", "content": "Hello"}]);
+    let lines = [
+        json!({"id": 7, "prompt": "The cat"}),
+        json!({"messages": chat}),
+        json!({"prompt": "The dog is", "note": "kept"}),
+        json!({"prompt": "The cat is here. The cat"}),
+    ];
+    room.write("prompts.jsonl", lines.iter().map(|line| format!("{line}\n\n")).collect::<String>());
+    let args = ["generate", model(), "--dtype", "float32", "--max-new-tokens", "8", "--json", "--seed", "5"];
+    let said = room.foundry(&[&args[..], &["--prompts", "prompts.jsonl"]].concat()).expect_done();
+    let found: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((found.len(), &found[0]["id"], &found[2]["note"]), (4, &json!(7), &json!("kept")));
+    let alone = json_answer(&room, &["--max-new-tokens", "8"]);
+    assert_eq!(found[0]["token_ids"], alone["token_ids"]);
+    assert_eq!((&found[0]["answer"], &found[0]["finish_reason"]), (&alone["text"], &alone["finish_reason"]));
+    let stdin =
+        room.foundry_reading(&[&args[..], &["--messages", "-"]].concat(), &chat.to_string()).expect_done();
+    let alone: Value = serde_json::from_str(&stdin.out).expect("JSON");
+    assert_eq!(found[1]["token_ids"], alone["token_ids"]);
+    assert!(said.err.contains("4 answers"), "{}", said.err);
+    // One at a time, drawn: line 3 has seed 5 + 4, as blank lines count.
+    let drawn = ["--temperature", "2", "--prompts", "-", "--batch-size", "1"];
+    let text: String = lines.iter().map(|line| format!("{line}\n\n")).collect();
+    let said = room.foundry_reading(&[&args[..], &drawn].concat(), &text).expect_done();
+    let third: Value = serde_json::from_str(said.out.lines().nth(2).expect("three lines")).expect("JSON");
+    let single = ["generate", model(), "--dtype", "float32", "--max-new-tokens", "8", "--json", "--prompt"];
+    let more = ["The dog is", "--temperature", "2", "--seed", "9"];
+    let alone = room.foundry(&[&single[..], &more].concat()).expect_done();
+    let alone: Value = serde_json::from_str(&alone.out).expect("JSON");
+    assert_eq!(third["token_ids"], alone["token_ids"]);
+}
+
+#[test]
+fn a_wrong_line_is_named() {
+    let room = Room::new();
+    for (line, words) in [
+        ("{\"prompt\": 3}", ["prompts.jsonl:2", "not a text"]),
+        ("{\"text\": \"x\"}", ["prompts.jsonl:2", "neither"]),
+        ("{\"prompt\": \"x\", \"messages\": []}", ["prompts.jsonl:2", "both"]),
+        ("{\"prompt\": \"x\", \"answer\": 1}", ["prompts.jsonl:2", "answer"]),
+        ("{\"messages\": [{}]}", ["prompts.jsonl:2", "role"]),
+        ("[]", ["prompts.jsonl:2", "not an object"]),
+        ("{", ["prompts.jsonl:2", "column"]),
+        ("{\"prompt\": \"a a a a a a a a a a a a a a a a\"}", ["line 2", "--max-length"]),
+    ] {
+        room.write("prompts.jsonl", format!("{{\"prompt\": \"a\"}}\n{line}\n"));
+        let args = ["generate", model(), "--prompts", "prompts.jsonl", "--max-length", "12"];
+        room.foundry(&args).expect_refusal(&words);
+    }
+    room.write("prompts.jsonl", "\n");
+    room.foundry(&["generate", model(), "--prompts", "prompts.jsonl"]).expect_refusal(&["no lines"]);
+}

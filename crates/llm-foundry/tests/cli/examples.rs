@@ -42,6 +42,7 @@ fn furnished() -> Room {
     room.write("trl.yaml", "model_name_or_path: m\ndataset_name: train.jsonl\n");
     let question = r#"{"question": "Who barks?", "choices": {"text": ["dog", "cat"], "label": ["A", "B"]}, "answerKey": "A"}"#;
     room.write("bench/arc_easy/test.jsonl", format!("{question}\n{question}\n"));
+    room.write("prompts.jsonl", "{\"prompt\": \"The cat\"}\n{\"prompt\": \"The dog\"}\n");
     room.write("messages.json", r#"[{"role": "user", "content": "Who are you?"}]"#);
     room
 }
@@ -91,6 +92,11 @@ fn every_command_has_examples_and_they_work() {
             let leaves_it = ["output_dir=", "--resume", "--print-config", "--help"];
             let again = line.contains("foundry train") && !leaves_it.iter().any(|word| line.contains(word));
             let line = if again { format!("{line} --overwrite-output-dir") } else { line.to_owned() };
+            // A server answers until it is stopped; one that had ended by then could not be.
+            let line = match line.contains("foundry serve") {
+                true => format!("{line} --port 0 & sleep 3; kill $!"),
+                false => line,
+            };
             let said = shell(&room, &line);
             assert_eq!(said.code, Some(0), "$ {line}\n{}\n{}", said.err, said.out);
         }

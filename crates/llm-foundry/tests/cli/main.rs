@@ -16,6 +16,8 @@ mod reports;
 mod results;
 mod resume;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 mod shell;
 mod signals;
 mod streams;

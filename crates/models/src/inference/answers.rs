@@ -1,7 +1,7 @@
 //! Requests whose answers are text: decoded as they come, and ended by stop strings.
 
 use super::engine::Inference;
-use super::request::{Finish, Request, RequestId};
+use super::request::{Finish, Request, RequestId, TokenScore};
 use super::text::TextStream;
 use crate::{Decoder, ModelError};
 use foundry_formats::Tokenizer;
@@ -15,12 +15,14 @@ pub struct Answers<'a> {
 }
 
 /// News of a request: a new token, text that can be shown, the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct News {
     /// Whose.
     pub id: RequestId,
     /// The new token.
     pub token: Option<u32>,
+    /// As in [`Event`](super::Event).
+    pub scores: Vec<TokenScore>,
     /// Text that is certain now; it may belong to earlier tokens too.
     pub text: String,
     /// It was the last news.
@@ -80,7 +82,7 @@ impl<'a> Answers<'a> {
             if finish.is_some() {
                 self.open.remove(&event.id);
             }
-            news.push(News { id: event.id, token: event.token, text, finish });
+            news.push(News { id: event.id, token: event.token, scores: event.scores, text, finish });
         }
         Ok(computed)
     }

@@ -3,10 +3,14 @@
 use super::blocks::Blocks;
 use super::cache::{PagedCache, PagedRow};
 use super::request::{Event, Request, RequestId};
+use super::schedule::Asked;
 use super::sequence::Sequence;
 use crate::{Decoder, DecoderConfig, ModelError};
 use foundry_kernels::{Allocator, Backend, Dtype};
 use std::collections::VecDeque;
+
+/// Rows whose logits are fetched at a time: those of a whole vocabulary are large.
+const LOGIT_ROWS: usize = 64;
 
 /// Sizes of an [`Inference`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,26 +157,36 @@ impl Inference {
             return Ok(0);
         }
         decoder.forward_paged(backend, &mut self.cache, &self.row);
-        let rows: Vec<u32> = asked.iter().map(|(_, row)| *row as u32).collect();
-        decoder.paged_logits(backend, &rows, &mut self.logits);
-        let longest = self.options.max_sequence;
-        let mut finished = Vec::new();
-        for ((index, _), logits) in asked.iter().zip(self.logits.chunks_exact_mut(self.vocab_size)) {
-            let sequence = &mut self.running[*index];
-            let (token, finish) = match sequence.advance(logits, longest) {
-                Ok(news) => news,
-                Err(error) => {
-                    self.drop_all();
-                    return Err(error);
-                }
-            };
-            events.push(Event { id: sequence.id, token, finish });
-            finished.extend(finish.map(|_| sequence.id));
+        let first = events.len();
+        for asked in asked.chunks(LOGIT_ROWS) {
+            let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
+            decoder.paged_logits(backend, &rows, &mut self.logits);
+            if let Err(error) = self.advance(asked, first, events) {
+                self.drop_all();
+                return Err(error);
+            }
         }
-        finished.into_iter().for_each(|id| {
-            self.cancel(id);
-        });
+        for event in events[first..].iter().filter(|event| event.finish.is_some()) {
+            self.cancel(event.id);
+        }
         Ok(self.row.tokens.len())
+    }
+
+    /// What `logits` say of the rows that were asked for. News of one request in one step, whose events are those from
+    /// `first` on, become one.
+    fn advance(&mut self, asked: &[Asked], first: usize, events: &mut Vec<Event>) -> Result<(), ModelError> {
+        let longest = self.options.max_sequence;
+        for (asked, logits) in asked.iter().zip(self.logits.chunks_exact_mut(self.vocab_size)) {
+            let event = self.running[asked.index].advance(asked.position, logits, longest)?;
+            match events[first..].last_mut() {
+                Some(last) if last.id == event.id && last.token.is_none() && last.finish.is_none() => {
+                    last.scores.extend(event.scores);
+                    (last.token, last.finish) = (event.token, event.finish);
+                }
+                _ => events.push(event),
+            }
+        }
+        Ok(())
     }
 
     /// Requests for no tokens end before they begin.
@@ -181,7 +195,7 @@ impl Inference {
             let is_empty = sequence.wants_nothing();
             if is_empty {
                 let finish = Some(super::Finish::Length);
-                events.push(Event { id: sequence.id, token: None, finish });
+                events.push(Event { id: sequence.id, token: None, scores: Vec::new(), finish });
             }
             !is_empty
         });

@@ -34,6 +34,6 @@ pub use answers::{Answers, News};
 pub(crate) use cache::{LayerCache, PagedCache, PagedRow};
 pub use engine::{Inference, InferenceOptions};
 pub use generate::Generation;
-pub use request::{Event, Finish, Request, RequestId};
+pub use request::{Event, Finish, Request, RequestId, TokenScore};
 pub use scoring::{Continuations, Score};
 pub use text::TextStream;

@@ -6,10 +6,19 @@
 
 use super::engine::Inference;
 
+/// Logits that a running request needs.
+pub(super) struct Asked {
+    /// Which of those that run.
+    pub(super) index: usize,
+    /// Of which of its tokens.
+    pub(super) position: usize,
+    /// Where that is in the packed row.
+    pub(super) row: u32,
+}
+
 impl Inference {
-    /// Lays out the next row of at most `max_tokens` tokens. Returns the running requests whose next token it will
-    /// give, by index, each with its last row.
-    pub(super) fn schedule(&mut self, max_tokens: usize) -> Vec<(usize, usize)> {
+    /// Lays out the next row of at most `max_tokens` tokens, and says which rows' logits will be needed.
+    pub(super) fn schedule(&mut self, max_tokens: usize) -> Vec<Asked> {
         self.row.clear();
         let mut room = max_tokens;
         let mut asked = Vec::new();
@@ -19,7 +28,7 @@ impl Inference {
     }
 
     /// Tokens of requests that run already. Each keeps one token of the room for every one after it.
-    fn run_on(&mut self, room: &mut usize, asked: &mut Vec<(usize, usize)>) {
+    fn run_on(&mut self, room: &mut usize, asked: &mut Vec<Asked>) {
         let mut index = 0;
         while index < self.running.len() && *room > 0 {
             let after = self.running.len() - index - 1;
@@ -48,11 +57,11 @@ impl Inference {
         true
     }
 
-    fn admit(&mut self, room: &mut usize, asked: &mut Vec<(usize, usize)>) {
+    fn admit(&mut self, room: &mut usize, asked: &mut Vec<Asked>) {
         while *room > 0 && self.running.len() < self.options.max_running {
             let Some(sequence) = self.waiting.front_mut() else { break };
+            sequence.find_beginning(&mut self.blocks);
             let held = &mut sequence.held;
-            held.find_beginning(&mut self.blocks);
             // Room for the whole prompt, and a block for each answer that grows.
             let wanted = held.missing(held.pending(), &self.blocks) + self.running.len();
             if wanted > self.blocks.available() && !self.running.is_empty() {
@@ -71,11 +80,11 @@ impl Inference {
         }
     }
 
-    fn lay_out(&mut self, index: usize, count: usize, asked: &mut Vec<(usize, usize)>) {
-        let held = &mut self.running[index].held;
-        let last = held.lay_out(count, &mut self.row, &mut self.blocks);
-        if held.pending() == 0 {
-            asked.push((index, last));
-        }
+    fn lay_out(&mut self, index: usize, count: usize, asked: &mut Vec<Asked>) {
+        let sequence = &mut self.running[index];
+        let last = sequence.held.lay_out(count, &mut self.row, &mut self.blocks);
+        let end = sequence.held.computed;
+        let ask = |position: usize| Asked { index, position, row: (last + 1 + position - end) as u32 };
+        asked.extend(sequence.asked(count).map(ask));
     }
 }

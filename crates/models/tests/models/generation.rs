@@ -18,7 +18,7 @@ fn one(max_sequence: usize) -> InferenceOptions {
 }
 
 fn request(tokens: &[u32], sampling: &Sampling) -> Request {
-    Request { tokens: tokens.to_vec(), sampling: sampling.clone(), eos_token_ids: Vec::new() }
+    Request::new(tokens.to_vec(), sampling.clone(), Vec::new())
 }
 
 fn go_on(_: u32) -> ControlFlow<()> {
@@ -83,7 +83,7 @@ fn together(
         }
         let computed = engine.step(decoder, backend, &mut events).unwrap();
         assert!(computed <= decoder.max_tokens());
-        for Event { id, token, finish } in events.drain(..) {
+        for Event { id, token, finish, .. } in events.drain(..) {
             found[open[&id]].extend(token);
             if finish.is_some() {
                 open.remove(&id);
@@ -356,6 +356,57 @@ fn scores_are_those_of_whole_sequences() {
             }
             assert_eq!(engine.free_tokens(), engine.options().cache_tokens);
         }
+    }
+}
+
+/// In parts, after others, at the side of others, or preempted: every token of the prompt is told of once.
+#[test]
+fn scores_of_prompt_and_answer_are_those_of_the_logits() {
+    let backend = backend();
+    let golden = Golden::open("llama");
+    let prompt = &golden.tokens[..40];
+    let sampling = Sampling { max_new_tokens: 6, repetition_penalty: 1.3, ..Sampling::default() };
+    for (max_tokens, cache_tokens) in [(96, 500), (7, 500), (96, 80)] {
+        let mut decoder = frozen(&golden, &backend, max_tokens);
+        let options = InferenceOptions { max_sequence: 64, cache_tokens, block_tokens: 4, max_running: 4 };
+        let mut engine = inference(&decoder, &backend, options);
+        let plain = request(prompt, &sampling);
+        engine.submit(plain.clone()).unwrap();
+        engine.submit(plain.clone()).unwrap();
+        let mut scored = Vec::new();
+        for max_new_tokens in [6, 0] {
+            let sampling = Sampling { max_new_tokens, ..sampling.clone() };
+            let request = Request { sampling, log_probs: Some(3), prompt_log_probs: true, ..plain.clone() };
+            scored.push((engine.submit(request).unwrap(), Vec::new(), Vec::new()));
+        }
+        let mut events = Vec::new();
+        while engine.step(&mut decoder, &backend, &mut events).unwrap() > 0 {
+            for event in events.drain(..) {
+                let Some((_, tokens, scores)) = scored.iter_mut().find(|(id, ..)| *id == event.id) else {
+                    continue;
+                };
+                tokens.extend(event.token);
+                scores.extend(event.scores);
+            }
+        }
+        let whole = [prompt, &scored[0].1].concat();
+        assert_eq!((whole.len(), scored[0].2.len(), scored[1].2.len()), (46, 45, 39));
+        let mut reference = frozen(&golden, &backend, 96);
+        let logits = reference.logits(&backend, &whole, &[46]).unwrap();
+        let vocab = decoder.config().vocab_size;
+        for (at, score) in scored[0].2.iter().enumerate() {
+            let row = &logits[at * vocab..(at + 1) * vocab];
+            let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
+            let log_prob = |token: u32| f64::from(row[token as usize]) - sum.ln();
+            assert_eq!(score.token, whole[at + 1]);
+            // f32 logits of size about 1.
+            assert!((f64::from(score.log_prob) - log_prob(score.token)).abs() < 1e-4, "{at}: {score:?}");
+            assert_eq!((score.top.len(), score.top[0].0), (3, greedy(row)));
+            assert!(score.top.iter().all(|(token, p)| (f64::from(*p) - log_prob(*token)).abs() < 1e-4));
+        }
+        assert_eq!(scored[1].2.len(), 39);
+        let same = scored[0].2.iter().zip(&scored[1].2);
+        assert!(same.into_iter().all(|(a, b)| (a.log_prob - b.log_prob).abs() < 1e-4));
     }
 }
 

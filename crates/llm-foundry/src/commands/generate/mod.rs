@@ -1,9 +1,10 @@
-//! `llm-foundry generate`: one answer.
+//! `llm-foundry generate`: one answer, or one for each line of a file.
 
-use crate::answer::{Answerer, sampling};
+mod batch;
+
+use crate::answer::{Answerer, Question, messages, sampling};
 use crate::cli::{GenerateArgs, MachineArgs};
 use crate::failure::{Failure, Outcome};
-use foundry_data::Message;
 use foundry_models::inference::{Finish, TextStream};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -17,18 +18,15 @@ const MAX_NEW_TOKENS: usize = 256;
 /// Answers and prints.
 pub(crate) fn run(args: &GenerateArgs, machine: &MachineArgs) -> Outcome {
     // Input first: it is cheap to read and may be wrong.
-    let input = input(args)?;
-    let mut answerer = Answerer::load(&args.model, machine)?;
-    let sampling = sampling(&args.sampling, answerer.generation_config.as_ref(), MAX_NEW_TOKENS)?;
-    let prompt = match &input {
-        Input::Prompt(text) => answerer.prompt_ids(text)?,
-        Input::Chat(messages, tools) => answerer.chat_ids(messages, tools.as_ref())?,
-    };
-    if prompt.is_empty() {
-        return Err(Failure::Input("the prompt has no tokens; give some text".into()));
+    if let Some(path) = &args.prompts {
+        return batch::run(args, path, machine);
     }
-    let tokenizer = answerer.tokenizer.clone();
-    let mut stream = TextStream::new(&tokenizer, &args.sampling.stop);
+    let question = question(args)?;
+    let mut answerer = Answerer::load(&args.model, machine, 1)?;
+    let front = answerer.front.clone();
+    let sampling = sampling(&args.sampling, front.generation_config.as_ref(), MAX_NEW_TOKENS)?;
+    let prompt = front.question_ids(&question)?;
+    let mut stream = TextStream::new(&front.tokenizer, &args.sampling.stop);
     let mut failure = None;
     let mut out = std::io::stdout();
     let began = Instant::now();
@@ -52,23 +50,28 @@ pub(crate) fn run(args: &GenerateArgs, machine: &MachineArgs) -> Outcome {
         writeln!(out, "{rest}")?;
         return Ok(());
     }
-    let finish = match (generation.finish, stream.is_stopped()) {
-        (_, true) | (Finish::StopString, _) => "stop_string",
-        (Finish::EndOfSequence, _) => "end_of_sequence",
-        (Finish::Length, _) => "length",
-        (Finish::Stopped, _) => "stopped",
-    };
+    let finish = if stream.is_stopped() { Finish::StopString } else { generation.finish };
     let result = json!({
         "text": stream.text(),
         "token_ids": generation.tokens,
         "prompt_token_ids": prompt,
-        "finish_reason": finish,
+        "finish_reason": finish_reason(finish),
         "seconds_to_first_token": first_token.map(|t| t.as_secs_f64()),
         "seconds": seconds,
         "sampling": sampling,
     });
     writeln!(out, "{result}")?;
     Ok(())
+}
+
+/// Why an answer ended, as the JSON results call it.
+fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::StopString => "stop_string",
+        Finish::EndOfSequence => "end_of_sequence",
+        Finish::Length => "length",
+        Finish::Stopped => "stopped",
+    }
 }
 
 fn show(
@@ -85,15 +88,10 @@ fn show(
     Ok(if stream.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
 }
 
-enum Input {
-    Prompt(String),
-    Chat(Vec<Message>, Option<Value>),
-}
-
-fn input(args: &GenerateArgs) -> Outcome<Input> {
+fn question(args: &GenerateArgs) -> Outcome<Question> {
     match (&args.prompt, &args.messages) {
-        (Some(text), _) if text == "-" => Ok(Input::Prompt(read_stdin()?)),
-        (Some(text), _) => Ok(Input::Prompt(text.clone())),
+        (Some(text), _) if text == "-" => Ok(Question::Prompt(read_stdin()?)),
+        (Some(text), _) => Ok(Question::Prompt(text.clone())),
         (None, Some(path)) => {
             let (name, text) = match path == Path::new("-") {
                 true => ("standard input".to_owned(), read_stdin()?),
@@ -104,7 +102,7 @@ fn input(args: &GenerateArgs) -> Outcome<Input> {
             };
             chat(&name, &text)
         }
-        (None, None) => unreachable!("clap asks for one of them"),
+        (None, None) => unreachable!("clap asks for one of them, and prompts are read elsewhere"),
     }
 }
 
@@ -116,7 +114,7 @@ fn read_stdin() -> Outcome<String> {
 }
 
 /// A list of messages, or an object with `messages` and perhaps `tools`.
-fn chat(name: &str, text: &str) -> Outcome<Input> {
+fn chat(name: &str, text: &str) -> Outcome<Question> {
     let wrong = |what: String| {
         Failure::Input(format!(
             "{name}: {what}; expected a list such as [{{\"role\": \"user\", \"content\": \"Hello\"}}]"
@@ -130,20 +128,5 @@ fn chat(name: &str, text: &str) -> Outcome<Input> {
         }
         list => (list, None),
     };
-    let Value::Array(list) = list else { return Err(wrong("no list of messages".into())) };
-    let mut messages = Vec::new();
-    for (i, message) in list.into_iter().enumerate() {
-        let Value::Object(mut rest) = message else {
-            return Err(wrong(format!("message {} is not an object", i + 1)));
-        };
-        let Some(Value::String(role)) = rest.shift_remove("role") else {
-            return Err(wrong(format!("message {} has no `role`", i + 1)));
-        };
-        let content = rest.shift_remove("content").unwrap_or(Value::Null);
-        messages.push(Message { role, content, rest, learn: None });
-    }
-    if messages.is_empty() {
-        return Err(wrong("the list of messages is empty".into()));
-    }
-    Ok(Input::Chat(messages, tools))
+    Ok(Question::Chat(messages(list).map_err(wrong)?, tools))
 }
