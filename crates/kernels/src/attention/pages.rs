@@ -1,8 +1,8 @@
 //! Keys and values that do not lie side by side: a cache hands out pages of a fixed number of rows, and a sequence has
 //! its rows in any of them (Kwon et al. 2023, "PagedAttention").
 
-/// Where the key rows that spans count lie in `k` and `v`: row `r` is row `table[r / tokens]·tokens + r % tokens`. Spans
-/// may name the same page more than once.
+/// Where the key rows that spans count lie in `k` and `v`: row `r` is row `table[r / tokens]·tokens + r % tokens`.
+/// Spans may name the same page more than once.
 #[derive(Clone, Copy, Debug)]
 pub struct Pages<'a> {
     /// Rows of a page.

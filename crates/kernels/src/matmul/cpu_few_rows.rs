@@ -1,5 +1,6 @@
 //! `C = A·Bᵀ` with few rows of `A` (decoding): every row of `B` is read once, as it is stored, and nothing is
-//! packed, so that the speed is that of reading the weights: with AVX-512 those of few bits become numbers in registers.
+//! packed, so that the speed is that of reading the weights. With AVX-512 those of few bits become numbers in
+//! registers.
 
 use super::cpu_factor::Factor;
 use super::cpu_partition::Cut;

@@ -78,10 +78,8 @@ unsafe fn block<const M: usize, const U: usize, W: WeightRow>(
             let p = p + 32 * u;
             // SAFETY: 64 elements from `p` on are inside `w` and inside `M` rows of `x`.
             unsafe {
-                let w = w.pair(p).map(
-                    #[inline(always)]
-                    |w| bh(w),
-                );
+                let [low, high] = w.pair(p);
+                let w = [bh(low), bh(high)];
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let at = first.add(i * x.stride + p);
                     acc[u] = _mm512_dpbf16_ps(acc[u], bh(_mm512_loadu_si512(at.cast())), w[0]);

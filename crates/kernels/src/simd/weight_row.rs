@@ -1,6 +1,6 @@
-//! AVX-512: a row of weights as bf16 numbers in registers, 32 at a time, whatever form it is stored in. The numbers are
-//! those that [`run`](crate::quantized::View::run) writes to memory, bit for bit, up to denormal ones, which products of
-//! bf16 take for zero.
+//! AVX-512: a row of weights as bf16 numbers in registers, 32 at a time, whatever form it is stored in. The numbers
+//! are those that [`run`](crate::quantized::View::run) writes to memory, bit for bit, up to denormal ones, which
+//! products of bf16 take for zero.
 
 use super::arch::*;
 use crate::quantized::{NF4_BLOCK, NF4_LEVELS};
@@ -67,6 +67,7 @@ impl WeightRow for Dense<'_> {
         self.0.len()
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn pair(self, p: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
@@ -78,6 +79,7 @@ impl WeightRow for Dense<'_> {
         }
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn rest(self, p: usize) -> __m512i {
         let mask = u32::MAX >> 32usize.saturating_sub(self.0.len() - p);
@@ -124,6 +126,7 @@ impl WeightRow for Nf4<'_> {
         self.codes.len() * 2
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn pair(self, p: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise: the 64 numbers are one block.
@@ -134,6 +137,7 @@ impl WeightRow for Nf4<'_> {
         }
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn rest(self, p: usize) -> __m512i {
         // SAFETY: the caller's promise: a row of whole blocks has 32 numbers from here on.
@@ -168,6 +172,7 @@ impl WeightRow for Int8<'_> {
         self.codes.len()
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn pair(self, p: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
@@ -177,6 +182,7 @@ impl WeightRow for Int8<'_> {
         }
     }
 
+    // SAFETY: as the trait asks for.
     #[inline(always)]
     unsafe fn rest(self, p: usize) -> __m512i {
         // SAFETY: the mask covers the codes before the end.

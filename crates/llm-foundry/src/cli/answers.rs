@@ -138,7 +138,7 @@ pub(crate) struct GenerateArgs {
     /// Answers that are generated at once, with --prompts
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count, requires = "prompts")]
     pub(crate) batch_size: usize,
-    /// Print one JSON object with text, token ids and timing instead of the text; with --prompts: token ids on each line
+    /// Print one JSON object with text, token ids and timing instead of the text; with --prompts: ids on each line
     #[arg(long)]
     pub(crate) json: bool,
 }

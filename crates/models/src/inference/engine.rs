@@ -48,8 +48,8 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Allocates the cache; `compute` must be the decoder's. With a [`Meter`](foundry_kernels::Meter) that is how a plan
-    /// counts bytes.
+    /// Allocates the cache; `compute` must be the decoder's. With a [`Meter`](foundry_kernels::Meter) that is how a
+    /// plan counts bytes.
     pub fn allocate(
         alloc: &dyn Allocator,
         config: &DecoderConfig,
