@@ -17,7 +17,8 @@ const LOGIT_ROWS: usize = 64;
 pub struct InferenceOptions {
     /// Most tokens that are computed of one sequence, prompt and answer.
     pub max_sequence: usize,
-    /// Tokens the cache has room for, all sequences together; rounded up to whole blocks. At least `max_sequence`.
+    /// Tokens the cache has room for, all sequences together; rounded up to whole blocks, and one block more. At least
+    /// `max_sequence`.
     pub cache_tokens: usize,
     /// Tokens of a block: what is shared between sequences are whole blocks.
     pub block_tokens: usize,
@@ -58,7 +59,9 @@ impl Inference {
     ) -> Self {
         let block_tokens = options.block_tokens.max(1);
         let max_sequence = options.max_sequence.max(1);
-        let blocks = options.cache_tokens.max(max_sequence).div_ceil(block_tokens);
+        // One more than the longest sequence needs: a prefix and the continuation that is scored after it each have
+        // their own of the block in which they part.
+        let blocks = options.cache_tokens.max(max_sequence).div_ceil(block_tokens) + 1;
         let max_running = options.max_running.max(1);
         let cache_tokens = blocks * block_tokens;
         let options = InferenceOptions { max_sequence, cache_tokens, block_tokens, max_running };

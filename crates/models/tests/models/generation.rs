@@ -245,7 +245,7 @@ fn a_cancelled_request_gives_its_room_back() {
     assert_eq!(engine.open_requests(), (1, 1));
     assert!(ids.map(|id| engine.cancel(id)) == [true, true]);
     assert!(!engine.cancel(ids[0]), "it is gone");
-    assert_eq!((engine.open_requests(), engine.free_tokens()), ((0, 0), 64));
+    assert_eq!((engine.open_requests(), engine.free_tokens()), ((0, 0), engine.options().cache_tokens));
     assert_eq!(engine.step(&mut decoder, &backend, &mut events).unwrap(), 0);
 }
 
@@ -289,11 +289,11 @@ fn a_model_without_numbers_gives_an_error_and_no_token() {
     // Token 0 is the damaged row of the embedding.
     let error = engine.generate(&mut decoder, &backend, request(&[0, 5], &sampling), &mut go_on).unwrap_err();
     assert!(matches!(error, ModelError::LogitsNotFinite), "{error}");
-    assert_eq!((engine.open_requests(), engine.free_tokens()), ((0, 0), 64));
+    assert_eq!((engine.open_requests(), engine.free_tokens()), ((0, 0), engine.options().cache_tokens));
     let group = Continuations { prefix: vec![0, 5], endings: vec![vec![6]] };
     let error = engine.score(&mut decoder, &backend, &[group]).unwrap_err();
     assert!(matches!(error, ModelError::LogitsNotFinite), "{error}");
-    assert_eq!(engine.free_tokens(), 64);
+    assert_eq!(engine.free_tokens(), engine.options().cache_tokens);
 }
 
 /// Scores of whole sequences, each computed by itself.
