@@ -119,7 +119,7 @@ pub(crate) struct ServeArgs {
 #[command(after_help = "Examples:\n  \
     llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct -p 'The cat' --max-new-tokens 8\n  \
     llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --messages messages.json --json\n  \
-    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --prompts prompts.jsonl --greedy --max-new-tokens 8")]
+    llm-foundry generate HuggingFaceTB/SmolLM2-135M-Instruct --prompts prompts.jsonl --greedy")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
