@@ -26,6 +26,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     report.step("check without default features", || {
         cargo(&["check", "--quiet", "--package", "llm-foundry", "--no-default-features"])
     });
+    report.step("full screen of `top` (feature tui)", || {
+        let words = ["test", "--quiet", "--package", "llm-foundry", "--features", "tui"];
+        cargo(&[&words[..], &["--bins", "--test", "cli", "top::"]].concat())
+    });
     report.step("fuzz targets compile", || fuzz_targets(&cargo));
     report.step("tests", || cargo(&test_command(model.is_some())));
     report.step("AVX-512 kernels, emulated", || {

@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, Summary};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the file.
@@ -16,13 +16,20 @@ pub const METRICS: &str = "metrics.jsonl";
 pub struct MetricsJsonl {
     path: PathBuf,
     file: Option<File>,
+    copy: Option<Box<dyn Write>>,
 }
 
 impl MetricsJsonl {
     /// Metrics of a run with this output directory. A new run replaces the file; a resumed one cuts it after the
     /// resumed step and goes on.
     pub fn new(output_dir: &Path) -> Self {
-        Self { path: output_dir.join(METRICS), file: None }
+        Self { path: output_dir.join(METRICS), file: None, copy: None }
+    }
+
+    /// Every new line is also written to `copy`, as far as it takes them.
+    pub fn with_copy(mut self, copy: Box<dyn Write>) -> Self {
+        self.copy = Some(copy);
+        self
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> EngineError {
@@ -32,7 +39,16 @@ impl MetricsJsonl {
 
     fn write(&mut self, line: &Value) -> Result<(), EngineError> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let result = file.write_all(format!("{line}\n").as_bytes());
+        let line = format!("{line}\n");
+        // Whoever reads the copy may have seen enough; that is no reason to end the run.
+        if self
+            .copy
+            .as_mut()
+            .is_some_and(|copy| copy.write_all(line.as_bytes()).and_then(|()| copy.flush()).is_err())
+        {
+            self.copy = None;
+        }
+        let result = file.write_all(line.as_bytes());
         result.map_err(self.failed("write"))
     }
 

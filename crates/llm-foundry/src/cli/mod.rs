@@ -7,6 +7,7 @@ mod eval;
 mod results;
 mod shell;
 mod start;
+mod top;
 mod train;
 
 pub(crate) use adapters::{AdaptersCommand, MergeAdaptersArgs, WeightedAdapter};
@@ -18,6 +19,7 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use results::{BaseWeights, ExportArgs, MergeArgs, PushArgs, RunReportArgs};
 pub(crate) use shell::{CompletionsArgs, DoctorArgs, ManArgs};
 pub(crate) use start::{ImportArgs, InitArgs};
+pub(crate) use top::TopArgs;
 pub(crate) use train::{ConfigArgs, PlanArgs, TrainArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +92,8 @@ pub(crate) enum Command {
     /// Print the JSON schema of configuration files, for editors
     #[command(after_help = "Examples:\n  llm-foundry schema > llm-foundry.schema.json")]
     Schema,
+    /// Follow a run that goes on, or look at one that is over
+    Top(TopArgs),
     /// Look at this machine: kernels and their speed, threads, memory, disks, hub
     Doctor(DoctorArgs),
     /// Print the completion script of a shell

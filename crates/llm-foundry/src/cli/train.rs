@@ -38,6 +38,9 @@ pub(crate) struct TrainArgs {
     /// overrides may be key=a,b or key=range(start,stop[,step]) or key=choice(a,b). With --resume a sweep goes on
     #[arg(long, short, conflicts_with = "print_config")]
     pub(crate) multirun: bool,
+    /// Print the lines of metrics.jsonl to standard output as they are written
+    #[arg(long, conflicts_with_all = ["multirun", "print_config"])]
+    pub(crate) json: bool,
 }
 
 impl TrainArgs {

@@ -18,6 +18,7 @@ mod schema;
 mod serve;
 mod shell;
 mod sweep;
+mod top;
 mod train;
 
 pub(crate) use init::Method;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Push(args) => push::run(&args, cli.machine.quiet),
         Command::Report(args) => report::run(&args, cli.machine.quiet),
         Command::Schema => schema::run(),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args, &cli.machine),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

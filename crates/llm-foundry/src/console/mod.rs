@@ -3,6 +3,7 @@
 mod answers;
 mod lines;
 mod numbers;
+mod sparkline;
 mod training;
 #[cfg(feature = "hub")]
 mod transfer;
@@ -10,6 +11,7 @@ mod transfer;
 pub(crate) use answers::AnswerProgress;
 pub(crate) use lines::ConsoleLines;
 pub(crate) use numbers::{bytes, duration, thousands};
+pub(crate) use sparkline::{Trace, sparkline};
 pub(crate) use training::TrainingConsole;
 #[cfg(feature = "hub")]
 pub(crate) use transfer::DownloadBar;

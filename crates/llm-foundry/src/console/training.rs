@@ -1,6 +1,6 @@
 //! Progress of a training run.
 
-use super::{ConsoleLines, bytes, duration, is_interactive, thousands};
+use super::{ConsoleLines, Trace, bytes, duration, is_interactive, thousands};
 use foundry_engine::callbacks::{Callback, Flow};
 use foundry_engine::{EngineError, EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 /// Without a terminal a line appears at least this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// A bar with loss, speed, time left and memory on a terminal; plain lines elsewhere.
+/// Width of the curve of losses beside the bar.
+const CURVE: usize = 16;
+
+/// A bar with loss and its curve, speed, time left and memory on a terminal; plain lines elsewhere.
 pub(crate) struct TrainingConsole {
     bar: Option<ProgressBar>,
     lines: ConsoleLines,
@@ -17,6 +20,8 @@ pub(crate) struct TrainingConsole {
     started_at: u64,
     /// Exponential means over steps: they follow changes and do not jump.
     loss: Option<f64>,
+    /// The losses of all steps, as the bar draws them.
+    losses: Trace,
     seconds: Option<f64>,
     tokens_per_second: Option<f64>,
     peak_rss: Option<u64>,
@@ -33,6 +38,7 @@ impl TrainingConsole {
             last_line: Instant::now(),
             started_at: 0,
             loss: None,
+            losses: Trace::default(),
             seconds: None,
             tokens_per_second: None,
             peak_rss: None,
@@ -57,7 +63,9 @@ impl TrainingConsole {
     }
 
     fn status(&self) -> String {
-        let loss = self.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}"));
+        let curve = self.losses.line(CURVE);
+        let curve = if curve.is_empty() { curve } else { format!(" {curve}") };
+        let loss = self.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}{curve}"));
         let speed = self.tokens_per_second.map_or_else(String::new, |speed| format!(", {speed:.0} tokens/s"));
         let memory = self.peak_rss.map_or_else(String::new, |rss| format!(", {}", bytes(rss)));
         format!("{loss}{speed}{memory}")
@@ -83,7 +91,7 @@ impl Callback for TrainingConsole {
             self.line(&format!("changed since that checkpoint: {change}"));
         }
         if is_interactive() {
-            let style = "{bar:30} {pos}/{len}  {msg}  {prefix}";
+            let style = "{bar:20} {pos}/{len}  {msg}  {prefix}";
             let style = ProgressStyle::with_template(style).expect("the template is valid");
             let bar = ProgressBar::new(report.total_steps).with_style(style);
             bar.set_position(report.step);
@@ -94,6 +102,7 @@ impl Callback for TrainingConsole {
 
     fn on_step(&mut self, report: &StepReport) -> Result<Flow, EngineError> {
         self.loss = blend(self.loss, report.loss);
+        self.losses.add(report.loss);
         self.seconds = blend(self.seconds, report.seconds);
         self.tokens_per_second =
             blend(self.tokens_per_second, report.tokens as f64 / report.seconds.max(1e-9));

@@ -24,6 +24,7 @@ mod streams;
 mod support;
 mod sweeps;
 mod tokens;
+mod top;
 mod tracking;
 mod training;
 mod wrong_input;

@@ -112,6 +112,20 @@ fn the_environment_says_where_and_under_which_name() {
 }
 
 #[test]
+fn samples_become_tables() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  report_to: wandb\n");
+    room.write("run/samples.jsonl", "{\"step\": 1, \"prompt\": \"Who?\", \"text\": \"I.\"}\n");
+    room.foundry(&["train", "config.yaml", "--quiet"]).expect_done();
+    let run = only_run(&room, "run");
+    let rows = rows(&run);
+    let table = rows.iter().find_map(|row| row.get("samples")).expect("a table");
+    let text =
+        fs::read_to_string(run.join("files").join(table["path"].as_str().expect("a path"))).expect("read");
+    assert_eq!(text, r#"{"columns":["step","prompt","text"],"data":[[1,"Who?","I."]]}"#);
+}
+
+#[test]
 fn tensorboard_files_grow_in_one_folder() {
     let room = Room::new();
     room.lora_run("  max_steps: 6\n  save_steps: 2\n  report_to: tensorboard\n  profile: true\n");

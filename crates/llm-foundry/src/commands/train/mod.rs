@@ -37,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tracking::{Scale, Sources, Tracking, TrackingSettings};
+use watch::Say;
 
 /// Trains as the configuration says.
 pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
@@ -84,7 +85,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
         output_dir::write_whole(&output_dir.join(data_report::DATA_REPORT), &counts)?;
     }
     let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, command.clone());
-    let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, quiet };
+    let say = Say { quiet, json: args.json };
+    let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, say };
     let outcome = job.fit(plan, facts, card, &mut decoder, resume.as_ref());
     report::leave(&output_dir, quiet);
     outcome
@@ -137,7 +139,7 @@ struct Job<'a> {
     backend: &'a CpuBackend,
     /// When the command began.
     began: Instant,
-    quiet: bool,
+    say: Say,
 }
 
 impl Job<'_> {
@@ -179,7 +181,7 @@ impl Job<'_> {
         let mut callbacks = self.callbacks(&args, scale, &signals);
         if let Some(profiling) = &profiling {
             let compute = subject.compute;
-            let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.quiet);
+            let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.say.quiet);
             callbacks.insert(0, Box::new(profile));
         }
         let backend: &dyn Backend = match &profiling {
@@ -215,7 +217,7 @@ impl Job<'_> {
     fn save(&self, subject: &Subject, model: &DecoderModel<'_>, card: &Card) -> Outcome {
         save::into_output_dir(model, self.backend, card, self.output_dir)?;
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
-        console::say(self.quiet, format!("{what} saved in {}", self.output_dir.display()));
+        console::say(self.say.quiet, format!("{what} saved in {}", self.output_dir.display()));
         Ok(())
     }
 
@@ -227,9 +229,11 @@ impl Job<'_> {
         signals: &SignalRequests,
     ) -> Vec<Box<dyn Callback + 'b>> {
         let settings = self.tracking.clone();
-        let quiet = self.quiet;
-        let tracking = |lines| settings.is_wanted().then(|| Tracking::new(settings, scale, lines, quiet));
-        watch::callbacks(self.config, args, self.output_dir, self.began, signals, tracking, quiet)
+        let quiet = self.say.quiet;
+        let tracking = |lines| {
+            settings.is_wanted().then(|| Tracking::new(settings, scale, lines, self.output_dir, quiet))
+        };
+        watch::callbacks(self.config, args, self.output_dir, self.began, signals, tracking, self.say)
             .into_iter()
             .map(|callback| callback as Box<dyn Callback + 'b>)
             .collect()
@@ -239,14 +243,20 @@ impl Job<'_> {
     fn tell_left_out(&self, report: &DataReport) {
         if report.skipped > 0 {
             let first = report.problems.join("\n  ");
-            console::say(self.quiet, format!("{} unusable row(s) were left out:\n  {first}", report.skipped));
+            console::say(
+                self.say.quiet,
+                format!("{} unusable row(s) were left out:\n  {first}", report.skipped),
+            );
         }
     }
 
     /// Goes back to the values of the best evaluation.
     fn load_best(&self, summary: &Summary, model: &mut dyn Trainable) -> Outcome {
         let Some(best) = summary.best else {
-            console::say(self.quiet, "no evaluation was a number, so the last step's values are the result");
+            console::say(
+                self.say.quiet,
+                "no evaluation was a number, so the last step's values are the result",
+            );
             return Ok(());
         };
         if best.step != summary.step {
@@ -254,7 +264,7 @@ impl Job<'_> {
             checkpoint::load_values(&dir, self.backend, model).map_err(failure_of)?;
         }
         let said = format!("the result is the model of step {}, whose evaluation was the best", best.step);
-        console::say(self.quiet, said);
+        console::say(self.say.quiet, said);
         Ok(())
     }
 

@@ -12,6 +12,15 @@ use foundry_engine::{EngineError, StepReport, TrainingArgs};
 use std::path::Path;
 use std::time::Instant;
 
+/// What is said while a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Say {
+    /// Nothing to people.
+    pub(super) quiet: bool,
+    /// The metrics to programs, on standard output.
+    pub(super) json: bool,
+}
+
 /// The callbacks, in the order that the engine asks for: those that fill in before those that write, checkpoints last.
 pub(super) fn callbacks(
     config: &Config,
@@ -20,16 +29,19 @@ pub(super) fn callbacks(
     began: Instant,
     signals: &SignalRequests,
     tracking: impl FnOnce(ConsoleLines) -> Option<Tracking>,
-    quiet: bool,
+    say: Say,
 ) -> Vec<Box<dyn Callback>> {
     let mut callbacks: Vec<Box<dyn Callback>> = vec![
         Box::new(Throughput::default()),
         Box::new(Memory::of_this_process()),
-        Box::new(MetricsJsonl::new(output_dir)),
+        Box::new(match say.json {
+            true => MetricsJsonl::new(output_dir).with_copy(Box::new(std::io::stdout())),
+            false => MetricsJsonl::new(output_dir),
+        }),
     ];
     let lines = ConsoleLines::kept();
     let tracking = tracking(lines.clone());
-    if !quiet {
+    if !say.quiet {
         let kept = if tracking.is_some() { lines } else { ConsoleLines::default() };
         callbacks.push(Box::new(TrainingConsole::new(kept)));
     }
@@ -44,7 +56,7 @@ pub(super) fn callbacks(
     if let Some(limit) = training.max_time {
         callbacks.push(Box::new(TimeLimit::new(began, limit.0)));
     }
-    callbacks.push(Box::new(AskedBySignal { signals: signals.clone(), told: quiet }));
+    callbacks.push(Box::new(AskedBySignal { signals: signals.clone(), told: say.quiet }));
     let crash = CrashAt::from_env();
     if let Some(crash) = crash.clone() {
         callbacks.push(Box::new(crash));

@@ -3,6 +3,7 @@
 
 mod machine;
 mod names;
+mod samples;
 mod settings;
 
 pub(super) use names::Scale;
@@ -16,11 +17,16 @@ use foundry_tracking::tensorboard::Events;
 use foundry_tracking::{Row, Tracker, TrackingError, wandb};
 use machine::MachineProbe;
 use names::{Naming, Values};
+use samples::SampleFile;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Under which name the identities of runs stand in checkpoints.
 const STATE: &str = "tracking";
+
+/// Where generated samples stand, if there are some.
+const SAMPLES: &str = "samples.jsonl";
 
 /// Exit codes that trackers are told.
 const FAILED: u8 = 1;
@@ -32,6 +38,9 @@ pub(super) struct Tracking {
     scale: Scale,
     lines: ConsoleLines,
     machine: Option<MachineProbe>,
+    samples: SampleFile,
+    /// The step that the run goes on from.
+    resumed: Option<u64>,
     trackers: Vec<Told>,
     /// Of the run that is gone on with: identities, by the names of trackers.
     earlier: Map<String, Value>,
@@ -47,9 +56,24 @@ struct Told {
 
 impl Tracking {
     /// `lines` are what the console prints.
-    pub(super) fn new(settings: TrackingSettings, scale: Scale, lines: ConsoleLines, is_quiet: bool) -> Self {
-        let machine = MachineProbe::new();
-        Self { settings, scale, lines, machine, trackers: Vec::new(), earlier: Map::new(), is_quiet }
+    pub(super) fn new(
+        settings: TrackingSettings,
+        scale: Scale,
+        lines: ConsoleLines,
+        output_dir: &Path,
+        is_quiet: bool,
+    ) -> Self {
+        Self {
+            settings,
+            scale,
+            lines,
+            machine: MachineProbe::new(),
+            samples: SampleFile::new(output_dir.join(SAMPLES)),
+            resumed: None,
+            trackers: Vec::new(),
+            earlier: Map::new(),
+            is_quiet,
+        }
     }
 
     /// Tells every tracker. Those that fail are dropped.
@@ -74,6 +98,13 @@ impl Tracking {
     fn pass_lines(&mut self) {
         for line in self.lines.take() {
             self.tell(|told| told.tracker.print(&line));
+        }
+    }
+
+    /// Passes on what the model answered since the last time.
+    fn pass_samples(&mut self, position: u64) {
+        if let Some(table) = self.samples.grown(self.resumed) {
+            self.tell(|told| told.tracker.tabulate(position, "samples", &table));
         }
     }
 
@@ -105,6 +136,7 @@ impl Tracking {
             trackers.push(Told { tracker: Box::new(run), values: Naming::Plain, summary: Naming::Plain });
         }
         self.trackers = trackers;
+        self.resumed = report.resumed_from.as_ref().map(|_| report.step);
         Ok(())
     }
 }
@@ -135,12 +167,14 @@ impl Callback for Tracking {
 
     fn on_log(&mut self, record: &mut LogRecord) -> Result<(), EngineError> {
         self.log(record.step, &names::of_log(record));
+        self.pass_samples(record.step);
         self.pass_lines();
         Ok(())
     }
 
     fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
         self.log(report.step, &names::of_evaluation(report, &self.scale));
+        self.pass_samples(report.step);
         self.pass_lines();
         Ok(Flow::Continue)
     }
@@ -159,6 +193,7 @@ impl Callback for Tracking {
         let values = names::of_summary(summary, &self.scale);
         let code = if summary.stopped { INTERRUPTED } else { 0 };
         let position = summary.step;
+        self.pass_samples(position);
         self.tell(|told| told.tracker.summarize(&Row { position, values: told.summary.of(&values) }));
         self.tell(|told| told.tracker.finish(code));
         for place in self.trackers.drain(..).filter_map(|told| told.tracker.whereabouts()) {
