@@ -11,8 +11,8 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph,
 
 /// Rows of a small curve, with its frame.
 const SMALL: u16 = 4;
-/// Columns that a small curve needs at least.
-const NARROW: u16 = 18;
+/// Columns that a small curve needs at least, for its title.
+const NARROW: u16 = 26;
 
 /// Draws the run; `chosen` is the curve that is large, and `plain` leaves colours out.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &RunView, chosen: usize, plain: bool) {

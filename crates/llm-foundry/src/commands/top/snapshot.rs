@@ -53,7 +53,7 @@ mod tests {
         let text = text(&view(20, None, 0));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "mine: running, step 20 of 100, epoch 0.40, 40 s, 2 min 40 s left");
-        assert_eq!(lines[1], "  loss               2.8000  ██▇▇▇▆▆▆▅▅▄▄▃▃▃▂▂▂▁▁");
+        assert_eq!(lines[1], "  loss               2.8000  ██▇▇▇▆▆▅▅▅▄▄▄▃▃▂▂▂▁▁");
         assert_eq!(lines[2], "  eval loss          2.2500  ▄");
         assert_eq!(lines.len(), 8);
         assert_eq!(super::text(&view(0, None, 0)), "mine: starting, step 0 of 100\n");
