@@ -151,7 +151,7 @@ mod tests {
     fn a_running_run_shows_everything() {
         let text = text(&drawn(&view(20, None, 0), 0, 110, 30, false));
         for words in [
-            "mine  running  step 20 of 100, epoch 0.40, 40 s, 2 min 40 s left",
+            "mine  running  step 20 of 100 (20 %), epoch 0.40, 40 s, 2 min 40 s left",
             "20 %",
             "loss 2.8000",
             "eval loss",

@@ -20,7 +20,8 @@ pub(super) fn state(view: &RunView) -> String {
 
 /// Step, epoch and time.
 pub(super) fn position(view: &RunView) -> String {
-    let total = view.total.map_or_else(String::new, |total| format!(" of {total}"));
+    let share = 100.0 * view.progress();
+    let total = view.total.map_or_else(String::new, |total| format!(" of {total} ({share:.0} %)"));
     let epoch = view.epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch:.2}"));
     let seconds = view.seconds.map_or_else(String::new, |seconds| format!(", {}", duration(seconds)));
     let left = view.left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
@@ -52,11 +53,11 @@ mod tests {
     fn a_run_in_a_few_lines() {
         let text = text(&view(20, None, 0));
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "mine: running, step 20 of 100, epoch 0.40, 40 s, 2 min 40 s left");
+        assert_eq!(lines[0], "mine: running, step 20 of 100 (20 %), epoch 0.40, 40 s, 2 min 40 s left");
         assert_eq!(lines[1], "  loss               2.8000  ██▇▇▇▆▆▅▅▅▄▄▄▃▃▂▂▂▁▁");
         assert_eq!(lines[2], "  eval loss          2.2500  ▄");
         assert_eq!(lines.len(), 8);
-        assert_eq!(super::text(&view(0, None, 0)), "mine: starting, step 0 of 100\n");
+        assert_eq!(super::text(&view(0, None, 0)), "mine: starting, step 0 of 100 (0 %)\n");
         assert!(super::text(&view(5, None, 600)).starts_with("mine: no news for 10 min 00 s, step 5"));
     }
 }
