@@ -202,6 +202,8 @@ pub struct DataSpec {
     pub eos_token_ids: Vec<u32>,
     /// A Jinja template to use in place of the tokenizer's own.
     pub chat_template: Option<String>,
+    /// The moment that `strftime_now` in templates tells, in seconds since 1970; `None`: now.
+    pub rendered_at: Option<i64>,
     /// Extra variables of the chat template (`enable_thinking`, …); a row's own `chat_template_kwargs` win.
     pub chat_template_kwargs: Map<String, Value>,
     /// Tokenising threads; `None`: one per core. The result does not depend on it.
@@ -233,6 +235,7 @@ impl Default for DataSpec {
             append_eos: true,
             eos_token_ids: Vec::new(),
             chat_template: None,
+            rendered_at: None,
             chat_template_kwargs: Map::new(),
             dataset_num_proc: None,
         }

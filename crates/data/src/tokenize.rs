@@ -86,7 +86,10 @@ impl<'a> Tokenizing<'a> {
         let source = spec.chat_template.as_deref().or_else(|| tokenizer.chat_template());
         let template = match (shape.is_chat(), source) {
             (false, _) => None,
-            (true, Some(source)) => Some(ChatTemplate::compile(source, tokenizer.special_tokens())?),
+            (true, Some(source)) => {
+                let compiled = ChatTemplate::compile(source, tokenizer.special_tokens())?;
+                Some(spec.rendered_at.into_iter().fold(compiled, ChatTemplate::at))
+            }
             (true, None) => return Err(DataError::NoChatTemplate { shape }),
         };
         let append_eos = if spec.append_eos && !shape.is_chat() {

@@ -78,9 +78,15 @@ impl CorpusFiles {
     }
 
     /// What the data crate is told about the training files.
-    pub(crate) fn training_spec(self, config: &Config, eos_token_ids: Vec<u32>, threads: usize) -> DataSpec {
+    pub(crate) fn training_spec(
+        self,
+        config: &Config,
+        eos_token_ids: Vec<u32>,
+        threads: usize,
+        rendered_at: Option<i64>,
+    ) -> DataSpec {
         let mut spec = config.data.spec(self.train, config.training.seed, eos_token_ids, threads);
-        spec.decontaminate = self.decontaminate;
+        (spec.decontaminate, spec.rendered_at) = (self.decontaminate, rendered_at);
         spec
     }
 
@@ -91,6 +97,7 @@ impl CorpusFiles {
         tokenizer: &Tokenizer,
         eos_token_ids: Vec<u32>,
         threads: usize,
+        rendered_at: Option<i64>,
     ) -> Outcome<Corpus> {
         let data = &config.data;
         let file_bytes = bytes(&self.train)?;
@@ -99,7 +106,7 @@ impl CorpusFiles {
             AutoOr::Auto => file_bytes > STREAM_ABOVE,
         };
         let eval = self.eval.clone();
-        let spec = self.training_spec(config, eos_token_ids, threads);
+        let spec = self.training_spec(config, eos_token_ids, threads, rendered_at);
         let eval_spec = data.eval_spec(&spec, eval);
         if streams {
             return stream(config, tokenizer, spec, &eval_spec, file_bytes);

@@ -32,6 +32,20 @@ impl Finder<'_> {
         Ok(files)
     }
 
+    /// Files of another machine.
+    fn elsewhere(&self, address: &str) -> Outcome<Vec<DataFile>> {
+        #[cfg(feature = "cloud")]
+        return match self.fetch {
+            Fetch::No => Err(Failure::Input(format!("{}: a plan fetches nothing of {address}", self.key))),
+            _ => crate::remote::find(self.key, address, |variable| std::env::var(variable).ok()),
+        };
+        #[cfg(not(feature = "cloud"))]
+        return Err(Failure::Input(format!(
+            "{}: {address}: this program was built without the feature `cloud`; build with it, or download the file",
+            self.key
+        )));
+    }
+
     /// The files of a data set of the hub.
     fn of_hub(&self, name: &str, path: &Path) -> Outcome<Vec<DataFile>> {
         let settings = HubSettings::from_env(|variable| std::env::var(variable).ok());
@@ -66,6 +80,10 @@ fn expand(finder: &Finder, names: &[String]) -> Outcome<(Vec<DataFile>, bool)> {
     let mut has_hub = false;
     let mut files = Vec::new();
     for name in names {
+        if ["http://", "https://", "s3://"].iter().any(|scheme| name.starts_with(scheme)) {
+            files.extend(finder.elsewhere(name)?);
+            continue;
+        }
         let path = expand_home(name);
         if path.is_file() {
             files.push(DataFile::local(path));

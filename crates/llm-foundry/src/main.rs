@@ -23,6 +23,8 @@ mod machine;
 mod model_source;
 mod output_dir;
 mod plan;
+#[cfg(feature = "cloud")]
+mod remote;
 mod report;
 #[cfg(feature = "serve")]
 mod serve;

@@ -20,9 +20,10 @@ const TEMPLATES: [(&str, &str); 13] = [
     ("zephyr", include_str!("builtin/zephyr.jinja")),
 ];
 
-/// The source of the template of that name.
+/// The source of the template of that name. Other programs write the same names with `_` or `-` (`phi_3`, `llama-3`).
 pub fn find(name: &str) -> Option<&'static str> {
-    TEMPLATES.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+    let plain = name.to_ascii_lowercase().replace(['_', '-'], "");
+    TEMPLATES.iter().find(|(known, _)| *known == plain).map(|(_, source)| *source)
 }
 
 /// All names, in alphabetical order.

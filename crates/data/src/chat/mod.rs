@@ -112,6 +112,16 @@ impl ChatTemplate {
         Ok(Self { environment, special_tokens, has_generation_tags, limits })
     }
 
+    /// Renders as if it were this moment, in seconds since 1970: what `strftime_now` tells then does not change while a
+    /// run goes on, nor when it is resumed on another day.
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.environment.add_function("strftime_now", move |format: String| {
+            let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            formatted(&format, &moment.to_zoned(jiff::tz::TimeZone::system()))
+        });
+        self
+    }
+
     /// Whether the template marks the assistant's text by `{% generation %}` blocks.
     pub fn has_generation_tags(&self) -> bool {
         self.has_generation_tags
@@ -259,8 +269,11 @@ fn raise_exception(message: Jinja) -> Result<Jinja, Error> {
 
 /// The local time by a strftime format.
 fn strftime_now(format: String) -> Result<String, Error> {
-    let now = jiff::Zoned::now();
-    jiff::fmt::strtime::format(&format, &now)
+    formatted(&format, &jiff::Zoned::now())
+}
+
+fn formatted(format: &str, moment: &jiff::Zoned) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, moment)
         .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now(\"{format}\"): {e}")))
 }
 

@@ -77,6 +77,25 @@ fn differences(golden: &Value) -> Vec<String> {
 }
 
 #[test]
+fn built_in_templates_have_the_names_of_other_programs() {
+    for (name, ours) in [("phi_3", "phi3"), ("phi_4", "phi4"), ("llama-3", "llama3"), ("ChatML", "chatml")] {
+        assert!(builtin::find(name).is_some() && builtin::find(name) == builtin::find(ours), "{name}");
+    }
+    assert_eq!(builtin::find("phi_35"), None);
+}
+
+#[test]
+fn a_moment_can_be_chosen() {
+    let render = |template: ChatTemplate| {
+        template.render(&[], None, false, &serde_json::Map::new()).expect("rendered").text
+    };
+    let source = "{{ strftime_now('%Y-%m') }}";
+    let compiled = || ChatTemplate::compile(source, Vec::new()).expect("compiles");
+    assert_eq!(render(compiled().at(86_400 * 45)), "1970-02");
+    assert!(render(compiled()).as_str() > "2025");
+}
+
+#[test]
 fn renderings_equal_transformers() {
     let mut golden: Value =
         serde_json::from_str(include_str!("../../golden/chat.json")).expect("the golden file");

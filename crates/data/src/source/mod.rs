@@ -3,6 +3,8 @@
 //! Nothing is inferred about columns: each row stands for itself, so null here and text there is no problem. A reader
 //! can be opened at any [`Position`] it has been at, and holds one row (of a table: one batch of rows) in memory.
 
+#[cfg(feature = "tables")]
+mod arrow_check;
 mod bytes;
 mod csv;
 mod json;

@@ -79,6 +79,43 @@ fn a_lying_footer_is_an_error() {
     }
 }
 
+/// `bytes` with other eight bytes at every place where the number `is` stands.
+fn with_number(bytes: &[u8], is: i64, other: i64) -> Vec<Vec<u8>> {
+    let wanted = is.to_le_bytes();
+    let places = (0..bytes.len() - 8).filter(|&at| bytes[at..at + 8] == wanted);
+    let changed = |at: usize| {
+        let mut copy = bytes.to_vec();
+        copy[at..at + 8].copy_from_slice(&other.to_le_bytes());
+        copy
+    };
+    places.map(changed).collect()
+}
+
+#[test]
+fn arrow_lengths_that_no_file_has_are_errors() {
+    for name in ["tables.arrow", "tables_stream.arrow"] {
+        let sound = std::fs::read(golden(name).path()).unwrap();
+        // Every number of eight bytes that may be the length of a body, made larger than any memory.
+        let lengths = (64..4096).step_by(8).flat_map(|len| with_number(&sound, len, 1 << 44));
+        let mut refused = 0;
+        for bytes in lengths {
+            match read_bytes(name, &bytes) {
+                Err(DataError::BrokenTable { .. }) => refused += 1,
+                Err(other) => panic!("{name}: {other}"),
+                Ok(_) => {}
+            }
+        }
+        assert!(refused > 0, "{name}: no length was found");
+        let mut head = sound.clone();
+        let at = if name == "tables.arrow" { 12 } else { 4 };
+        head[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+        let said = read_bytes(name, &head).map_err(|e| e.to_string());
+        // The file form is read from its footer, and does not look at the schema in front.
+        assert!(said.is_ok() == (name == "tables.arrow"), "{said:?}");
+    }
+    assert!(read_bytes("a.arrow", b"ARROW1\0\0").is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -14,7 +14,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::bytes::{Content, DataFile};
+use super::arrow_check;
+use super::bytes::{Content, DataFile, Failed};
 use super::table_values::{is_readable, row};
 use super::{Found, Position, Row, RowReader, Unreadable};
 use crate::error::{DataError, Place};
@@ -44,6 +45,19 @@ pub(super) struct TableRows {
 enum Kind {
     Parquet,
     Arrow,
+}
+
+/// Holds what an Arrow file says about lengths against its size.
+fn check_lengths(file: &DataFile, is_file: bool) -> Result<(), DataError> {
+    let mut content = file.content()?;
+    let size = content.size();
+    let checked = match is_file {
+        true => arrow_check::check_file(&mut content, size),
+        false => arrow_check::check_stream(&mut content, size),
+    };
+    let path = file.path();
+    let broken = |problem| DataError::BrokenTable { path: path.to_path_buf(), problem };
+    checked.map_err(|error| DataError::from(Failed::new(path, error)))?.map_err(broken)
 }
 
 /// Runs code of the table crates; panics become errors.
@@ -78,6 +92,7 @@ impl TableRows {
     /// Opens an Arrow file or stream: `at.offset` batches are passed over.
     pub(super) fn arrow(file: &DataFile, at: Position, is_file: bool) -> Result<Self, DataError> {
         let path = Arc::clone(file.path());
+        check_lengths(file, is_file)?;
         let content = BufReader::with_capacity(1 << 17, file.content()?);
         let mut batches = guarded(&path, || -> Result<Batches, ArrowError> {
             Ok(match is_file {

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
         return Ok(anstream::stdout().write_all(resolved.to_yaml_with_origins().as_bytes())?);
     }
     let machine = Machine::choose(machine, resolved.config.training.threads)?;
-    let plan = Plan::make(&resolved, machine, Need::Description, quiet)?;
+    let plan = Plan::make(&resolved, machine, Need::Description, quiet, None)?;
     let text = match args.json {
         true => format!("{:#}\n", plan.to_json()),
         false => plan.to_text(),

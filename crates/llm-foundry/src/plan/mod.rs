@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) args: TrainingArgs,
     /// `None`: there is no tokenizer or no data here to count (only for `plan`).
     pub(crate) corpus: Option<Corpus>,
+    /// The moment that chat templates tell, in seconds since 1970, where this run's template asks for it.
+    pub(crate) rendered_at: Option<i64>,
     /// `None` without data, unless `max_steps` decides.
     pub(crate) steps: Option<Steps>,
     /// The most tokens of one micro-batch.
@@ -62,12 +64,22 @@ pub(crate) struct Steps {
 impl Plan {
     /// Reads descriptions and data. With [`Need::Description`] (`plan`), a missing tokenizer or missing data files
     /// become notes; with [`Need::Everything`] (`train`) they are errors.
-    pub(crate) fn make(resolved: &Resolved, machine: Machine, need: Need, quiet: bool) -> Outcome<Self> {
+    /// `rendered_at`: that of the run that is gone on with.
+    pub(crate) fn make(
+        resolved: &Resolved,
+        machine: Machine,
+        need: Need,
+        quiet: bool,
+        rendered_at: Option<i64>,
+    ) -> Outcome<Self> {
         let config = &resolved.config;
         let mut notes = Vec::new();
         let subject = Subject::open(config, machine, need, quiet)?;
         notes.extend(subject.added_note());
-        let corpus = corpus(config, &subject, machine, need, quiet, &mut notes)?;
+        let template = subject.tokenizer.as_ref().and_then(|tokenizer| tokenizer.chat_template());
+        let asks = template.is_some_and(|template| template.contains("strftime_now"));
+        let rendered_at = asks.then(|| rendered_at.unwrap_or_else(seconds_since_1970));
+        let corpus = corpus(config, &subject, machine, need, quiet, rendered_at, &mut notes)?;
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
         let args = config.training.arguments(config.lora.is_some(), has_eval);
         args.validate().map_err(Failure::input)?;
@@ -110,6 +122,7 @@ impl Plan {
             subject,
             args,
             corpus,
+            rendered_at,
             steps,
             max_tokens,
             memory: measured.memory,
@@ -194,6 +207,11 @@ impl Plan {
     }
 }
 
+fn seconds_since_1970() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
+}
+
 /// Loads the data, or says why it is not counted.
 fn corpus(
     config: &Config,
@@ -201,6 +219,7 @@ fn corpus(
     machine: Machine,
     need: Need,
     quiet: bool,
+    rendered_at: Option<i64>,
     notes: &mut Vec<String>,
 ) -> Outcome<Option<Corpus>> {
     // A plan looks at what is here.
@@ -224,7 +243,7 @@ fn corpus(
              together (check tokenizer.name_or_path)"
         )));
     }
-    files.load(config, tokenizer, subject.eos_token_ids(), machine.threads).map(Some)
+    files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at).map(Some)
 }
 
 fn longest_batch(

@@ -10,6 +10,7 @@ mod data;
 mod eval;
 mod examples;
 mod export;
+mod large_data;
 mod output;
 mod plans;
 mod reports;

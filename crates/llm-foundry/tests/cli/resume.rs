@@ -150,3 +150,18 @@ fn checkpoints_of_the_model_alone_are_smaller_and_not_gone_on_from() {
     let said = room.foundry(&[&args[..], &["--resume", "run/checkpoint-11"]].concat());
     said.expect_refusal(&["was written with save_only_model"]);
 }
+
+#[test]
+fn a_template_that_tells_the_time_does_not_stop_a_resume() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 2\n  save_steps: 1\n");
+    let template = "tokenizer.chat_template='{% for m in messages %}{{ strftime_now(\"%H:%M:%S.%f\") }} {{ m.content }}\
+                    <|im_end|>{% endfor %}'";
+    room.foundry(&["train", "config.yaml", template]).expect_done();
+    let first =
+        room.foundry(&["train", "config.yaml", template, "training.max_steps=4", "--resume"]).expect_done();
+    assert!(first.err.contains("going on from"), "{}", first.err);
+    // Without a run to go on with, it tells another time, and so is other data.
+    let named = ["train", "config.yaml", template, "training.max_steps=6", "--resume", "run/checkpoint-4"];
+    room.foundry(&named).expect_done();
+}

@@ -40,6 +40,6 @@ fn load(args: &ConfigArgs, machine: &MachineArgs) -> Outcome<(Corpus, Tokenizer)
     let machine_used = Machine::choose(machine, config.training.threads)?;
     let files = CorpusFiles::find(config, Fetch::unless_quiet(machine.quiet))?;
     let (tokenizer, eos_token_ids) = open_tokenizer_alone(config, machine.quiet)?;
-    let corpus = files.load(config, &tokenizer, eos_token_ids, machine_used.threads)?;
+    let corpus = files.load(config, &tokenizer, eos_token_ids, machine_used.threads, None)?;
     Ok((corpus, tokenizer))
 }

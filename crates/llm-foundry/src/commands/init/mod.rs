@@ -120,7 +120,7 @@ struct Seen {
 fn planned(answers: &Answers, choice: Choice, machine: Machine, quiet: bool) -> Outcome<Seen> {
     let text = draft::text(answers, &choice);
     let resolved = config::from_text("the new configuration", text.clone(), &[])?;
-    let plan = Plan::make(&resolved, machine, Need::Description, quiet)?;
+    let plan = Plan::make(&resolved, machine, Need::Description, quiet, None)?;
     if plan.corpus.is_none() {
         let why = plan.notes.first().cloned().unwrap_or_else(|| "there is no data".into());
         return Err(Failure::Input(why));

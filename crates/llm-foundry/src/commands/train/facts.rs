@@ -9,6 +9,15 @@ use foundry_models::{Storage, Tuning};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// Name of the fact that says which moment chat templates have told, in seconds since 1970: a run that goes on tells
+/// the same, so that its rows stay what they were.
+pub(super) const RENDERED_AT: &str = "moment told by the chat template";
+
+/// That moment, of the run that is gone on with.
+pub(super) fn rendered_at(facts: &Facts) -> Option<i64> {
+    facts.get(RENDERED_AT)?.as_i64()
+}
+
 /// Facts that must be the same when a run goes on. The model is known by its shapes, not by its path: it may be moved.
 pub(super) fn facts(subject: &Subject, corpus: &Corpus, storage: &Storage) -> Facts {
     let tuning = match &subject.tuning {

@@ -57,7 +57,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     output_dir::check(&output_dir, existing)?;
 
     let machine = Machine::choose(machine_args, config.training.threads)?;
-    let plan = Plan::make(&resolved, machine, Need::Everything, quiet)?;
+    let rendered_at = resume.as_ref().and_then(|checkpoint| facts::rendered_at(&checkpoint.state.facts));
+    let plan = Plan::make(&resolved, machine, Need::Everything, quiet, rendered_at)?;
     console::say(quiet, plan.summary().trim_end());
     plan.check_data(config)?;
     plan.check_memory(config)?;

@@ -1,6 +1,6 @@
 //! Which checkpoint `--resume` means, and whether this run may go on from it.
 
-use super::facts::facts;
+use super::facts::{RENDERED_AT, facts};
 use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
@@ -85,7 +85,11 @@ fn is_checkpoint(path: &Path) -> bool {
 /// What this run's checkpoints are bound to.
 pub(super) fn facts_of(plan: &Plan) -> Outcome<Facts> {
     let corpus = plan.corpus.as_ref().ok_or_else(no_data)?;
-    Ok(facts(&plan.subject, corpus, &plan.storage))
+    let mut facts = facts(&plan.subject, corpus, &plan.storage);
+    if let Some(moment) = plan.rendered_at {
+        facts.insert(RENDERED_AT.to_owned(), moment.into());
+    }
+    Ok(facts)
 }
 
 /// A run without data: a plan makes do, training does not.
