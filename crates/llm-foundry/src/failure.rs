@@ -115,7 +115,13 @@ impl From<ConfigError> for Failure {
         match error {
             ConfigError::Wrong(problems) => Failure::Config(problems),
             ConfigError::Unreadable(name, error) => {
-                Failure::Input(format!("cannot read the configuration {name}: {error}"))
+                let near = crate::model_source::neighbour(Path::new(&name));
+                let help = match (error.kind(), near) {
+                    (std::io::ErrorKind::NotFound, Some(near)) => format!("; did you mean {near}?"),
+                    (std::io::ErrorKind::NotFound, None) => "\n  `llm-foundry init` writes one".into(),
+                    _ => String::new(),
+                };
+                Failure::Input(format!("cannot read the configuration {name}: {error}{help}"))
             }
         }
     }

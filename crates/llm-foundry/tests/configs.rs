@@ -61,3 +61,16 @@ fn the_plan_of_a_broken_config_fails() {
     assert_eq!(output.status.code(), Some(2), "an unknown key is the user's error");
     assert!(String::from_utf8_lossy(&output.stderr).contains("rnak"));
 }
+
+#[test]
+fn every_config_tells_editors_its_schema() {
+    for config in configs() {
+        let text = fs::read_to_string(root().join(&config)).expect("a file");
+        let first = text.lines().next().unwrap_or("");
+        let schema = first.strip_prefix("# yaml-language-server: $schema=");
+        let schema =
+            schema.unwrap_or_else(|| panic!("{}: the first line names no schema: {first}", config.display()));
+        let path = root().join(config.parent().expect("in a folder")).join(schema);
+        assert!(path.is_file(), "{}: {schema} is not there", config.display());
+    }
+}

@@ -102,7 +102,7 @@ impl Composer<'_> {
         let mut layers = Vec::new();
         let mut is_composed = false;
         for key in KEYS {
-            let Some(entry) = own.remove(&[key.to_owned()]) else { continue };
+            let Some(entry) = own.take(key) else { continue };
             match key {
                 "preset" => self.preset_names(&entry.node),
                 _ if std::mem::replace(&mut is_composed, true) => {
@@ -259,7 +259,7 @@ impl Composer<'_> {
         let tree = match yaml::parse(&text, &|r| Place::File(index, r)) {
             Ok(tree) => tree,
             Err(error) => {
-                self.problems.push(super::not_yaml(index, &error));
+                self.problems.push(super::not_yaml(index, &text, &error));
                 return None;
             }
         };

@@ -11,6 +11,7 @@ mod problem;
 mod read;
 mod resolved;
 mod sections;
+mod syntax;
 mod tree;
 mod validate;
 mod values;
@@ -63,8 +64,8 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     })
 }
 
-fn not_yaml(file: usize, error: &yaml::SyntaxError) -> Problem {
-    let help = error.message.contains("alias").then(|| "put a text that begins with * in quotes".to_owned());
+fn not_yaml(file: usize, text: &str, error: &yaml::SyntaxError) -> Problem {
+    let help = syntax::help(text, error);
     let message = format!("this is not YAML: {}", error.message);
     Problem { place: Some(Place::File(file, error.at..error.at)), message, help }
 }
@@ -76,7 +77,10 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
     let wrong = |list, sources| Err(ConfigError::Wrong(Box::new(Problems { list, sources })));
     let mut own = match yaml::parse(&sources.files[0].text, &|r| Place::File(0, r)) {
         Ok(own) => own,
-        Err(error) => return wrong(vec![not_yaml(0, &error)], sources),
+        Err(error) => {
+            let problem = not_yaml(0, &sources.files[0].text, &error);
+            return wrong(vec![problem], sources);
+        }
     };
     let known = known_paths();
     // What the file is made of can be overridden too (`preset=trl`), but only before it is put together.
@@ -85,21 +89,48 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
     problems.extend(more);
     problems.extend(overrides::apply(&mut tree, overrides, &known, overrides::Which::Values));
     problems.extend(interpolation::resolve(&mut tree, &defaults(), &|name| std::env::var(name).ok()));
-    let (config, more) = read::read_all::<Config>(tree.clone(), &known);
+    let (config, more, shortened) = read::read_all::<Config>(tree.clone(), &known);
     problems.extend(more);
     if let Some(config) = &config {
         // What was unreadable has been replaced by its default: rules about it would only confuse.
         let readable = problems.is_empty();
-        let told: Vec<Place> = problems.iter().filter_map(|p| p.place.clone()).collect();
-        let is_new = |p: &Problem| p.place.as_ref().map_or(readable, |place| !told.contains(place));
+        let told: Vec<Place> = problems.iter().filter_map(|p| p.place.clone()).chain(shortened).collect();
+        // So would rules about a section that is no section at all.
+        let unreadable: Vec<String> = sections_that_are_none(&tree);
+        let is_readable =
+            |p: &Problem| !unreadable.iter().any(|section| p.message.contains(section.as_str()));
+        let is_new =
+            |p: &Problem| is_readable(p) && p.place.as_ref().map_or(readable, |place| !told.contains(place));
         problems.extend(validate::check(config, &tree).into_iter().filter(is_new));
     }
     problems.iter_mut().for_each(|problem| hint_at_sweeps(problem, overrides));
+    hint_at_import(&mut problems, &sources);
     problems.sort_by_key(|p| p.place.as_ref().map_or((usize::MAX, 0), Place::order));
     problems.dedup();
     match config {
         Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree, sources }),
         _ => wrong(problems, sources),
+    }
+}
+
+/// Beginnings of the paths of sections that hold something else than keys.
+fn sections_that_are_none(tree: &Node) -> Vec<String> {
+    let Value::Map(entries) = &tree.value else { return Vec::new() };
+    let is_none = |entry: &&tree::Entry| !matches!(entry.node.value, Value::Map(_) | Value::Null);
+    entries.iter().filter(is_none).map(|entry| format!("`{}.", entry.key)).collect()
+}
+
+/// A configuration of another program has other keys, and one remedy for all of them.
+fn hint_at_import(problems: &mut [Problem], sources: &Sources) {
+    let Some(first) = problems.iter_mut().find(|p| p.message.starts_with("unknown key `")) else { return };
+    let file = &sources.files[0];
+    let program = foreign_mapping(&file.text).ok().and_then(|keys| crate::import::Program::of(&keys));
+    if let Some(program) = program {
+        first.help = Some(format!(
+            "this looks like a configuration of {}: `llm-foundry import-config {}` turns it into one of ours",
+            program.name(),
+            file.name
+        ));
     }
 }
 

@@ -1,7 +1,8 @@
 //! From the tree to typed sections: a serde `Deserializer` whose errors carry the place of the value that is wrong.
 //!
 //! Serde stops at the first error. To report all of them, [`read_all`] takes the offending entry out of the tree and
-//! reads again; every key has a default, so that always works.
+//! reads again; every key has a default, so that always works. An entry whose key is a misspelt one is read under the
+//! key that was meant, so that what is wrong inside is told as well.
 
 use super::problem::{Problem, suggestion};
 use super::tree::{Entry, Node, Place, Value};
@@ -11,19 +12,29 @@ use serde::de::{
 };
 use std::fmt;
 
+/// What was read, what is wrong, and the places of lists that have lost a wrong item.
+type Read<T> = (Option<T>, Vec<Problem>, Vec<Place>);
+
 /// Reads a `T` (every field must have a default) and tells everything that is wrong. `known` lists every path of a
 /// configuration, for suggestions across sections.
-pub(crate) fn read_all<T: DeserializeOwned>(mut tree: Node, known: &[String]) -> (Option<T>, Vec<Problem>) {
-    let mut problems = Vec::new();
+pub(crate) fn read_all<T: DeserializeOwned>(mut tree: Node, known: &[String]) -> Read<T> {
+    let (mut problems, mut shortened) = (Vec::new(), Vec::new());
     loop {
         let error = match T::deserialize(Reader { node: &tree, known, path: Vec::new() }) {
-            Ok(value) => return (Some(value), problems),
+            Ok(value) => return (Some(value), problems, shortened),
             Err(error) => error,
         };
-        let removed = tree.remove(&error.entry).is_some();
+        if let Some((_, list)) = error.entry.split_last() {
+            let keys: Vec<&str> = list.iter().map(String::as_str).collect();
+            shortened.extend(
+                tree.at(&keys).filter(|n| matches!(n.value, Value::List(_))).map(|n| n.place.clone()),
+            );
+        }
+        let meant = error.meant.as_deref().is_some_and(|key| tree.rename(&error.entry, key));
+        let removed = meant || tree.remove(&error.entry);
         problems.push(Problem { place: error.place, message: error.message, help: error.help });
         if !removed {
-            return (None, problems);
+            return (None, problems, shortened);
         }
     }
 }
@@ -36,6 +47,8 @@ pub(crate) struct ReadError {
     place: Option<Place>,
     /// Path of the entry to leave out on the next attempt.
     entry: Vec<String>,
+    /// The key that it was probably meant to have.
+    meant: Option<String>,
 }
 
 impl fmt::Display for ReadError {
@@ -48,7 +61,7 @@ impl std::error::Error for ReadError {}
 
 impl de::Error for ReadError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        ReadError { message: message.to_string(), help: None, place: None, entry: Vec::new() }
+        ReadError { message: message.to_string(), help: None, place: None, entry: Vec::new(), meant: None }
     }
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let help = match super::problem::nearest(variant, expected.iter().copied()) {
@@ -56,6 +69,12 @@ impl de::Error for ReadError {
             None => format!("possible: {}", expected.join(", ")),
         };
         ReadError { help: Some(help), ..Self::custom(format_args!("unknown value `{variant}`")) }
+    }
+    fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::custom(format_args!("must be {expected}"))
+    }
+    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::custom(format_args!("must be {expected}"))
     }
     fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
         Self::custom(format_args!("unknown key `{field}`"))
@@ -78,13 +97,16 @@ impl<'a> Reader<'a> {
 
     fn wrong(&self, expected: &str) -> ReadError {
         let found = self.node.value.describe();
-        let name = self.path.join(".");
-        let message = if name.is_empty() {
-            format!("expected {expected}, found {found}")
-        } else {
-            format!("`{name}` must be {expected}, found {found}")
+        // Items that were wrong are gone by now, so that numbers of items would be those of another list.
+        let message = match self.path.split_last() {
+            None => format!("expected {expected}, found {found}"),
+            Some((item, list)) if item.parse::<usize>().is_ok() => {
+                format!("an item of `{}` must be {expected}, found {found}", list.join("."))
+            }
+            Some(_) => format!("`{}` must be {expected}, found {found}", self.path.join(".")),
         };
-        ReadError { message, help: None, place: Some(self.node.place.clone()), entry: self.path.clone() }
+        let place = Some(self.node.place.clone());
+        ReadError { message, help: None, place, entry: self.path.clone(), meant: None }
     }
 
     /// Gives an error that has no place yet this value's place.
@@ -92,7 +114,9 @@ impl<'a> Reader<'a> {
         if error.place.is_none() {
             error.place = Some(self.node.place.clone());
             error.entry = self.path.clone();
-            if !error.message.contains('`') || error.message.starts_with("unknown value") {
+            if error.message.starts_with("must be ") {
+                error.message = self.wrong(&error.message["must be ".len()..]).message;
+            } else if !error.message.contains('`') || error.message.starts_with("unknown value") {
                 error.message = format!("`{}`: {}", self.path.join("."), error.message);
             }
         }
@@ -122,6 +146,24 @@ impl<'a> Reader<'a> {
         .ok_or_else(|| self.wrong("a number"))
     }
 
+    /// Something else stands where a section is needed.
+    fn no_mapping(&self, fields: &'static [&'static str]) -> ReadError {
+        let (first, more) = (&fields[..fields.len().min(6)], if fields.len() > 6 { ", …" } else { "" });
+        let help = match (&self.node.value, fields.first()) {
+            // `model: some/model`: what was meant is its first key.
+            (Value::Text(text), Some(key)) if !self.path.is_empty() => {
+                format!(
+                    "write `{}: {{{key}: {}}}`, or the keys below it, indented",
+                    self.path.join("."),
+                    super::yaml::scalar(text)
+                )
+            }
+            _ => "write `key: value`, one a line, indented below it".into(),
+        };
+        let expected = format!("a mapping with keys such as {}{more}", first.join(", "));
+        ReadError { help: Some(help), ..self.wrong(&expected) }
+    }
+
     /// Checks the keys of a mapping that is read into a struct.
     fn check_keys(&self, entries: &[Entry], fields: &'static [&'static str]) -> Result<(), ReadError> {
         let Some(entry) = entries.iter().find(|e| !fields.contains(&e.key.as_str())) else { return Ok(()) };
@@ -131,12 +173,15 @@ impl<'a> Reader<'a> {
         } else {
             format!("unknown key `{}` in `{section}`", entry.key)
         };
-        let help = match suggestion(&entry.key, fields, self.known) {
+        let near = suggestion(&entry.key, fields, self.known);
+        let meant = near.clone().filter(|near| fields.contains(&near.as_str()));
+        let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known keys here: {}", fields.join(", ")),
         };
         let entry_path = self.child(entry).path;
-        Err(ReadError { message, help: Some(help), place: Some(entry.key_place.clone()), entry: entry_path })
+        let place = Some(entry.key_place.clone());
+        Err(ReadError { message, help: Some(help), place, entry: entry_path, meant })
     }
 }
 
@@ -163,7 +208,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             },
             Value::Float(x) => visitor.visit_f64(*x),
             Value::Text(s) => visitor.visit_str(s),
-            Value::List(items) => visitor.visit_seq(Items { reader: &self, items: items.iter() }),
+            Value::List(items) => visitor.visit_seq(Items { reader: &self, items: items.iter().enumerate() }),
             Value::Map(entries) => {
                 visitor.visit_map(Entries { reader: &self, entries: entries.iter(), value: None })
             }
@@ -218,9 +263,9 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.node.value {
-            Value::List(items) => {
-                visitor.visit_seq(Items { reader: &self, items: items.iter() }).map_err(|e| self.placed(e))
-            }
+            Value::List(items) => visitor
+                .visit_seq(Items { reader: &self, items: items.iter().enumerate() })
+                .map_err(|e| self.placed(e)),
             _ => Err(self.wrong("a list")),
         }
     }
@@ -247,7 +292,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             }
             // `lora:` with nothing below it is a section of defaults.
             Value::Null => visitor.visit_map(Entries { reader: &self, entries: [].iter(), value: None }),
-            _ => Err(self.wrong(&format!("a mapping with the keys {}", fields.join(", ")))),
+            _ => Err(self.no_mapping(fields)),
         }
     }
 
@@ -280,15 +325,17 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
 
 struct Items<'r, 'a> {
     reader: &'r Reader<'a>,
-    items: std::slice::Iter<'a, Node>,
+    items: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
 }
 
 impl<'de> SeqAccess<'de> for Items<'_, '_> {
     type Error = ReadError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
-        // An item has the path of its list: it is the whole entry that is left out on the next attempt.
-        self.items.next().map(|node| seed.deserialize(Reader { node, ..self.reader.clone() })).transpose()
+        let Some((index, node)) = self.items.next() else { return Ok(None) };
+        let mut path = self.reader.path.clone();
+        path.push(index.to_string());
+        seed.deserialize(Reader { node, path, ..self.reader.clone() }).map(Some)
     }
 }
 

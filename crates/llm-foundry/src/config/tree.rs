@@ -73,10 +73,11 @@ fn shortened(text: &str) -> String {
 }
 
 impl Node {
-    /// The node at a path of keys.
+    /// The node at a path of keys; items of a list are counted from 0.
     pub(crate) fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, key| match &node.value {
             Value::Map(entries) => entries.iter().find(|e| e.key == *key).map(|e| &e.node),
+            Value::List(items) => items.get(key.parse::<usize>().ok()?),
             _ => None,
         })
     }
@@ -90,12 +91,49 @@ impl Node {
         }
     }
 
-    /// Takes the entry at a path of keys out of the tree.
-    pub(crate) fn remove(&mut self, path: &[String]) -> Option<Entry> {
-        let (first, rest) = path.split_first()?;
+    /// Takes the entry of a key out of a mapping.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Entry> {
         let Value::Map(entries) = &mut self.value else { return None };
-        let at = entries.iter().position(|e| e.key == *first)?;
-        if rest.is_empty() { Some(entries.remove(at)) } else { entries[at].node.remove(rest) }
+        let at = entries.iter().position(|e| e.key == key)?;
+        Some(entries.remove(at))
+    }
+
+    /// Takes the entry (or the item of a list) at a path of keys out of the tree; whether it was there.
+    pub(crate) fn remove(&mut self, path: &[String]) -> bool {
+        let Some((first, rest)) = path.split_first() else { return false };
+        if rest.is_empty() && self.take(first).is_some() {
+            return true;
+        }
+        match &mut self.value {
+            Value::Map(entries) => entries.iter_mut().any(|e| e.key == *first && e.node.remove(rest)),
+            Value::List(items) => match first.parse::<usize>().ok().filter(|&at| at < items.len()) {
+                Some(at) if rest.is_empty() => {
+                    items.remove(at);
+                    true
+                }
+                Some(at) => items[at].remove(rest),
+                None => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Gives the entry at a path of keys another key, unless there is one of that name; whether it was done.
+    pub(crate) fn rename(&mut self, path: &[String], key: &str) -> bool {
+        let Some((first, rest)) = path.split_first() else { return false };
+        match &mut self.value {
+            Value::Map(entries) if rest.is_empty() => {
+                let is_free = entries.iter().all(|e| e.key != key);
+                let found = entries.iter_mut().find(|e| e.key == *first).filter(|_| is_free);
+                found.map(|entry| key.clone_into(&mut entry.key)).is_some()
+            }
+            Value::Map(entries) => entries.iter_mut().any(|e| e.key == *first && e.node.rename(rest, key)),
+            Value::List(items) => {
+                let item = first.parse::<usize>().ok().and_then(|at| items.get_mut(at));
+                item.is_some_and(|item| item.rename(rest, key))
+            }
+            _ => false,
+        }
     }
 
     /// Lays `over` over this tree: mappings are merged key by key, everything else replaces what is here.

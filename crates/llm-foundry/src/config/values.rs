@@ -254,7 +254,7 @@ pub(crate) enum TokenChoice {
 
 /// One token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a token or its id")]
 pub(crate) enum TokenName {
     /// By its id.
     Id(u32),

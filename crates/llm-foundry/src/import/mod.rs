@@ -41,7 +41,7 @@ impl Program {
     }
 
     /// By the keys that only it has.
-    fn of(file: &Map<String, Value>) -> Option<Self> {
+    pub(crate) fn of(file: &Map<String, Value>) -> Option<Self> {
         let any = |keys: &[&str]| keys.iter().any(|key| file.contains_key(*key));
         if any(&["base_model", "micro_batch_size", "sequence_len", "sample_packing"]) {
             return Some(Program::Axolotl);

@@ -21,6 +21,7 @@ mod schema;
 mod serve;
 mod shell;
 mod signals;
+mod slips;
 mod streams;
 mod support;
 mod sweeps;
