@@ -48,7 +48,7 @@ pub(crate) struct ReadError {
     /// Path of the entry to leave out on the next attempt.
     entry: Vec<String>,
     /// The key that it was probably meant to have.
-    meant: Option<String>,
+    meant: Option<Box<str>>,
 }
 
 impl fmt::Display for ReadError {
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
             format!("unknown key `{}` in `{section}`", entry.key)
         };
         let near = suggestion(&entry.key, fields, self.known);
-        let meant = near.clone().filter(|near| fields.contains(&near.as_str()));
+        let meant = near.clone().filter(|near| fields.contains(&near.as_str())).map(String::into_boxed_str);
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known keys here: {}", fields.join(", ")),
