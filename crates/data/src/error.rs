@@ -228,6 +228,22 @@ pub enum DataError {
         /// The files that were read.
         files: Vec<PathBuf>,
     },
+    /// Rows, but none that is used.
+    #[error(
+        "no example is left: {skipped} row(s) cannot be used, {filtered} left out by `filter`, {deduplicated} as repetitions, {contaminated} share texts with the evaluation data{first}; check the data and these settings"
+    )]
+    AllLeftOut {
+        /// Rows that cannot be used (`on_error: skip`).
+        skipped: usize,
+        /// Rows left out by their text.
+        filtered: usize,
+        /// Rows equal to an earlier one.
+        deduplicated: usize,
+        /// Rows with evaluation texts.
+        contaminated: usize,
+        /// What was wrong with the first unusable one, with a break before it; empty without one.
+        first: String,
+    },
     /// Examples, but no tokens or labels in any of them.
     #[error(
         "none of the {examples} example(s) has a token to learn from ({empty} without tokens, {masked} with every label masked); raise `max_length`, or check the data and `completion_only_loss` / `assistant_only_loss`"

@@ -78,10 +78,20 @@ fn read_and_tokenize(
         }
     }
     if examples.is_empty() {
-        let files = preparation.report.files.into_iter().map(|file| file.path).collect();
-        return Err(DataError::Empty { files });
+        return Err(without_examples(&preparation.report));
     }
     Ok((examples, preparation.report))
+}
+
+/// The error of data without a single example.
+pub(crate) fn without_examples(report: &DataReport) -> DataError {
+    let DataReport { skipped, filtered, deduplicated, .. } = *report;
+    let contaminated = report.contaminated.unwrap_or(0);
+    if skipped + filtered + deduplicated + contaminated == 0 {
+        return DataError::Empty { files: report.files.iter().map(|file| file.path.clone()).collect() };
+    }
+    let first = report.problems.first().map_or_else(String::new, |problem| format!("\n  {problem}"));
+    DataError::AllLeftOut { skipped, filtered, deduplicated, contaminated, first }
 }
 
 /// Up to `count` rows, or as many as have `bytes` bytes of text.

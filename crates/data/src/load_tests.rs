@@ -508,3 +508,17 @@ fn chosen_turns_of_a_conversation_in_two_parts_are_learned_before_the_cut_too() 
         "{said}"
     );
 }
+
+#[test]
+fn data_of_which_nothing_is_left_says_why() {
+    let rows: Vec<Value> = (0..3).map(|i| json!({"text": format!("{i} b")})).collect();
+    let files = Files::new(&[("a.jsonl", &lines(&rows))]);
+    let said = files.error(&tiny(), |spec| spec.filter.min_chars = Some(100));
+    assert!(
+        said.starts_with("no example is left: 0 row(s) cannot be used, 3 left out by `filter`"),
+        "{said}"
+    );
+    let files = Files::new(&[("a.jsonl", "{\"messages\": []}\n")]);
+    let said = files.error(&tiny(), |spec| spec.on_error = crate::OnError::Skip);
+    assert!(said.contains("1 row(s) cannot be used") && said.contains("a.jsonl:1"), "{said}");
+}

@@ -18,7 +18,7 @@ use crate::batches::{Batches, MicroBatch};
 use crate::counter::ExampleCounter;
 use crate::dataset::{Dataset, PackedRow};
 use crate::error::DataError;
-use crate::load::{finish, rows_of, take_items};
+use crate::load::{finish, rows_of, take_items, without_examples};
 use crate::pack::PACKING_CHUNK;
 use crate::pipeline::{HeldOut, Part, Pass, Pipeline, PipelineState};
 use crate::prepare::Preparation;
@@ -233,7 +233,7 @@ fn produce(
     let sources = spec.data.all_sources();
     let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
-    let mut maker = Maker { spec, sources: &sources, preparation, counter };
+    let mut maker = Maker { spec, preparation, counter };
     let mut place = from;
     loop {
         let mut pipeline = Pipeline::new(&spec.data, &sources, spec.pass(place.epoch));
@@ -269,7 +269,6 @@ fn produce(
 /// Makes chunks.
 struct Maker<'a> {
     spec: &'a StreamSpec,
-    sources: &'a [Source],
     preparation: Preparation<'a>,
     counter: ExampleCounter,
 }
@@ -304,8 +303,7 @@ impl Maker<'_> {
                 masked,
             };
         }
-        let files = self.sources.iter().flat_map(|source| &source.files);
-        DataError::Empty { files: files.map(|file| file.path().to_path_buf()).collect() }
+        without_examples(&self.preparation.report)
     }
 }
 
@@ -327,7 +325,7 @@ pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataEr
     let sources = spec.data.all_sources();
     let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
-    let mut maker = Maker { spec, sources: &sources, preparation, counter };
+    let mut maker = Maker { spec, preparation, counter };
     let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
     // A chunk may consist of rows without labels.
     let mut rows = Vec::new();

@@ -12,7 +12,7 @@ use super::nesting;
 const WIDEST: usize = 4096;
 
 /// Longest text that one method makes, bytes.
-const LONGEST: usize = 64 << 20;
+pub(super) const LONGEST: usize = 64 << 20;
 
 /// Calls `value.method(args)`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {

@@ -85,6 +85,16 @@ fn built_in_templates_have_the_names_of_other_programs() {
 }
 
 #[test]
+fn json_of_any_length_is_refused() {
+    // Ten times ten texts of a megabyte.
+    let template = ChatTemplate::compile("{{ [a, a, a, a, a, a, a, a, a, a] | tojson }}", Vec::new());
+    let mut kwargs = serde_json::Map::new();
+    kwargs.insert("a".to_owned(), json!(vec!["x".repeat(1 << 20); 10]));
+    let error = template.expect("compiles").render(&[], None, false, &kwargs).expect_err("too long");
+    assert!(error.to_string().contains("tojson: a text of more than"), "{error}");
+}
+
+#[test]
 fn a_moment_can_be_chosen() {
     let render = |template: ChatTemplate| {
         template.render(&[], None, false, &serde_json::Map::new()).expect("rendered").text

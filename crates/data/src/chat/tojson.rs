@@ -4,6 +4,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::nesting;
+use super::pymethods::LONGEST;
 
 /// Arguments of `json.dumps` that templates may give.
 struct Style {
@@ -58,6 +59,10 @@ fn indent_text(value: &Value) -> Result<String, Error> {
 
 impl Style {
     fn write(&self, value: &Value, level: usize, out: &mut String) -> Result<(), Error> {
+        if out.len() > LONGEST {
+            let message = format!("tojson: a text of more than {LONGEST} bytes is too long");
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

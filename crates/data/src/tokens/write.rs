@@ -14,7 +14,7 @@ use super::settings::{fingerprint, hex, of_all};
 use crate::IGNORED;
 use crate::dataset::Sequence;
 use crate::error::DataError;
-use crate::load::take_items;
+use crate::load::{take_items, without_examples};
 use crate::pipeline::{Part, Pass, Pipeline};
 use crate::prepare::Preparation;
 use crate::spec::{DataSpec, Source};
@@ -404,8 +404,7 @@ impl<'a> Writing<'a> {
         self.manifest.counts = self.before.plus(self.counts);
         let Manifest { counts, ref files, .. } = self.manifest;
         if counts.documents == 0 && self.spec.shard.of == 1 {
-            let files = self.preparation.report.files.into_iter().map(|file| file.path).collect();
-            return Err(DataError::Empty { files });
+            return Err(without_examples(&self.preparation.report));
         }
         let bytes = files.iter().map(|file| file.bytes).sum();
         let files = files.len();
