@@ -210,3 +210,13 @@ fn a_turn_without_a_prompt_begins_with_its_content() {
         load_rows(&[talk()], &other, |spec| spec.multi_turn = MultiTurn::Split).expect("common prefixes");
     assert_eq!((split.rows.len(), split.report.prompt_not_prefix), (2, 2));
 }
+
+#[test]
+fn two_settings_that_say_what_is_learned_are_refused() {
+    let row = json!({"instruction": "a", "output": "b"});
+    let error = load_rows(&[row], builtin::find("chatml").expect("it is there"), |spec| {
+        spec.train_on = Some(TrainOn::All);
+        spec.completion_only_loss = Some(true);
+    });
+    assert!(matches!(error, Err(DataError::LearnedTwice)), "{error:?}");
+}

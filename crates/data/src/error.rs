@@ -274,6 +274,12 @@ pub enum DataError {
         /// The shape of the data.
         shape: Shape,
     },
+    /// Two settings that both say what is learned.
+    #[error(
+        "`train_on` and `completion_only_loss: true` both say what is learned of prompt/completion conversations; keep \
+         one of them"
+    )]
+    LearnedTwice,
     /// `train_on` and `multi_turn` are about conversations.
     #[error("`{key}` needs conversations (`messages`), but the data is {}; leave it out", shape.name())]
     TurnsWithoutChat {

@@ -76,6 +76,9 @@ impl<'a> Tokenizing<'a> {
         if spec.assistant_only_loss && !shape.is_chat() {
             return Err(DataError::AssistantOnlyWithoutChat { shape });
         }
+        if shape.has_completion() && spec.train_on.is_some() && spec.completion_only_loss == Some(true) {
+            return Err(DataError::LearnedTwice);
+        }
         let in_two_parts = !shape.is_chat() || shape.has_completion();
         if spec.train_on.is_some() && !shape.is_chat() {
             return Err(DataError::TurnsWithoutChat { key: "train_on", shape });

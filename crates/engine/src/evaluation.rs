@@ -9,6 +9,7 @@ use crate::trainer::Run;
 use foundry_data::PackedRow;
 use foundry_kernels::LossSums;
 use foundry_models::Batch;
+use std::iter::Peekable;
 use std::time::Instant;
 
 /// A held-out split.
@@ -20,18 +21,33 @@ pub struct Evaluation<'a> {
     pub max_tokens: usize,
 }
 
+/// How an evaluation ended.
+pub(crate) enum Evaluated {
+    /// There is no held-out split.
+    Nothing,
+    /// A callback broke it off.
+    Interrupted,
+    /// It is complete.
+    Done(EvalReport),
+}
+
 /// Evaluates if there is a held-out split. `best` is the best figure so far, by `metric_for_best_model`.
 pub(crate) fn evaluate(
     run: &mut Run<'_>,
     step: u64,
     epoch: f64,
     best: Option<f64>,
-) -> Result<Option<EvalReport>, EngineError> {
-    let Some(evaluation) = run.evaluation else { return Ok(None) };
+) -> Result<Evaluated, EngineError> {
+    let Some(evaluation) = run.evaluation else { return Ok(Evaluated::Nothing) };
     let began = Instant::now();
     let share = evaluation.rows.iter().skip(run.comm.rank()).step_by(run.comm.world_size());
     let mut sums = LossSums::default();
-    for row in joined(share, run.args.per_device_eval_batch_size, evaluation.max_tokens) {
+    let mut batches = Joined::new(share, run.args.per_device_eval_batch_size, evaluation.max_tokens);
+    while let Some(row) = batches.next() {
+        // Ranks have different numbers of batches, so that they could not agree between them.
+        if run.comm.world_size() == 1 && run.callbacks.iter_mut().any(|callback| callback.interrupts()) {
+            return Ok(Evaluated::Interrupted);
+        }
         let batch = Batch { tokens: &row.tokens, seq_lens: &row.seq_lens, labels: &row.labels };
         sums += run
             .model
@@ -57,30 +73,41 @@ pub(crate) fn evaluate(
     let comparison = run.args.comparison();
     let value = comparison.metric.of(&report);
     report.is_best = sums.count > 0 && step > 0 && comparison.improves(value, best);
-    Ok(Some(report))
+    Ok(Evaluated::Done(report))
 }
 
-/// Rows laid end to end, at most `batch_size` of them and `max_tokens` tokens together (a longer row stays alone).
-fn joined<'a>(
-    rows: impl Iterator<Item = &'a PackedRow>,
+/// Rows laid end to end, at most `batch_size` of them and `max_tokens` tokens together (a longer row stays alone). One
+/// batch is in memory at a time.
+struct Joined<'a, I: Iterator<Item = &'a PackedRow>> {
+    rows: Peekable<I>,
     batch_size: usize,
     max_tokens: usize,
-) -> Vec<PackedRow> {
-    let mut batches: Vec<(PackedRow, usize)> = Vec::new();
-    for row in rows {
-        match batches.last_mut() {
-            Some((batch, count))
-                if *count < batch_size && batch.tokens.len() + row.tokens.len() <= max_tokens =>
-            {
-                batch.tokens.extend_from_slice(&row.tokens);
-                batch.seq_lens.extend_from_slice(&row.seq_lens);
-                batch.labels.extend_from_slice(&row.labels);
-                *count += 1;
-            }
-            _ => batches.push((row.clone(), 1)),
-        }
+    batch: PackedRow,
+}
+
+impl<'a, I: Iterator<Item = &'a PackedRow>> Joined<'a, I> {
+    fn new(rows: I, batch_size: usize, max_tokens: usize) -> Self {
+        Self { rows: rows.peekable(), batch_size, max_tokens, batch: PackedRow::default() }
     }
-    batches.into_iter().map(|(batch, _)| batch).collect()
+
+    /// The next batch.
+    fn next(&mut self) -> Option<&PackedRow> {
+        let batch = &mut self.batch;
+        batch.tokens.clear();
+        batch.seq_lens.clear();
+        batch.labels.clear();
+        let mut count = 0;
+        let (batch_size, max_tokens) = (self.batch_size, self.max_tokens);
+        while let Some(row) = self.rows.next_if(|row| {
+            count == 0 || (count < batch_size && batch.tokens.len() + row.tokens.len() <= max_tokens)
+        }) {
+            batch.tokens.extend_from_slice(&row.tokens);
+            batch.seq_lens.extend_from_slice(&row.seq_lens);
+            batch.labels.extend_from_slice(&row.labels);
+            count += 1;
+        }
+        (count > 0).then_some(&self.batch)
+    }
 }
 
 #[cfg(test)]
@@ -95,9 +122,14 @@ mod tests {
             labels: vec![-100; len as usize],
         };
         let rows = [row(3), row(4), row(4), row(2), row(2), row(2), row(20)];
-        let batches = joined(rows.iter(), 2, 8);
-        let lens: Vec<Vec<u32>> = batches.iter().map(|batch| batch.seq_lens.clone()).collect();
+        let mut batches = Joined::new(rows.iter(), 2, 8);
+        let mut lens: Vec<Vec<u32>> = Vec::new();
+        while let Some(batch) = batches.next() {
+            assert_eq!(batch.tokens.len(), batch.labels.len());
+            lens.push(batch.seq_lens.clone());
+        }
         assert_eq!(lens, [vec![3, 4], vec![4, 2], vec![2, 2], vec![20]]);
-        assert!(batches.iter().all(|b| b.tokens.len() == b.labels.len()));
+        // The whole split has 37 tokens; memory was for a batch.
+        assert!(batches.batch.tokens.capacity() < 37, "{}", batches.batch.tokens.capacity());
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     tokens: u64,
     seconds: f64,
     window: LogWindow,
+    /// The evaluation of this step is still to be made.
+    pub(crate) owes_evaluation: bool,
     best: Option<BestEvaluation>,
     last_evaluation: Option<EvalReport>,
     log_history: Vec<Value>,
@@ -36,6 +38,7 @@ impl Progress {
             tokens: 0,
             seconds: 0.0,
             window: LogWindow::default(),
+            owes_evaluation: false,
             best: None,
             last_evaluation: None,
             log_history: Vec::new(),
@@ -51,6 +54,7 @@ impl Progress {
             tokens: state.tokens,
             seconds: state.seconds,
             window: state.window,
+            owes_evaluation: state.owes_evaluation,
             best: state.best,
             log_history: state.log_history.clone(),
             ..Self::new(timetable)
@@ -151,6 +155,7 @@ impl Progress {
             tokens: self.tokens,
             seconds: self.seconds,
             window: self.window,
+            owes_evaluation: self.owes_evaluation,
             best: self.best,
             callbacks: run.callbacks.iter().filter_map(|callback| callback.state()).collect(),
             arguments: run.args.clone(),
@@ -161,7 +166,7 @@ impl Progress {
 
     /// The end, by the last step or because of `flow`.
     pub(crate) fn summary(self, flow: Flow) -> Summary {
-        let is_early = self.step < self.timetable.total_steps;
+        let is_early = self.step < self.timetable.total_steps || self.owes_evaluation;
         Summary {
             step: self.step,
             total_steps: self.timetable.total_steps,

@@ -22,6 +22,8 @@ pub struct StartReport {
     pub backend: String,
     /// The checkpoint that the run goes on from.
     pub resumed_from: Option<PathBuf>,
+    /// The evaluation of that step is still to be made.
+    pub owes_evaluation: bool,
     /// Settings that differ from the checkpoint's and may: the run goes on with the new ones.
     pub changed: Vec<Difference>,
 }

@@ -4,7 +4,7 @@ use crate::arguments::TrainingArgs;
 use crate::callbacks::{Callback, Flow, Snapshot};
 use crate::checkpoint::{self, Checkpoint, Facts, ResumeError, Successor};
 use crate::error::EngineError;
-use crate::evaluation::{Evaluation, evaluate};
+use crate::evaluation::{Evaluated, Evaluation, evaluate};
 use crate::model::Trainable;
 use crate::objectives::objective;
 use crate::optim::Optimizer;
@@ -49,11 +49,10 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
     let timetable = Timetable::of(run.args, run.loader.batches_per_epoch())?;
     let schedule = schedule(run.args, timetable.total_steps)?;
     let objective = objective(run.args);
-    let mut progress = start(run, timetable)?;
-    if run.args.eval_on_start && progress.step == 0 {
-        evaluate_and_tell(run, &mut progress)?;
+    let (mut progress, mut ending) = start(run, timetable)?;
+    if progress.owes_evaluation || (run.args.eval_on_start && progress.step == 0) {
+        ending = ending.or(evaluate_first(run, &timetable, &mut progress)?);
     }
-    let mut ending = Flow::Continue;
     while progress.step < timetable.total_steps && ending == Flow::Continue {
         let began = Instant::now();
         let step = progress.step + 1;
@@ -73,10 +72,10 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
             log(run, &mut progress)?;
         }
         if timetable.evaluates_after(step) {
-            flow = flow.or(evaluate_and_tell(run, &mut progress)?);
+            flow = evaluate_unless_stopped(run, &mut progress, flow)?;
         }
         flow = agree(run, flow)?;
-        if saves(run, &timetable, &progress, flow) {
+        if timetable.saves_after(step) || saves(run, &timetable, &progress, flow) {
             save(run, &progress)?;
         }
         tell_saves(run, false)?;
@@ -92,7 +91,7 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
     Ok(summary)
 }
 
-/// Whether there is a checkpoint after the step at hand.
+/// Whether there is a checkpoint after the step at hand, besides those of the timetable.
 fn saves(run: &Run<'_>, timetable: &Timetable, progress: &Progress, flow: Flow) -> bool {
     let is_best = progress.is_best() && run.args.saves_best();
     let wanted = match flow {
@@ -101,7 +100,7 @@ fn saves(run: &Run<'_>, timetable: &Timetable, progress: &Progress, flow: Flow) 
         // Who stops a run wants to go on with it, whatever the timetable says.
         Flow::Save | Flow::Stop => true,
     };
-    wanted || is_best || timetable.saves_after(progress.step)
+    wanted || is_best
 }
 
 /// The schedule of a run of `total_steps`; a plan makes it too, to find mistakes in its options early.
@@ -117,8 +116,9 @@ pub fn schedule(args: &TrainingArgs, total_steps: u64) -> Result<Schedule, Engin
 }
 
 /// Begins, or restores a checkpoint, and tells the callbacks.
-fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineError> {
+fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<(Progress, Flow), EngineError> {
     let mut progress = Progress::new(timetable);
+    let mut ending = Flow::Continue;
     let mut changed = Vec::new();
     if let Some(checkpoint) = run.resume {
         let successor = Successor {
@@ -136,7 +136,7 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
             .restore(state)
             .map_err(|source| ResumeError::Data { path: path.clone(), source: Box::new(source) })?;
         for callback in &mut run.callbacks {
-            callback.restore(&checkpoint.state.callbacks)?;
+            ending = ending.or(callback.restore(&checkpoint.state.callbacks)?);
         }
         progress = Progress::resumed(timetable, &checkpoint.state);
     }
@@ -148,6 +148,7 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
         trainable_parameters: run.model.parameters().iter().map(|p| p.elements() as u64).sum(),
         backend: run.backend.name(),
         resumed_from: run.resume.map(|checkpoint| checkpoint.path.clone()),
+        owes_evaluation: progress.owes_evaluation,
         changed,
     };
     for callback in &mut run.callbacks {
@@ -156,7 +157,7 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<Progress, EngineErro
     for callback in &mut run.callbacks {
         callback.on_start(&report)?;
     }
-    Ok(progress)
+    Ok((progress, ending))
 }
 
 /// A line of the log: filled in and written by the callbacks, then kept.
@@ -169,11 +170,54 @@ fn log(run: &mut Run<'_>, progress: &mut Progress) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Evaluates, if there is a held-out split, and tells the callbacks.
+/// The evaluation before the next step: of the model as it was, or the one that the checkpoint owes. The checkpoint
+/// that it may be worth is written anew: it says how the evaluation came out.
+fn evaluate_first(
+    run: &mut Run<'_>,
+    timetable: &Timetable,
+    progress: &mut Progress,
+) -> Result<Flow, EngineError> {
+    progress.owes_evaluation = false;
+    let flow = evaluate_unless_stopped(run, progress, Flow::Continue)?;
+    let flow = agree(run, flow)?;
+    if progress.step > 0 && saves(run, timetable, progress, flow) {
+        save(run, progress)?;
+    }
+    tell_saves(run, false)?;
+    Ok(if flow.goes_on() { Flow::Continue } else { flow })
+}
+
+/// Evaluates, unless the run is to be stopped, by `flow` or by the wish of a callback: then the checkpoint comes first,
+/// which must not wait, and the evaluation when the run goes on.
+fn evaluate_unless_stopped(
+    run: &mut Run<'_>,
+    progress: &mut Progress,
+    mut flow: Flow,
+) -> Result<Flow, EngineError> {
+    if run.evaluation.is_none() {
+        return Ok(flow);
+    }
+    for callback in &mut run.callbacks {
+        flow = flow.or(callback.before_evaluate()?);
+    }
+    if agree(run, flow)? == Flow::Stop {
+        progress.owes_evaluation = true;
+        return Ok(Flow::Stop);
+    }
+    Ok(flow.or(evaluate_and_tell(run, progress)?))
+}
+
+/// Evaluates and tells the callbacks.
 fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow, EngineError> {
     let metric = run.args.metric_for_best_model;
-    let report = evaluate(run, progress.step, progress.epoch(), progress.best_value(metric))?;
-    let Some(report) = report else { return Ok(Flow::Continue) };
+    let report = match evaluate(run, progress.step, progress.epoch(), progress.best_value(metric))? {
+        Evaluated::Done(report) => report,
+        Evaluated::Nothing => return Ok(Flow::Continue),
+        Evaluated::Interrupted => {
+            progress.owes_evaluation = true;
+            return Ok(Flow::Stop);
+        }
+    };
     progress.evaluated(&report, metric);
     let mut flow = Flow::Continue;
     for callback in &mut run.callbacks {

@@ -238,7 +238,7 @@ impl Corpus {
     /// The most tokens that a micro-batch of `batch_size` rows can have, whatever the order of the rows.
     pub(crate) fn longest_batch(&self, batch_size: usize) -> usize {
         match self.stream.as_ref().and_then(|stream| stream.spec.data.max_length) {
-            Some(length) => batch_size * length,
+            Some(length) => batch_size.saturating_mul(length),
             None => longest(&self.train.rows, batch_size),
         }
     }
@@ -266,7 +266,8 @@ impl Corpus {
         let passes = stream.file_bytes as f64 / stream.sampled_bytes.max(1) as f64;
         let rows = (self.train.report.rows as f64 * passes.max(1.0)).round();
         let training = &config.training;
-        let of_a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps;
+        let of_a_step =
+            training.per_device_train_batch_size.saturating_mul(training.gradient_accumulation_steps);
         (rows as u64, (rows / of_a_step.max(1) as f64).ceil() as u64)
     }
 }

@@ -1,6 +1,8 @@
 //! The directory of a run: never half-made, never overwritten.
 
+use crate::console;
 use crate::failure::{Failure, Outcome};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Files whose presence says that a run is or was here.
@@ -50,11 +52,7 @@ pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
         return Err(Failure::Input(message));
     }
     if existing == Existing::Refuse && has_run(dir) {
-        return Err(Failure::Input(format!(
-            "output_dir: {} holds an earlier run; continue it with --resume, choose another directory with \
-             output_dir=…, or start anew with --overwrite-output-dir (the earlier run is moved aside, not deleted)",
-            dir.display()
-        )));
+        return Err(occupied(dir));
     }
     if existing != Existing::Continue
         && !has_run(dir)
@@ -67,6 +65,14 @@ pub(crate) fn check(dir: &Path, existing: Existing) -> Outcome {
         )));
     }
     check_writable("output_dir", dir)
+}
+
+fn occupied(dir: &Path) -> Failure {
+    Failure::Input(format!(
+        "output_dir: {} holds an earlier run; continue it with --resume, choose another directory with output_dir=…, or \
+         start anew with --overwrite-output-dir (the earlier run is moved aside, not deleted)",
+        dir.display()
+    ))
 }
 
 /// The nearest directory that exists takes new files, and so what is to be made below it. `key` is where the user named
@@ -86,6 +92,108 @@ pub(crate) fn check_writable(key: &str, dir: &Path) -> Outcome {
         ancestor.display(),
         dir.display()
     )))
+}
+
+/// The name of the lock in a run's directory.
+const LOCK: &str = ".lock";
+
+/// Holds a directory for this process, by a lock on a file in it that the system releases whatever ends the process.
+pub(crate) struct Claim {
+    file: File,
+    path: PathBuf,
+}
+
+impl Claim {
+    /// Holds a directory that exists; where that fails for want of rights, nothing is held yet.
+    ///
+    /// # Errors
+    /// Another process holds it.
+    pub(crate) fn of(dir: &Path) -> Outcome<Option<Self>> {
+        if !dir.is_dir() {
+            return Ok(None);
+        }
+        match Self::take(dir) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(TryLockError::WouldBlock) => Err(held_elsewhere(dir)),
+            // What is wrong with the directory is said by those who look closer.
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
+    }
+
+    /// Goes on holding the directory, or begins to, now that it has been made. A run that has come into it meanwhile is
+    /// refused.
+    pub(crate) fn or_new(
+        claim: Option<Self>,
+        dir: &Path,
+        existing: Existing,
+        quiet: bool,
+    ) -> Outcome<Option<Self>> {
+        let is_here = |claim: &Self| claim.path == dir.join(LOCK) && claim.is_in_place();
+        if let Some(claim) = claim.filter(is_here) {
+            return Ok(Some(claim));
+        }
+        let claim = match Self::take(dir) {
+            Ok(claim) => Some(claim),
+            Err(TryLockError::WouldBlock) => return Err(held_elsewhere(dir)),
+            Err(TryLockError::Error(error)) => {
+                let what = format!("warning: {} cannot be locked ({error})", dir.display());
+                console::say(quiet, format!("{what}; let no other process write there"));
+                None
+            }
+        };
+        if existing != Existing::Continue && has_run(dir) {
+            return Err(occupied(dir));
+        }
+        Ok(claim)
+    }
+
+    /// The directory has been moved, and the lock with it.
+    pub(crate) fn follow(&mut self, dir: &Path) {
+        self.path = dir.join(LOCK);
+    }
+
+    fn take(dir: &Path) -> Result<Self, TryLockError> {
+        let path = dir.join(LOCK);
+        loop {
+            let opened = File::options().create(true).truncate(false).write(true).open(&path);
+            let file = opened.map_err(TryLockError::Error)?;
+            file.try_lock()?;
+            let claim = Self { file, path: path.clone() };
+            // The one who held it may have removed the file between opening and locking.
+            if claim.is_in_place() {
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// The file that is locked is the one that others would find.
+    fn is_in_place(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+            let found = std::fs::metadata(&self.path).map(id);
+            found.is_ok_and(|found| self.file.metadata().map(id).is_ok_and(|held| held == found))
+        }
+        // Elsewhere a file that is open is neither moved nor removed.
+        #[cfg(not(unix))]
+        self.path.exists()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.is_in_place() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn held_elsewhere(dir: &Path) -> Failure {
+    Failure::Input(format!(
+        "output_dir: another process is at work in {}; wait for it, or choose another directory with output_dir=…",
+        dir.display()
+    ))
 }
 
 /// Makes the directory. Returns where an earlier run was moved to.

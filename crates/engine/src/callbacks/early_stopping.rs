@@ -26,6 +26,10 @@ impl EarlyStopping {
     pub fn new(patience: u64, threshold: f64, comparison: Comparison) -> Self {
         Self { patience, threshold, comparison, waited: 0 }
     }
+
+    fn answer(&self) -> Flow {
+        if self.waited >= self.patience { Flow::Finish } else { Flow::Continue }
+    }
 }
 
 impl Callback for EarlyStopping {
@@ -33,10 +37,10 @@ impl Callback for EarlyStopping {
         Some((NAME.into(), json!({ "waited": self.waited })))
     }
 
-    fn restore(&mut self, states: &CallbackStates) -> Result<(), EngineError> {
+    fn restore(&mut self, states: &CallbackStates) -> Result<Flow, EngineError> {
         // A run that had no early stopping before has waited for nothing yet.
         self.waited = states.get(NAME).and_then(|state| state["waited"].as_u64()).unwrap_or(0);
-        Ok(())
+        Ok(self.answer())
     }
 
     fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
@@ -47,8 +51,8 @@ impl Callback for EarlyStopping {
                 self.comparison.improves(value, Some(best)) && (value - best).abs() > self.threshold
             }
         };
-        self.waited = if improves { 0 } else { self.waited + 1 };
-        Ok(if self.waited >= self.patience { Flow::Finish } else { Flow::Continue })
+        self.waited = if improves { 0 } else { self.waited.saturating_add(1) };
+        Ok(self.answer())
     }
 }
 
@@ -102,8 +106,15 @@ mod tests {
         assert_eq!(ends_after(&mut first, &[1.0, 2.0, 2.0], &mut best), None);
         let states = CallbackStates::from_iter(first.state());
         let mut second = EarlyStopping::new(3, 0.0, LOSS);
-        second.restore(&states).unwrap();
+        assert_eq!(second.restore(&states).unwrap(), Flow::Continue);
         assert_eq!(ends_after(&mut second, &[2.0], &mut best), Some(0));
+        let ended = CallbackStates::from_iter(second.state());
+        assert_eq!(second.restore(&ended).unwrap(), Flow::Finish, "it had ended");
+        assert_eq!(
+            EarlyStopping::new(4, 0.0, LOSS).restore(&ended).unwrap(),
+            Flow::Continue,
+            "more patience"
+        );
         second.restore(&CallbackStates::new()).unwrap();
         assert_eq!(ends_after(&mut second, &[2.0], &mut best), None);
     }

@@ -65,13 +65,17 @@ impl MetricsJsonl {
     }
 }
 
-/// The lines up to `step`: everything before the first line that is later, torn or no JSON object with a step.
-fn kept(text: &str, step: u64) -> &str {
+/// The lines up to `step`: everything before the first line that is later, torn or no JSON object with a step. If the
+/// evaluation of `step` is still owed, one that an earlier attempt made goes too.
+fn kept(text: &str, step: u64, owes_evaluation: bool) -> &str {
     let mut end = 0;
     for line in text.split_inclusive('\n') {
         let whole = line.ends_with('\n');
-        let at = serde_json::from_str::<Value>(line).ok().and_then(|line| line.get("step")?.as_u64());
-        if !whole || at.is_none_or(|at| at > step) {
+        let object = serde_json::from_str::<Value>(line).ok().filter(|_| whole);
+        let Some((at, object)) = object.and_then(|line| Some((line.get("step")?.as_u64()?, line))) else {
+            break;
+        };
+        if at > step || (owes_evaluation && at == step && object["event"] == "eval") {
             break;
         }
         end += line.len();
@@ -80,7 +84,7 @@ fn kept(text: &str, step: u64) -> &str {
 }
 
 /// Cuts the file after `step`, by way of a second file: a crash meanwhile loses nothing.
-fn cut(path: &Path, step: u64) -> io::Result<()> {
+fn cut(path: &Path, step: u64, owes_evaluation: bool) -> io::Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -88,7 +92,7 @@ fn cut(path: &Path, step: u64) -> io::Result<()> {
     };
     // A torn write may end within a character.
     let text = String::from_utf8_lossy(&bytes);
-    let kept = kept(&text, step);
+    let kept = kept(&text, step, owes_evaluation);
     let temporary = path.with_extension("jsonl.partial");
     let mut file = File::create(&temporary)?;
     file.write_all(kept.as_bytes())?;
@@ -104,7 +108,7 @@ impl Callback for MetricsJsonl {
         let mut options = OpenOptions::new();
         options.create(true);
         if report.resumed_from.is_some() {
-            cut(&self.path, report.step).map_err(self.failed("cut"))?;
+            cut(&self.path, report.step, report.owes_evaluation).map_err(self.failed("cut"))?;
             options.append(true);
         } else {
             options.write(true).truncate(true);
@@ -202,6 +206,7 @@ pub(crate) mod tests {
             trainable_parameters: 3,
             backend: "reference".into(),
             resumed_from: resumed.then(|| PathBuf::from("out/checkpoint-2")),
+            owes_evaluation: false,
             changed: Vec::new(),
         }
     }
@@ -267,15 +272,16 @@ pub(crate) mod tests {
     fn a_torn_last_line_goes() {
         let whole = "{\"step\":1}\n{\"event\":\"eval\",\"step\":2}\n";
         for torn in ["{\"step\":3", "{\"step\":3}", "{\"st", "\0\0\0\n", "3\n", ""] {
-            assert_eq!(kept(&format!("{whole}{torn}"), 9), whole, "{torn:?}");
+            assert_eq!(kept(&format!("{whole}{torn}"), 9, false), whole, "{torn:?}");
         }
-        assert_eq!(kept(whole, 1), "{\"step\":1}\n");
-        assert_eq!(kept(whole, 0), "");
+        assert_eq!(kept(whole, 1, false), "{\"step\":1}\n");
+        assert_eq!(kept(whole, 0, false), "");
+        assert_eq!(kept(whole, 2, true), "{\"step\":1}\n", "that evaluation is made again");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(METRICS), [whole.as_bytes(), b"{\"event\":\"\xc3"].concat()).unwrap();
-        cut(&dir.path().join(METRICS), 5).unwrap();
+        cut(&dir.path().join(METRICS), 5, false).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join(METRICS)).unwrap(), whole);
-        cut(&dir.path().join("absent.jsonl"), 5).unwrap();
+        cut(&dir.path().join("absent.jsonl"), 5, false).unwrap();
     }
 
     #[test]

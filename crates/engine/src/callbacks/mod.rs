@@ -75,9 +75,9 @@ pub trait Callback {
     }
 
     /// The run goes on from a checkpoint: what [`Callback::state`] gave for it is among these. Called before
-    /// [`Callback::before_start`].
-    fn restore(&mut self, _states: &CallbackStates) -> Result<(), EngineError> {
-        Ok(())
+    /// [`Callback::before_start`]. [`Flow::Finish`]: the run had reached its end with that step.
+    fn restore(&mut self, _states: &CallbackStates) -> Result<Flow, EngineError> {
+        Ok(Flow::Continue)
     }
 
     /// The run is about to begin. A callback that cannot take part says so here, where no other callback has changed
@@ -99,6 +99,18 @@ pub trait Callback {
     /// A line of the log is due. Callbacks may fill in what they know before a later one writes it.
     fn on_log(&mut self, _record: &mut LogRecord) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    /// An evaluation is due after the step at hand. [`Flow::Stop`]: the checkpoint comes first, and the evaluation when
+    /// the run goes on.
+    fn before_evaluate(&mut self) -> Result<Flow, EngineError> {
+        Ok(Flow::Continue)
+    }
+
+    /// Whether an evaluation is to be broken off, asked between its batches: as [`Callback::before_evaluate`]. With
+    /// several ranks evaluations are not broken off.
+    fn interrupts(&mut self) -> bool {
+        false
     }
 
     /// The held-out split was evaluated.

@@ -2,18 +2,22 @@
 
 use super::{Callback, Flow};
 use crate::error::EngineError;
-use crate::report::{SaveReport, StepReport};
+use crate::report::{EvalReport, SaveReport, StepReport};
 use std::time::{Duration, Instant};
 
-/// Interrupts the run when another step and a checkpoint might not fit into the limit any more. What they take
-/// is what the longest step and the longest checkpoint so far took.
+/// Interrupts the run when another step, or an evaluation that is due, and a checkpoint might not fit into the limit
+/// any more. What they take is what the longest step, evaluation and checkpoint so far took. An evaluation that takes
+/// longer than that is broken off.
 #[derive(Debug)]
 pub struct TimeLimit {
     began: Instant,
     limit: Duration,
     longest_step: Duration,
+    longest_evaluation: Duration,
     longest_save: Duration,
     last: Instant,
+    /// Evaluations since `last`.
+    evaluated: Duration,
 }
 
 impl TimeLimit {
@@ -23,14 +27,21 @@ impl TimeLimit {
             began,
             limit,
             longest_step: Duration::ZERO,
+            longest_evaluation: Duration::ZERO,
             longest_save: Duration::ZERO,
             last: Instant::now(),
+            evaluated: Duration::ZERO,
         }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
+    /// Whether something that takes `next` does not fit in front of a checkpoint.
+    fn is_due(&self, now: Instant, next: Duration) -> bool {
         let spent = now.duration_since(self.began);
-        spent + self.longest_step + self.longest_save >= self.limit
+        spent + next + self.longest_save >= self.limit
+    }
+
+    fn answer(&self, now: Instant, next: Duration) -> Flow {
+        if self.is_due(now, next) { Flow::Stop } else { Flow::Continue }
     }
 }
 
@@ -40,12 +51,30 @@ impl Callback for TimeLimit {
         Ok(())
     }
 
-    fn on_step(&mut self, _: &StepReport) -> Result<Flow, EngineError> {
-        // From step to step, so that logs, evaluations and waiting count.
+    fn on_step(&mut self, report: &StepReport) -> Result<Flow, EngineError> {
+        // From step to step, so that logs and waiting count.
         let now = Instant::now();
-        self.longest_step = self.longest_step.max(now.duration_since(self.last));
-        self.last = now;
-        Ok(if self.is_due(now) { Flow::Stop } else { Flow::Continue })
+        let taken = now.duration_since(self.last).saturating_sub(self.evaluated);
+        self.longest_step = self.longest_step.max(taken);
+        (self.last, self.evaluated) = (now, Duration::ZERO);
+        // After the last step there is no other.
+        let is_last = report.step >= report.total_steps;
+        Ok(if is_last { Flow::Continue } else { self.answer(now, self.longest_step) })
+    }
+
+    fn before_evaluate(&mut self) -> Result<Flow, EngineError> {
+        Ok(self.answer(Instant::now(), self.longest_evaluation))
+    }
+
+    fn interrupts(&mut self) -> bool {
+        self.is_due(Instant::now(), Duration::ZERO)
+    }
+
+    fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
+        let taken = Duration::try_from_secs_f64(report.eval_seconds).unwrap_or_default();
+        self.longest_evaluation = self.longest_evaluation.max(taken);
+        self.evaluated += taken;
+        Ok(self.answer(Instant::now(), self.longest_step))
     }
 
     fn on_save(&mut self, report: &SaveReport) -> Result<(), EngineError> {
@@ -63,11 +92,41 @@ mod tests {
         let began = Instant::now();
         let seconds = Duration::from_secs;
         let mut limit = TimeLimit::new(began, seconds(100));
-        assert!(!limit.is_due(began + seconds(99)), "nothing is known of steps yet");
+        let due = |limit: &TimeLimit, after: u64| limit.is_due(began + seconds(after), limit.longest_step);
+        assert!(!due(&limit, 99), "nothing is known of steps yet");
         limit.longest_step = seconds(10);
-        assert!(!limit.is_due(began + seconds(89)) && limit.is_due(began + seconds(90)));
+        assert!(!due(&limit, 89) && due(&limit, 90));
         let path = "checkpoint-1".into();
         limit.on_save(&SaveReport { step: 1, path, seconds: 5.0, blocked_seconds: 0.1 }).unwrap();
-        assert!(!limit.is_due(began + seconds(84)) && limit.is_due(began + seconds(85)));
+        assert!(!due(&limit, 84) && due(&limit, 85));
+    }
+
+    #[test]
+    fn evaluations_count_apart_from_steps() {
+        let began = Instant::now();
+        let mut limit = TimeLimit::new(began, Duration::from_secs(100));
+        let report = |eval_seconds| EvalReport {
+            step: 1,
+            epoch: 0.0,
+            eval_loss: 1.0,
+            eval_perplexity: 1.0,
+            eval_mean_token_accuracy: 0.0,
+            eval_entropy: 0.0,
+            eval_tokens: 1,
+            eval_seconds,
+            is_best: false,
+            best_before: None,
+        };
+        assert_eq!(limit.before_evaluate().unwrap(), Flow::Continue, "nothing is known of evaluations yet");
+        assert_eq!(limit.on_evaluate(&report(99.5)).unwrap(), Flow::Continue);
+        limit.on_step(&super::super::metrics_jsonl::tests::step(2)).unwrap();
+        assert!(limit.longest_step < Duration::from_secs(1), "an evaluation is no step");
+        assert!(!limit.interrupts());
+        limit.longest_save = Duration::from_secs(1);
+        assert_eq!(limit.before_evaluate().unwrap(), Flow::Stop, "the next one would not fit");
+        limit.limit = Duration::from_secs(1);
+        assert!(limit.interrupts());
+        let last = StepReport { total_steps: 2, ..super::super::metrics_jsonl::tests::step(2) };
+        assert_eq!(limit.on_step(&last).unwrap(), Flow::Continue, "there is no other step");
     }
 }

@@ -37,6 +37,9 @@ pub struct TrainerState {
     pub seconds: f64,
     /// Sums since the last line of the log.
     pub window: LogWindow,
+    /// The evaluation of `step` is due, but a wish to stop came first: it is made when the run goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owes_evaluation: bool,
     /// The best evaluation so far.
     pub best: Option<BestEvaluation>,
     /// What callbacks remember.

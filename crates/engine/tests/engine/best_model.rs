@@ -138,7 +138,9 @@ fn a_run_without_improvement_finishes_early_and_a_resumed_one_at_the_same_step()
     let first = run(args(), halves.path(), vec![stopping(), stop]);
     assert!(first.summary.stopped && !first.summary.finished_early);
     let checkpoint = search(halves.path()).unwrap().found.unwrap();
-    assert_eq!(checkpoint.state.callbacks["early_stopping"]["waited"], 2);
+    // The evaluation of that step has not been made: the wish to stop came first.
+    assert_eq!(checkpoint.state.callbacks["early_stopping"]["waited"], 1);
+    assert!(checkpoint.state.owes_evaluation);
     let setup = Setup {
         output_dir: Some(halves.path()),
         held_out: Some(rows(4, None)),
@@ -148,6 +150,22 @@ fn a_run_without_improvement_finishes_early_and_a_resumed_one_at_the_same_step()
     };
     let second = setup.run().summary.unwrap();
     assert_eq!((second.step, second.finished_early), (whole.summary.step, true));
+
+    // It has ended; going on from its end takes no further step, unless there is more patience.
+    let ended = search(straight.path()).unwrap().found.unwrap();
+    let go_on = |patience| {
+        let stopping = EarlyStopping::new(patience, 0.0, args().comparison());
+        let setup = Setup {
+            held_out: Some(rows(4, None)),
+            extra: vec![Box::new(stopping)],
+            resume: Some(&ended),
+            ..Setup::new(args())
+        };
+        setup.run().summary.unwrap()
+    };
+    let third = go_on(3);
+    assert_eq!((third.step, third.finished_early, third.best), (best + 3, true, whole.summary.best));
+    assert_eq!(go_on(4).step, best + 4);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use foundry_engine::checkpoint::{
     CRASH_POINTS, Checkpoint, CheckpointError, Damage, Manifest, ResumeError, Search, list, open, search,
     sweep_leftovers, verify,
 };
-use foundry_engine::{EngineError, IntervalStrategy, StepCount, StepReport, TrainingArgs};
+use foundry_engine::{EngineError, EvalReport, IntervalStrategy, StepCount, StepReport, TrainingArgs};
 use serde_json::Value;
 use std::fs;
 use std::io;
@@ -80,6 +80,63 @@ fn twenty_steps_are_ten_and_ten_resumed_bit_for_bit() {
         }
         let (a, b) = (second.summary.unwrap(), whole.summary.as_ref().unwrap());
         assert_eq!((a.train_loss, a.tokens, a.epoch), (b.train_loss, b.tokens, b.epoch));
+    }
+}
+
+/// Breaks off the first evaluation after `passed` of its batches.
+struct BreaksOff {
+    passed: usize,
+}
+
+impl Callback for BreaksOff {
+    fn interrupts(&mut self) -> bool {
+        self.passed = self.passed.wrapping_sub(1);
+        self.passed == usize::MAX
+    }
+}
+
+/// Counts evaluations.
+struct Evaluations(std::rc::Rc<std::cell::Cell<usize>>);
+
+impl Callback for Evaluations {
+    fn on_evaluate(&mut self, _: &EvalReport) -> Result<Flow, EngineError> {
+        self.0.set(self.0.get() + 1);
+        Ok(Flow::Continue)
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_evaluation_which_is_made_when_the_run_goes_on() {
+    let (straight, halves) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = twenty(straight.path()).run();
+    // Evaluations are due after steps 7 and 14 and after the last.
+    for (stop, breaks_off) in [(7, false), (14, false), (20, false), (7, true)] {
+        let _ = fs::remove_dir_all(halves.path());
+        let made = std::rc::Rc::new(std::cell::Cell::new(0));
+        let wish: Box<dyn Callback> = match breaks_off {
+            true => Box::new(BreaksOff { passed: 1 }),
+            false => Box::new(StopAfter(stop)),
+        };
+        let extra: Vec<Box<dyn Callback>> = vec![wish, Box::new(Evaluations(made.clone()))];
+        let mut setup = Setup { extra, ..twenty(halves.path()) };
+        if breaks_off {
+            // So that there is something between batches.
+            setup.args.per_device_eval_batch_size = 1;
+        }
+        let first = setup.run().summary.unwrap();
+        assert!(first.stopped && first.step == stop, "{first:?}");
+        assert_eq!(made.get() as u64, (stop - 1) / 7, "not that of the step after which it stopped");
+        let checkpoint = latest(halves.path());
+        assert!(checkpoint.state.owes_evaluation && checkpoint.state.step == stop);
+        // A second attempt must not tell the evaluation twice.
+        for _ in 0..2 {
+            let second = Setup { resume: Some(&checkpoint), ..twenty(halves.path()) }.run();
+            assert_eq!(second.bits(), whole.bits(), "values and optimiser state after a stop at {stop}");
+            assert_eq!(curve(halves.path()), curve(straight.path()), "losses, norms, rates, evaluations");
+            let (a, b) = (second.summary.unwrap(), whole.summary.as_ref().unwrap());
+            assert!(!a.stopped);
+            assert_eq!((a.best, a.epoch), (b.best, b.epoch));
+        }
     }
 }
 

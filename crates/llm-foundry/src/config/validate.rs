@@ -35,6 +35,11 @@ struct Rules<'a> {
     problems: Vec<Problem>,
 }
 
+/// Rows, micro-batches, threads: more at once is a slip of the keyboard.
+const MOST_AT_ONCE: u64 = 1_000_000;
+/// The same of steps.
+const MOST_STEPS: i64 = 1_000_000_000;
+
 impl Rules<'_> {
     /// Reports at the value of `path` (or, where it was not written, at its section or nowhere).
     fn wrong(&mut self, path: &str, message: impl Into<String>, help: impl Into<String>) {
@@ -246,7 +251,9 @@ impl Rules<'_> {
             ("threads", t.threads.unwrap_or(1) as u64),
         ];
         for (key, value) in one_or_more {
-            self.range(&format!("training.{key}"), value, value >= 1, "1 or more");
+            // Products of a few of them are counts of rows and tokens.
+            let holds = (1..=MOST_AT_ONCE).contains(&value);
+            self.range(&format!("training.{key}"), value, holds, "from 1 to a million");
         }
         let above_zero = [
             ("logging_steps", t.logging_steps.value()),
@@ -264,8 +271,8 @@ impl Rules<'_> {
         self.range(
             "training.max_steps",
             t.max_steps,
-            t.max_steps == -1 || t.max_steps >= 1,
-            "-1 (epochs decide) or 1 or more",
+            t.max_steps == -1 || (1..=MOST_STEPS).contains(&t.max_steps),
+            "-1 (epochs decide), or from 1 to a billion",
         );
         if t.max_steps < 1 && !(t.num_train_epochs > 0.0 && t.num_train_epochs.is_finite()) {
             self.wrong(

@@ -255,7 +255,8 @@ fn longest_batch(
     let batch_size = config.training.per_device_train_batch_size;
     let tokens = match corpus {
         Some(corpus) => corpus.longest_batch(batch_size).max(corpus.longest_eval_row()),
-        None => batch_size * config.data.max_length.unwrap_or(subject.decoder.max_position_embeddings),
+        None => batch_size
+            .saturating_mul(config.data.max_length.unwrap_or(subject.decoder.max_position_embeddings)),
     };
     let longest = match corpus {
         Some(corpus) => {
@@ -280,8 +281,8 @@ fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
     if corpus.stream.is_some() {
         let total = u64::try_from(args.max_steps).ok()?;
         let report = &corpus.train.report;
-        let rows = total * (args.per_device_train_batch_size * args.gradient_accumulation_steps) as u64;
-        let tokens = rows as f64 * report.tokens as f64 / report.rows.max(1) as f64;
+        let of_a_step = args.per_device_train_batch_size as f64 * args.gradient_accumulation_steps as f64;
+        let tokens = total as f64 * of_a_step * report.tokens as f64 / report.rows.max(1) as f64;
         return Some(Steps { total, per_epoch: None, tokens: Some(tokens.round() as u64) });
     }
     let batches = corpus.train.rows.len().div_ceil(args.per_device_train_batch_size);

@@ -5,6 +5,7 @@ mod answers;
 mod beginnings;
 mod best;
 mod composition;
+mod continuation;
 mod crashes;
 mod data;
 mod eval;

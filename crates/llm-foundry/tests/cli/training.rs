@@ -54,7 +54,7 @@ fn a_run_leaves_a_model_card() {
         "---\nlibrary_name: peft\nmodel_name: run\npipeline_tag: text-generation\nlicense: mit\n",
         "- tiny\n",
         "LoRA adapter for `base`",
-        "$ llm-foundry train config.yaml model.name_or_path=base data.eval_fraction=0.25 card.tags=[tiny]\n",
+        "$ llm-foundry train config.yaml model.name_or_path=base data.eval_fraction=0.25 'card.tags=[tiny]'\n",
         "| files | train.jsonl |",
         "| training | 18 examples",
         "| steps | 2 of 2 |",

@@ -83,7 +83,7 @@ fn training_lines(plan: &Plan) -> Vec<(String, String)> {
         Tuning::Lora(spec) => format!("LoRA, r = {}, alpha = {}", spec.r, spec.lora_alpha),
         _ => "all weights".into(),
     };
-    let rows = args.per_device_train_batch_size * args.gradient_accumulation_steps;
+    let rows = args.per_device_train_batch_size.saturating_mul(args.gradient_accumulation_steps);
     [
         ("tuning", tuning),
         ("trained parameters", thousands(plan.trainable)),

@@ -1,6 +1,7 @@
 //! `llm-foundry train`: plan, load, fit, save. Nothing is written before everything has been checked.
 
 mod card;
+mod command;
 mod crash;
 mod facts;
 mod profile;
@@ -18,7 +19,7 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::expand_home;
-use crate::output_dir::{self, Existing};
+use crate::output_dir::{self, Claim, Existing};
 use crate::plan::Plan;
 use crate::report;
 use crate::signals::SignalRequests;
@@ -49,6 +50,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     }
     let config = &resolved.config;
     let output_dir = expand_home(config.output_dir.as_deref().ok_or_else(|| no_output_dir(&args))?);
+    // Before anything is swept up: what looks like leftovers may be another process at work.
+    let mut claim = Claim::of(&output_dir)?;
     let (existing, resume) = match (&args.resume, args.overwrite_output_dir) {
         (Some(from), _) => resume::find(from, &output_dir, quiet)?,
         (None, true) => (Existing::MoveAside, None),
@@ -65,11 +68,8 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     if config.training.check_disk {
         plan.disk.check(&output_dir, resume.is_some())?;
     }
-    let facts = resume::facts_of(&plan)?;
-    if let Some(checkpoint) = &resume {
-        resume::check(&plan, &facts, checkpoint)?;
-    }
-    let command = command_of(&args);
+    let facts = resume::facts_of(&plan, resume.as_ref())?;
+    let command = command::of(&args, machine_args);
     let variable = |name: &str| std::env::var(name).ok();
     let sources =
         Sources { config, plan: &plan, output_dir: &output_dir, command: &command, variable: &variable };
@@ -79,6 +79,11 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
 
     if let Some(moved) = output_dir::prepare(&output_dir, existing)? {
         console::say(quiet, format!("the earlier run was moved to {}", moved.display()));
+        claim.iter_mut().for_each(|claim| claim.follow(&moved));
+    }
+    let _claim = Claim::or_new(claim, &output_dir, existing, quiet)?;
+    if let Some(checkpoint) = &resume {
+        resume::carry_best(&plan.args, checkpoint, &output_dir, quiet)?;
     }
     output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_file())?;
     if let Some(corpus) = &plan.corpus {
@@ -174,7 +179,7 @@ impl Job<'_> {
         let signals = SignalRequests::install().map_err(Failure::run)?;
         let profiling = self.config.training.profile.then(|| ProfilingBackend::new(self.backend));
         let scale = Scale {
-            rows_per_step: args.per_device_train_batch_size * args.gradient_accumulation_steps,
+            rows_per_step: args.per_device_train_batch_size.saturating_mul(args.gradient_accumulation_steps),
             eval_rows: eval_rows.as_ref().map_or(0, Vec::len),
             eval_batch: args.per_device_eval_batch_size,
             flops_per_token,
@@ -262,6 +267,12 @@ impl Job<'_> {
         };
         if best.step != summary.step {
             let dir = self.output_dir.join(format!("checkpoint-{}", best.step));
+            // Hours of training must not end without a result.
+            if let Err(error) = checkpoint::open(&dir) {
+                let said = format!("warning: {error}\n  so the last step's values are the result");
+                console::say(self.say.quiet, said);
+                return Ok(());
+            }
             checkpoint::load_values(&dir, self.backend, model).map_err(failure_of)?;
         }
         let said = format!("the result is the model of step {}, whose evaluation was the best", best.step);
@@ -296,14 +307,6 @@ impl Job<'_> {
     fn resume_command(&self) -> String {
         format!("{} --resume", self.command)
     }
-}
-
-/// The command that a run was started with, without options that only say where to begin.
-fn command_of(args: &TrainArgs) -> String {
-    let config = args.config.config.display().to_string();
-    let words = std::iter::once(&config).chain(&args.config.overrides);
-    let quoted = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
-    format!("llm-foundry train {}", quoted.collect::<Vec<_>>().join(" "))
 }
 
 /// Whose fault an engine's error is.

@@ -6,10 +6,10 @@ use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
 use crate::output_dir::{Existing, has_run};
 use crate::plan::Plan;
-use foundry_engine::Timetable;
 use foundry_engine::checkpoint::{
     Checkpoint, CheckpointError, Facts, Search, Successor, list, open, search, sweep_leftovers,
 };
+use foundry_engine::{Timetable, TrainingArgs};
 use std::path::Path;
 
 /// `latest` of the output directory, the one named, or with `auto` the latest if there is one: jobs that are
@@ -21,7 +21,7 @@ pub(super) fn find(from: &str, output_dir: &Path, quiet: bool) -> Outcome<(Exist
         "latest" | "auto" => output_dir,
         // The output directory itself, as transformers allows.
         _ if path.is_dir() && !path.join("manifest.json").exists() && !is_checkpoint(&path) => &path,
-        _ => return named(&path).map(|checkpoint| (Existing::Continue, Some(checkpoint))),
+        _ => return named(&path).map(|checkpoint| (existing(&checkpoint, output_dir), Some(checkpoint))),
     };
     let found = search(dir).map_err(|e| Failure::Input(format!("--resume: {e}")))?;
     for (path, damage) in &found.damaged {
@@ -37,9 +37,54 @@ pub(super) fn find(from: &str, output_dir: &Path, quiet: bool) -> Outcome<(Exist
         return Ok((existing, None));
     }
     match found {
-        Search { found: Some(checkpoint), .. } => Ok((Existing::Continue, Some(checkpoint))),
+        Search { found: Some(checkpoint), .. } => Ok((existing(&checkpoint, output_dir), Some(checkpoint))),
         nothing => Err(none(dir, &nothing)),
     }
+}
+
+/// What is in the output directory already goes on only if the checkpoint is one of it; another run is not touched.
+fn existing(checkpoint: &Checkpoint, output_dir: &Path) -> Existing {
+    if is_foreign(checkpoint, output_dir) { Existing::Refuse } else { Existing::Continue }
+}
+
+/// Whether the checkpoint lies elsewhere than in the output directory.
+fn is_foreign(checkpoint: &Checkpoint, output_dir: &Path) -> bool {
+    match (checkpoint.path.canonicalize(), output_dir.canonicalize()) {
+        (Ok(path), Ok(output_dir)) => path.parent() != Some(&output_dir),
+        _ => true,
+    }
+}
+
+/// Copies the best checkpoint of a run that goes on in another directory, if it is to be the result. Without it the
+/// result will be the last step, unless a better one comes.
+pub(super) fn carry_best(
+    args: &TrainingArgs,
+    checkpoint: &Checkpoint,
+    output_dir: &Path,
+    quiet: bool,
+) -> Outcome {
+    let best = checkpoint.state.best.filter(|_| args.saves_best() && is_foreign(checkpoint, output_dir));
+    let Some(step) = best.map(|best| best.step) else { return Ok(()) };
+    let name = format!("checkpoint-{step}");
+    let from = checkpoint.path.with_file_name(&name);
+    if let Err(error) = open(&from) {
+        console::say(quiet, format!("warning: the best checkpoint so far is not carried over: {error}"));
+        return Ok(());
+    }
+    // Swept away by the next start if this one ends here.
+    let partial = output_dir.join(format!(".partial-{name}"));
+    let failed = |e: std::io::Error| Failure::io("copy the best checkpoint to", &partial, &e);
+    std::fs::create_dir_all(&partial).map_err(failed)?;
+    for entry in std::fs::read_dir(&from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        std::fs::copy(entry.path(), partial.join(entry.file_name())).map_err(failed)?;
+    }
+    std::fs::rename(&partial, output_dir.join(&name)).map_err(failed)?;
+    console::say(
+        quiet,
+        format!("the best checkpoint so far, {name}, was copied to {}", output_dir.display()),
+    );
+    Ok(())
 }
 
 /// The checkpoint in `path`; if it is damaged, the one before it is offered.
@@ -82,14 +127,18 @@ fn is_checkpoint(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
-/// What this run's checkpoints are bound to.
-pub(super) fn facts_of(plan: &Plan) -> Outcome<Facts> {
+/// What this run's checkpoints are bound to. With a checkpoint to go on from, it must be that of the same run.
+pub(super) fn facts_of(plan: &Plan, checkpoint: Option<&Checkpoint>) -> Outcome<Facts> {
     let corpus = plan.corpus.as_ref().ok_or_else(no_data)?;
-    let mut facts = facts(&plan.subject, corpus, &plan.storage);
+    let (mut facts, unreadable) = facts(&plan.subject, corpus, &plan.storage)?;
     if let Some(moment) = plan.rendered_at {
         facts.insert(RENDERED_AT.to_owned(), moment.into());
     }
-    Ok(facts)
+    // That it is another run says more than that its base cannot be read.
+    if let Some(checkpoint) = checkpoint {
+        check(plan, &facts, checkpoint)?;
+    }
+    unreadable.map_or(Ok(facts), |error| Err(Failure::input(error)))
 }
 
 /// A run without data: a plan makes do, training does not.
@@ -99,7 +148,7 @@ pub(super) fn no_data() -> Failure {
 
 /// Refuses a checkpoint of another run, or beyond this one's end, before any weight is loaded. (The engine
 /// checks again.)
-pub(super) fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
+fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
     // Of a stream only the first rows are at hand.
     let indexed = plan.corpus.as_ref().filter(|corpus| corpus.stream.is_none());
     let rows = indexed.map(|corpus| corpus.train.rows.len());

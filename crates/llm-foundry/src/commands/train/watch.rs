@@ -72,14 +72,29 @@ struct AskedBySignal {
     told: bool,
 }
 
+impl AskedBySignal {
+    fn stops(&mut self) -> bool {
+        let stops = self.signals.is_stop_set();
+        if stops && !std::mem::replace(&mut self.told, true) {
+            anstream::eprintln!("stopping after this step, with a checkpoint (once more: at once)");
+        }
+        stops
+    }
+}
+
 impl Callback for AskedBySignal {
     fn on_step(&mut self, _: &StepReport) -> Result<Flow, EngineError> {
-        if self.signals.is_stop_set() {
-            if !std::mem::replace(&mut self.told, true) {
-                anstream::eprintln!("stopping after this step, with a checkpoint (once more: at once)");
-            }
+        if self.stops() {
             return Ok(Flow::Stop);
         }
         Ok(if self.signals.take_save() { Flow::Save } else { Flow::Continue })
+    }
+
+    fn before_evaluate(&mut self) -> Result<Flow, EngineError> {
+        Ok(if self.stops() { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn interrupts(&mut self) -> bool {
+        self.stops()
     }
 }

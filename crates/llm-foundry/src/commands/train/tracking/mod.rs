@@ -148,9 +148,9 @@ impl Callback for Tracking {
         Some((STATE.into(), Value::Object(states.collect())))
     }
 
-    fn restore(&mut self, states: &BTreeMap<String, Value>) -> Result<(), EngineError> {
+    fn restore(&mut self, states: &BTreeMap<String, Value>) -> Result<Flow, EngineError> {
         self.earlier = states.get(STATE).and_then(Value::as_object).cloned().unwrap_or_default();
-        Ok(())
+        Ok(Flow::Continue)
     }
 
     fn on_start(&mut self, report: &StartReport) -> Result<(), EngineError> {
