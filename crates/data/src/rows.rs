@@ -43,6 +43,7 @@ mod tests {
         let text = dir.path().join("a.txt");
         std::fs::write(&text, "one\n\ntwo\n").expect("written");
         let rows = read_rows(&text).expect("sound");
-        assert_eq!((rows.len(), rows[0]["text"].as_str()), (1, Some("one\n\ntwo")));
+        // A document keeps its last line break, as in datasets.
+        assert_eq!((rows.len(), rows[0]["text"].as_str()), (1, Some("one\n\ntwo\n")));
     }
 }
