@@ -5,6 +5,24 @@ use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use std::sync::Mutex;
 
+/// Gives memory that the C library holds for later allocations back to the system, so that the process is as large as
+/// what it uses. Does nothing where there is no such call.
+pub fn give_back_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "a call of the C library that the standard library does not offer")]
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: malloc_trim (glibc, malloc.h) takes no pointer and may be called at any time from any thread; it
+        // touches free memory only.
+        #[expect(unsafe_code, reason = "as above")]
+        unsafe {
+            malloc_trim(0)
+        };
+    }
+}
+
 /// What a piece of memory is for; `llm-foundry plan` prints one line for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemoryClass {

@@ -49,7 +49,7 @@ pub use backend::{
     Adafactor, AdamW, Attention, Backend, BlockwiseState, LinearCrossEntropy, Lion, LossSums, Matmul,
     Rescale, RowLoss, Sgd, Span, SquaredMeans, TokenLoss,
 };
-pub use buffer::{Allocator, Buffer, MemoryClass, Meter};
+pub use buffer::{Allocator, Buffer, MemoryClass, Meter, give_back_free_memory};
 pub use cpu::CpuBackend;
 pub use dtype::Dtype;
 pub use matmul::scratch::scratch_bound;

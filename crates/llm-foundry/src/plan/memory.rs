@@ -7,7 +7,7 @@ use crate::config::{Config, GradientCheckpointing};
 use crate::failure::{Failure, Outcome};
 use crate::subject::Subject;
 use foundry_engine::{TrainingArgs, memory, optim};
-use foundry_kernels::{Allocator, Dtype, MemoryClass, Meter};
+use foundry_kernels::{Allocator, Dtype, MemoryClass, Meter, give_back_free_memory};
 use foundry_models::{Checkpointing, Decoder, Storage, Tuning};
 
 /// What a run needs to hold.
@@ -145,6 +145,8 @@ fn measure_as(needs: &Needs<'_>, checkpointing: Checkpointing) -> Outcome<Measur
         .filter(|(class, _)| *class == MemoryClass::Weights)
         .map(|(_, b)| b)
         .sum::<u64>();
+    // What reading tokenizer and data has left free would be counted, and buffers take it before they take more.
+    give_back_free_memory();
     let resident = memory::rss_bytes().unwrap_or(0);
     let process = match subject.tokenizer {
         Some(_) if resident > 0 => resident.saturating_sub(needs.data),
