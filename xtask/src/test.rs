@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Tests that run the real model carry its name in theirs, so that they can be left out by name.
 const REAL_MODEL: &str = "smollm2";
+/// What is off by default is built and tested with the rest: one build instead of two.
+const FEATURES: [&str; 2] = ["--features", "llm-foundry/tui"];
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     ensure!(
@@ -21,14 +23,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     report.step("fmt", || cargo(&["fmt", "--all", "--check"]));
     report.step("tidy", || tidy::run(&[]));
     report.step("clippy", || {
-        cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+        let words = ["clippy", "--quiet", "--workspace", "--all-targets"];
+        cargo(&[&words[..], &FEATURES, &["--", "--deny", "warnings"]].concat())
     });
     report.step("check without default features", || {
         cargo(&["check", "--quiet", "--package", "llm-foundry", "--no-default-features"])
-    });
-    report.step("full screen of `top` (feature tui)", || {
-        let words = ["test", "--quiet", "--package", "llm-foundry", "--features", "tui"];
-        cargo(&[&words[..], &["--bins", "--test", "cli", "top::"]].concat())
     });
     report.step("fuzz targets compile", || fuzz_targets(&cargo));
     report.step("tests", || cargo(&test_command(model.is_some())));
@@ -92,23 +91,18 @@ fn prepared(args: &[&str], model: Option<&PathBuf>) -> Command {
 fn test_command(with_model: bool) -> Vec<&'static str> {
     let nextest =
         shell::cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
-    match (nextest, with_model) {
-        (true, true) => vec!["nextest", "run", "--workspace", "--no-fail-fast"],
-        (true, false) => vec![
-            "nextest",
-            "run",
-            "--workspace",
-            "--no-fail-fast",
-            "-E",
-            "not (test(smollm2) | binary(/smollm2/))",
-        ],
+    let mut words: Vec<&str> = match nextest {
+        true => vec!["nextest", "run", "--workspace", "--no-fail-fast"],
         // Doc tests are a step of their own: everything else is named here.
-        (false, true) => vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"],
-        (false, false) => {
-            let plain = ["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"];
-            plain.into_iter().chain(["--", "--skip", REAL_MODEL]).collect()
-        }
+        false => vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"],
+    };
+    words.extend(FEATURES);
+    match (nextest, with_model) {
+        (_, true) => {}
+        (true, false) => words.extend(["-E", "not (test(smollm2) | binary(/smollm2/))"]),
+        (false, false) => words.extend(["--", "--skip", REAL_MODEL]),
     }
+    words
 }
 
 /// What ran, how long it took and how it ended.
