@@ -10,6 +10,7 @@ use std::sync::Mutex;
 pub fn give_back_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        // SAFETY: the signature is that of malloc.h.
         #[expect(unsafe_code, reason = "a call of the C library that the standard library does not offer")]
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> i32;
