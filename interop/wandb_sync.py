@@ -159,7 +159,8 @@ def main():
             copy = os.path.join(home, os.path.basename(directory))
             shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.synced"))
             command = [sys.executable, "-m", "wandb", "sync", copy]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+            # In a directory of its own: the client leaves a log where it is started.
+            done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=300)
             print(done.stdout[-2000:] + done.stderr[-2000:])
             assert done.returncode == 0, f"wandb sync ended with {done.returncode}"
     with store.lock:

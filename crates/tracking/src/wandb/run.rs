@@ -144,7 +144,7 @@ impl Run {
         run.append(&Record::axis(&settings.axis))?;
         run.append(&Record::all_over(&settings.axis))?;
         run.append(&Record::file("wandb-metadata.json"))?;
-        run.flush()?;
+        run.sync()?;
         run.go_live(settings, resumed.then_some(0))?;
         Ok(run)
     }
@@ -210,6 +210,19 @@ impl Run {
 
     fn summary_text(&self) -> String {
         json::object(self.summary.iter().map(|(name, json)| (name.as_str(), json.as_str())))
+    }
+
+    /// All figures so far, as a record.
+    fn append_summary(&mut self) -> Result<(), TrackingError> {
+        self.write_summary()?;
+        let summary = Record::summary(self.summary.iter().map(|(name, json)| (name.as_str(), json.clone())));
+        self.append(&summary)
+    }
+
+    /// What was written is on the disk.
+    fn sync(&mut self) -> Result<(), TrackingError> {
+        self.writer.flush().map_err(TrackingError::io("flush", &self.directory.records()))?;
+        self.write_summary()
     }
 
     fn write_summary(&mut self) -> Result<(), TrackingError> {
@@ -278,20 +291,21 @@ impl Tracker for Run {
         self.add_row(position, vec![(name, reference.to_string())])
     }
 
+    /// The figures so far are written too: a run that is killed later has those of its last checkpoint.
     fn flush(&mut self) -> Result<(), TrackingError> {
-        self.writer.flush().map_err(TrackingError::io("flush", &self.directory.records()))?;
-        self.write_summary()
+        if self.rows > 0 && !self.is_finished {
+            self.append_summary()?;
+        }
+        self.sync()
     }
 
     fn finish(&mut self, exit_code: u8) -> Result<(), TrackingError> {
         if std::mem::replace(&mut self.is_finished, true) {
             return Ok(());
         }
-        self.write_summary()?;
-        let summary = Record::summary(self.summary.iter().map(|(name, json)| (name.as_str(), json.clone())));
-        self.append(&summary)?;
+        self.append_summary()?;
         self.append(&Record::exit(exit_code, self.runtime()))?;
-        self.flush()?;
+        self.sync()?;
         self.tell(|| Parcel::Summary(self.summary_text()));
         if let Some(live) = &mut self.live {
             live.finish(exit_code);

@@ -92,8 +92,12 @@ fn a_killed_run_leaves_a_readable_file() {
         run.log(&row(position, 1.0 / position as f64)).unwrap();
         assert_eq!(history(&file_of(&run)).unwrap().len() as u64, position, "nothing waits in the process");
     }
-    // A kill within a write tears the last record.
     let bytes = fs::read(file_of(&run)).unwrap();
+    // At a checkpoint the figures so far are written.
+    run.flush().unwrap();
+    let (kind, body) = contents(&file_of(&run)).pop().unwrap();
+    assert_eq!((kind, items(&body)["train/global_step"].as_u64()), (3, Some(200)));
+    // A kill within a write tears the last record.
     let torn = dir.path().join("torn.wandb");
     fs::write(&torn, &bytes[..bytes.len() - 3]).unwrap();
     assert_eq!(history(&torn).unwrap().len(), 199);
@@ -107,6 +111,7 @@ fn a_resumed_run_is_one_run() {
         run.log(&row(position, position as f64)).unwrap();
     }
     run.print("before").unwrap();
+    run.flush().unwrap();
     let (id, state, file) = (run.id().to_owned(), run.state(), file_of(&run));
     run.finish(1).unwrap();
     drop(run);

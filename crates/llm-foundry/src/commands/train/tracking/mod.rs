@@ -210,3 +210,79 @@ impl Drop for Tracking {
         self.tell(|told| told.tracker.finish(FAILED));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// A tracker whose disk is full from its third row on.
+    struct Filling(Rc<RefCell<Vec<String>>>);
+
+    impl Tracker for Filling {
+        fn name(&self) -> &'static str {
+            "filling"
+        }
+        fn log(&mut self, row: &Row) -> Result<(), TrackingError> {
+            self.0.borrow_mut().push(format!("{} {}", row.position, row.values[0].0));
+            match row.position {
+                3.. => Err(TrackingError::Thread(std::io::ErrorKind::StorageFull.into())),
+                _ => Ok(()),
+            }
+        }
+        fn summarize(&mut self, row: &Row) -> Result<(), TrackingError> {
+            self.log(row)
+        }
+        fn flush(&mut self) -> Result<(), TrackingError> {
+            Ok(())
+        }
+        fn finish(&mut self, exit_code: u8) -> Result<(), TrackingError> {
+            self.0.borrow_mut().push(format!("end {exit_code}"));
+            Ok(())
+        }
+        fn state(&self) -> Map<String, Value> {
+            Map::new()
+        }
+        fn whereabouts(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_fails_is_left_out_and_the_others_go_on() {
+        let scale = Scale { rows_per_step: 1, eval_rows: 0, eval_batch: 1, flops_per_token: 1.0 };
+        let lines = ConsoleLines::default();
+        let mut tracking =
+            Tracking::new(TrackingSettings::default(), scale, lines, Path::new("nowhere"), true);
+        let (plain, grouped) = (Rc::default(), Rc::default());
+        let told = |log: &Rc<RefCell<Vec<String>>>, values| {
+            let tracker = Box::new(Filling(Rc::clone(log)));
+            Told { tracker, values, summary: Naming::Plain }
+        };
+        tracking.trackers = vec![told(&plain, Naming::Plain), told(&grouped, Naming::Grouped)];
+        tracking.log(1, &vec![("loss".into(), 1.0)]);
+        tracking.log(2, &vec![("eval_loss".into(), 1.0)]);
+        assert_eq!(tracking.trackers.len(), 2);
+        tracking.trackers.truncate(1);
+        tracking.log(3, &vec![("profile/mfu".into(), 1.0)]);
+        assert_eq!(tracking.trackers.len(), 0, "left out, with a warning");
+        tracking.log(4, &vec![("loss".into(), 1.0)]);
+        drop(tracking);
+        assert_eq!(*plain.borrow(), ["1 loss", "2 eval_loss", "3 profile/mfu"]);
+        assert_eq!(*grouped.borrow(), ["1 train/loss", "2 eval/loss"]);
+    }
+
+    #[test]
+    fn a_run_that_ends_with_an_error_is_told_as_failed() {
+        let scale = Scale { rows_per_step: 1, eval_rows: 0, eval_batch: 1, flops_per_token: 1.0 };
+        let lines = ConsoleLines::default();
+        let mut tracking =
+            Tracking::new(TrackingSettings::default(), scale, lines, Path::new("nowhere"), true);
+        let log = Rc::default();
+        let tracker = Box::new(Filling(Rc::clone(&log)));
+        tracking.trackers = vec![Told { tracker, values: Naming::Plain, summary: Naming::Plain }];
+        drop(tracking);
+        assert_eq!(*log.borrow(), ["end 1"]);
+    }
+}
