@@ -200,6 +200,9 @@ impl Documents for TaskData {
 /// A row of the original files in the form of the hub's.
 fn mmlu_document(row: [String; 6], subject: &str) -> Value {
     let [question, a, b, c, d, answer] = row;
-    let index = answer.trim().bytes().next().map_or(0, |letter| letter.saturating_sub(b'A'));
+    let index = match answer.trim().bytes().next() {
+        Some(digit @ b'0'..=b'3') => digit - b'0',
+        letter => letter.map_or(0, |letter| letter.saturating_sub(b'A')),
+    };
     json!({"question": question, "subject": subject, "choices": [a, b, c, d], "answer": index})
 }

@@ -92,7 +92,8 @@ fn has(file: &Path, name: &str) -> bool {
     dirs.contains(&name) || begins || ends
 }
 
-/// Rows of MMLU's original files: no header, question, four choices, letter. `None`: the file is something else.
+/// Rows of MMLU's original files: question, four choices, letter or index, with or without a header. `None`: the
+/// file is something else.
 pub(super) fn original_mmlu(file: &Path) -> Result<Option<Vec<[String; 6]>>, String> {
     if extension(file) != "csv" || file.extension().is_some_and(|end| end != "csv") {
         return Ok(None);
@@ -105,7 +106,10 @@ pub(super) fn original_mmlu(file: &Path) -> Result<Option<Vec<[String; 6]>>, Str
         let record = record.map_err(broken)?;
         let fields: Vec<String> = record.iter().map(str::to_owned).collect();
         let Ok(row) = <[String; 6]>::try_from(fields) else { return Ok(None) };
-        if !matches!(row[5].trim(), "A" | "B" | "C" | "D") {
+        if rows.is_empty() && row[0] == "question" && row[5] == "answer" {
+            continue;
+        }
+        if !matches!(row[5].trim(), "A" | "B" | "C" | "D" | "0" | "1" | "2" | "3") {
             return Ok(None);
         }
         rows.push(row);
@@ -147,12 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn mmlus_own_files_have_no_header() {
+    fn mmlus_own_files_may_have_no_header() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a_test.csv");
         std::fs::write(&file, "\"Which, then?\",1,2,3,4,C\n\"Two\nlines\",a,b,c,d,A\n").unwrap();
         let rows = original_mmlu(&file).unwrap().unwrap();
         assert_eq!((rows.len(), rows[0][0].as_str(), rows[1][0].as_str()), (2, "Which, then?", "Two\nlines"));
+        std::fs::write(&file, "question,choice0,choice1,choice2,choice3,answer\nx,1,2,3,4,3\n").unwrap();
+        assert_eq!(original_mmlu(&file).unwrap().unwrap().len(), 1);
         std::fs::write(&file, "question,answer\nx,A\n").unwrap();
         assert!(original_mmlu(&file).unwrap().is_none());
     }
