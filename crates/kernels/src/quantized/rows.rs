@@ -47,7 +47,19 @@ impl Scales<'_> {
     fn all(&self, first: usize, scales: &mut [f32]) {
         match *self {
             Scales::Plain(absmax) => scales.copy_from_slice(&absmax[first..first + scales.len()]),
-            _ => scales.iter_mut().enumerate().for_each(|(i, scale)| *scale = self.of(first + i)),
+            Scales::Nested { codes, absmax, offset, levels } => {
+                let (mut at, mut rest) = (first, scales);
+                while !rest.is_empty() {
+                    // As far as one scale of scales goes.
+                    let len = rest.len().min(ABSMAX_BLOCK - at % ABSMAX_BLOCK);
+                    let part = rest.split_off_mut(..len).expect("not longer");
+                    let unit = absmax[at / ABSMAX_BLOCK];
+                    for (scale, code) in part.iter_mut().zip(&codes[at..at + len]) {
+                        *scale = levels[usize::from(*code)] * unit + offset;
+                    }
+                    at += len;
+                }
+            }
         }
     }
 }

@@ -96,13 +96,22 @@ pub(super) fn _mm512_cvtepu16_epi32(a: __m256i) -> __m512i {
     __m512i(words.map(u32::from))
 }
 
-pub(super) fn _mm512_srli_epi32<const N: u32>(a: __m512i) -> __m512i {
-    __m512i(a.0.map(|x| x.checked_shr(N).unwrap_or(0)))
+/// Each word by its own number of bits.
+pub(super) fn _mm512_srlv_epi16(a: __m512i, count: __m512i) -> __m512i {
+    let (a, count) = (words(a), words(count));
+    let shifted: [u16; 32] = std::array::from_fn(|i| a[i].checked_shr(count[i].into()).unwrap_or(0));
+    __m512i(bytemuck::cast(shifted))
 }
-pub(super) fn _mm512_cvtepu8_epi32(a: __m128i) -> __m512i {
+pub(super) fn _mm512_broadcast_i32x4(a: __m128i) -> __m512i {
     // SAFETY: both are 16 bytes in which every bit pattern is valid.
-    let bytes: [u8; 16] = unsafe { std::mem::transmute(a) };
-    __m512i(bytes.map(u32::from))
+    let lane: [u32; 4] = unsafe { std::mem::transmute(a) };
+    __m512i(lanes(|i| lane[i % 4]))
+}
+/// Bytes of a lane of 128 bits by the lowest four bits of each index; a set highest bit makes zero.
+pub(super) fn _mm512_shuffle_epi8(a: __m512i, index: __m512i) -> __m512i {
+    let (a, index): ([u8; 64], [u8; 64]) = (bytemuck::cast(a.0), bytemuck::cast(index.0));
+    let pick = |i: usize| if index[i] & 0x80 != 0 { 0 } else { a[i / 16 * 16 + usize::from(index[i] & 15)] };
+    __m512i(bytemuck::cast(std::array::from_fn::<u8, 64, _>(pick)))
 }
 pub(super) fn _mm512_cvtepi8_epi32(a: __m128i) -> __m512i {
     // SAFETY: both are 16 bytes in which every bit pattern is valid.

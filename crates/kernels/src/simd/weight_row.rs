@@ -10,6 +10,29 @@ use half::bf16;
 /// the next row arrives while this one is multiplied.
 const AHEAD: usize = 4096;
 
+/// Each of sixteen bytes as two words, four bytes to a lane of 128 bits that holds all sixteen.
+const SPREAD: [u8; 64] = {
+    // A set highest bit makes zero.
+    let mut places = [0x80; 64];
+    let mut i = 0;
+    while i < 32 {
+        places[2 * i] = (i / 2) as u8;
+        i += 1;
+    }
+    places
+};
+
+/// The first number of a byte is its high half.
+const SHIFTS: [u16; 32] = {
+    let mut shifts = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        shifts[i] = 4;
+        i += 2;
+    }
+    shifts
+};
+
 /// A row that [`super::dot_bf16`] can multiply.
 pub(super) trait WeightRow: Copy {
     /// Numbers of the row.
@@ -112,9 +135,10 @@ impl Nf4<'_> {
     unsafe fn numbers(self, p: usize, table: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(self.codes.as_ptr().add(p / 2).cast()));
-            // The first number of a byte is its high half. Of an index five bits count, and the table is there twice.
-            let indices = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
+            let bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(self.codes.as_ptr().add(p / 2).cast()));
+            let words = _mm512_shuffle_epi8(bytes, _mm512_loadu_si512(SPREAD.as_ptr().cast()));
+            let indices = _mm512_srlv_epi16(words, _mm512_loadu_si512(SHIFTS.as_ptr().cast()));
+            // Of an index five bits count, and the table is there twice.
             _mm512_permutexvar_epi16(indices, table)
         }
     }

@@ -9,4 +9,5 @@ mod invariants;
 mod lora;
 mod parity;
 mod quantized;
+mod text;
 mod vocabulary;
