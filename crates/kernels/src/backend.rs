@@ -286,6 +286,12 @@ pub trait Backend: Allocator + Send + Sync {
     /// For people: device, path and threads, e.g. `cpu avx512-bf16, 2 threads`.
     fn name(&self) -> String;
 
+    /// Runs `f`, a row of many small operations: the device's threads need not be woken for each of them. It changes no
+    /// result.
+    fn row_of_operations(&self, f: &mut (dyn FnMut() + Send)) {
+        f();
+    }
+
     // ---- host and device -------------------------------------------------------------------------------------
     /// Writes `src` to `dst[offset..]`, converting to the buffer's dtype (f32 or bf16).
     fn upload(&self, src: &[f32], dst: &mut Buffer, offset: usize);

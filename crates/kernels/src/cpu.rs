@@ -45,6 +45,9 @@ impl Backend for CpuBackend {
     fn name(&self) -> String {
         format!("cpu {}, {} threads", self.isa.name(), self.pool.threads())
     }
+    fn row_of_operations(&self, f: &mut (dyn FnMut() + Send)) {
+        self.pool.inside(f);
+    }
     fn upload(&self, src: &[f32], dst: &mut Buffer, offset: usize) {
         copy::upload(&self.pool, self.isa, src, dst, offset);
     }

@@ -119,6 +119,9 @@ impl Backend for ProfilingBackend<'_> {
     fn name(&self) -> String {
         self.inner.name()
     }
+    fn row_of_operations(&self, f: &mut (dyn FnMut() + Send)) {
+        self.inner.row_of_operations(f);
+    }
     fn upload(&self, src: &[f32], dst: &mut Buffer, offset: usize) {
         let work = Work::bytes(src.len() * (4 + dst.dtype().bytes()));
         self.measure("upload", work, |inner| inner.upload(src, dst, offset));

@@ -159,7 +159,8 @@ impl Inference {
         if self.row.tokens.is_empty() {
             return Ok(0);
         }
-        decoder.forward_paged(backend, &mut self.cache, &self.row);
+        let Self { cache, row, .. } = self;
+        backend.row_of_operations(&mut || decoder.forward_paged(backend, cache, row));
         let first = events.len();
         for asked in asked.chunks(LOGIT_ROWS) {
             let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
