@@ -2,7 +2,8 @@
 
     python interop/greedy_ids.py --model MODEL_DIR --foundry target/release/llm-foundry [--tokens 48]
 
-Fifty prompts, half of them texts to continue and half conversations; ours are answered together, theirs one by one.
+Fifty prompts, half of them texts to continue and half conversations, answered together. transformers then reads each prompt
+with our answer: it would have said the same if at every place our next token is its likeliest.
 Prints each prompt that differs and one line `RESULT {json}`; the exit code is the number of differences. Where the two
 likeliest tokens of transformers are closer than 1e-4 at the first difference, float32 itself decides: it is counted as
 a tie and named.
@@ -56,7 +57,7 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-    different, ties, seconds = [], [], 0.0
+    different, ties, tokens, seconds = [], [], 0, 0.0
     for line, our in zip(lines, ours, strict=True):
         if "prompt" in line:
             ids = tokenizer(line["prompt"])["input_ids"]
@@ -65,20 +66,19 @@ def main():
         assert ids == our["prompt_token_ids"], line
         began = time.perf_counter()
         with torch.no_grad():
-            found = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                                   do_sample=False, max_new_tokens=a.tokens, eos_token_id=sorted(ends))
+            logits = model(torch.tensor([ids + our["token_ids"]])).logits[0, len(ids) - 1:]
         seconds += time.perf_counter() - began
-        theirs = found[0, len(ids):].tolist()
-        theirs = theirs[:-1] if theirs and theirs[-1] in ends else theirs
-        if theirs == our["token_ids"]:
+        theirs = logits.argmax(-1).tolist()
+        is_ended = our["finish_reason"] == "end_of_sequence"
+        expected = our["token_ids"] + ([theirs[-1] if theirs[-1] in ends else None] if is_ended else [])
+        tokens += len(expected)
+        at = next((i for i, (x, y) in enumerate(zip(theirs, expected)) if x != y), None)
+        if at is None:
             continue
-        at = next((i for i, (x, y) in enumerate(zip(theirs, our["token_ids"])) if x != y),
-                  min(len(theirs), len(our["token_ids"])))
-        with torch.no_grad():
-            top = model(torch.tensor([ids + theirs[:at]])).logits[0, -1].topk(2).values
+        top = logits[at].topk(2).values
         (ties if top[0] - top[1] < 1e-4 else different).append(line)
-        print(f"differs at token {at} (margin {top[0] - top[1]:.2e}): {line}\n  {theirs}\n  {our['token_ids']}")
-    print("RESULT", json.dumps({"prompts": len(lines), "different": len(different), "ties": len(ties),
+        print(f"differs at token {at} (margin {top[0] - top[1]:.2e}): {line}\n  {theirs}\n  {our['token_ids']}", flush=True)
+    print("RESULT", json.dumps({"prompts": len(lines), "tokens": tokens, "different": len(different), "ties": len(ties),
                                 "ours_seconds_with_loading": round(ours_seconds, 2), "theirs_seconds": round(seconds, 2)}))
     sys.exit(len(different))
 
