@@ -2,8 +2,8 @@
 
     python interop/greedy_ids.py --model MODEL_DIR --foundry target/release/llm-foundry [--tokens 48]
 
-Fifty prompts, half of them texts to continue and half conversations, answered together. transformers then reads each prompt
-with our answer: it would have said the same if at every place our next token is its likeliest.
+Fifty prompts, half of them texts to continue and half conversations, answered together. transformers then reads each
+prompt with our answer: it would have said the same if at every place our next token is its likeliest.
 Prints each prompt that differs and one line `RESULT {json}`; the exit code is the number of differences. Where the two
 likeliest tokens of transformers are closer than 1e-4 at the first difference, float32 itself decides: it is counted as
 a tie and named.

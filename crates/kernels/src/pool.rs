@@ -26,8 +26,8 @@ impl Pool {
         self.threads.current_num_threads()
     }
 
-    /// Runs `f` on a worker: what it shares out then begins at once, on this worker itself, and a caller outside is woken
-    /// once for all of it. Waking costs more than a small operation.
+    /// Runs `f` on a worker: what it shares out then begins at once, on this worker itself, and a caller outside is
+    /// woken once for all of it. Waking costs more than a small operation.
     pub fn inside(&self, f: impl FnOnce() + Send) {
         self.threads.install(f);
     }
