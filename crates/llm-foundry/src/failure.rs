@@ -86,13 +86,13 @@ impl Failure {
         match self {
             Failure::Config(problems) => {
                 let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-                anstream::eprintln!("{}", problems.render(colour));
+                crate::console::tell!("{}", problems.render(colour));
             }
             Failure::Input(message) | Failure::Run(message) => {
-                anstream::eprintln!("\u{1b}[1;31merror\u{1b}[0m: {message}");
+                crate::console::tell!("\u{1b}[1;31merror\u{1b}[0m: {message}");
             }
             Failure::Interrupted(message) => {
-                anstream::eprintln!("\u{1b}[1;33minterrupted\u{1b}[0m: {message}")
+                crate::console::tell!("\u{1b}[1;33minterrupted\u{1b}[0m: {message}")
             }
             Failure::BrokenPipe => {}
         }
@@ -150,13 +150,13 @@ pub(crate) fn install_panic_hook() {
             .or_else(|| info.payload().downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".into());
         let place = info.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
-        eprintln!("llm-foundry: this is a bug: {what}{place}");
-        eprintln!(
+        crate::console::tell!("llm-foundry: this is a bug: {what}{place}");
+        crate::console::tell!(
             "Please report it with the command and the configuration; version {}.",
             env!("CARGO_PKG_VERSION")
         );
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|v| v != "0") {
-            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+            crate::console::tell!("{}", std::backtrace::Backtrace::force_capture());
         }
     }));
 }

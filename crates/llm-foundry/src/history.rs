@@ -42,8 +42,13 @@ impl History {
             match event.as_deref() {
                 None => history.logs.push(line),
                 Some("run_start") => history.start = Some(line),
-                // The run goes on: what an earlier part said of its end no longer holds.
-                Some("resume") => history.end = None,
+                // The run goes on: what an earlier part said of its end no longer holds, nor how many steps it was to have.
+                Some("resume") => {
+                    history.end = None;
+                    if line.contains_key("total_steps") {
+                        history.start = Some(line);
+                    }
+                }
                 Some("eval") => history.evaluations.push(line),
                 Some("task") => history.tasks.push(line),
                 Some("run_end") => history.end = Some(line),

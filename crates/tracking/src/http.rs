@@ -140,6 +140,15 @@ pub fn wrong_address(address: &str) -> Option<String> {
     uri.host().is_none_or(str::is_empty).then(|| "it names no server".into())
 }
 
+/// A part of an address: all but letters, digits and a few signs is percent-encoded.
+pub(crate) fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => (byte as char).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,16 +27,16 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
     }
     let list = |title: &str, notes: &[Note]| {
         if !notes.is_empty() {
-            anstream::eprintln!("\u{1b}[1m{title}\u{1b}[0m");
+            crate::console::tell!("\u{1b}[1m{title}\u{1b}[0m");
         }
         for note in notes {
-            anstream::eprintln!("  {}: {}  ({})", note.key, note.value, note.why);
+            crate::console::tell!("  {}: {}  ({})", note.key, note.value, note.why);
         }
     };
     list(&format!("of {}, nothing lost by leaving out:", imported.program.name()), &imported.unneeded);
     list("not carried over:", &imported.lost);
     if let Some(path) = &args.output {
-        anstream::eprintln!("{}: look at it with `llm-foundry plan {0}`", path.display());
+        crate::console::tell!("{}: look at it with `llm-foundry plan {0}`", path.display());
     }
     Ok(())
 }

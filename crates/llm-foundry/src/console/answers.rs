@@ -35,7 +35,12 @@ impl AnswerProgress {
             bar.set_position(self.finished as u64);
             bar.set_message(format!("{:.0} tokens/s", self.rate()));
         } else if !self.quiet && self.last_line.elapsed() > Duration::from_secs(30) {
-            eprintln!("  {} of {} answers, {:.0} tokens/s", self.finished, self.wanted, self.rate());
+            crate::console::tell!(
+                "  {} of {} answers, {:.0} tokens/s",
+                self.finished,
+                self.wanted,
+                self.rate()
+            );
             self.last_line = Instant::now();
         }
     }

@@ -18,6 +18,25 @@ pub(crate) use transfer::DownloadBar;
 
 use std::io::IsTerminal;
 
+/// A line on standard error. That it cannot be written (a terminal that has gone, a full disk behind a log) is no reason
+/// to end what is going on.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(anstream::stderr(), $($words)*);
+    }};
+}
+pub(crate) use tell;
+
+/// The same without an end of line.
+macro_rules! redraw {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(anstream::stderr(), $($words)*);
+    }};
+}
+pub(crate) use redraw;
+
 /// Standard error is a terminal that can redraw a line.
 pub(crate) fn is_interactive() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
@@ -26,6 +45,6 @@ pub(crate) fn is_interactive() -> bool {
 /// A line on standard error, unless quiet.
 pub(crate) fn say(quiet: bool, text: impl std::fmt::Display) {
     if !quiet {
-        anstream::eprintln!("{text}");
+        crate::console::tell!("{text}");
     }
 }

@@ -49,7 +49,7 @@ impl TrainingConsole {
     fn line(&mut self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => anstream::eprintln!("{text}"),
+            None => crate::console::tell!("{text}"),
         }
         self.lines.add(text);
         self.last_line = Instant::now();

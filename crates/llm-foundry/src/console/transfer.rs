@@ -38,7 +38,7 @@ impl Progress for DownloadBar {
             bar.set_position(0);
             bar.set_message(self.name.clone());
         } else if self.last_line.is_none() {
-            eprintln!("downloading {} ({})", self.name, bytes(self.total));
+            crate::console::tell!("downloading {} ({})", self.name, bytes(self.total));
             self.last_line = Some(Instant::now());
         }
     }
@@ -48,7 +48,7 @@ impl Progress for DownloadBar {
         if let Some(bar) = &self.bar {
             bar.inc(size as u64);
         } else if self.last_line.is_some_and(|last| last.elapsed() > Duration::from_secs(30)) {
-            eprintln!("  {} of {}", bytes(self.done), bytes(self.total));
+            crate::console::tell!("  {} of {}", bytes(self.done), bytes(self.total));
             self.last_line = Some(Instant::now());
         }
     }
@@ -56,7 +56,7 @@ impl Progress for DownloadBar {
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-            eprintln!("downloaded {} ({})", self.name, bytes(self.total));
+            crate::console::tell!("downloaded {} ({})", self.name, bytes(self.total));
         }
     }
 }

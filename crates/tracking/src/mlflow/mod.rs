@@ -5,7 +5,7 @@ mod tests;
 
 use crate::courier::{Courier, Delivery, Pace};
 use crate::error::TrackingError;
-use crate::http::{Credentials, HttpClient, HttpError, wrong_address};
+use crate::http::{Credentials, HttpClient, HttpError, encoded, wrong_address};
 use crate::tracker::{Row, Tracker};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -259,15 +259,6 @@ fn key(name: &str) -> String {
 /// Numbers that JSON does not have are texts in protobuf's JSON.
 fn number(value: f64) -> Value {
     if value.is_finite() { json!(value) } else { json!(crate::json::number(value)) }
-}
-
-/// A part of a query: all but letters, digits and a few signs is percent-encoded.
-fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => (byte as char).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 /// Time since 1970.

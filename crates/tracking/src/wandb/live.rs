@@ -7,7 +7,7 @@
 
 use super::run::RunSettings;
 use crate::courier::{Courier, Delivery, Outcome, Pace};
-use crate::http::{Credentials, HttpClient, HttpError};
+use crate::http::{Credentials, HttpClient, HttpError, encoded};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -260,14 +260,12 @@ impl Stream {
         else {
             return Err(HttpError::Unreachable("the answer is not one of Weights & Biases".into()));
         };
-        let place = format!(
-            "{}/{entity}/{project}/runs/{}",
-            self.client.base().replacen("://api.", "://", 1),
-            self.id
-        );
+        let id = encoded(&self.id);
+        let run = |between: &str| format!("{}/{}{between}{id}", encoded(entity), encoded(project));
+        let place = format!("{}/{}", self.client.base().replacen("://api.", "://", 1), run("/runs/"));
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         let mut known = Known {
-            path: format!("/files/{entity}/{project}/{}/file_stream", self.id),
+            path: format!("/files/{}/file_stream", run("/")),
             entity: entity.to_owned(),
             rows: 0,
             events: 0,

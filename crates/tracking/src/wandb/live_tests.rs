@@ -78,7 +78,7 @@ fn the_server_is_told_what_the_directory_gets() {
     let server = server(0);
     let mut run = Run::create(&settings(dir.path(), &server.address)).unwrap();
     let name = run.directory().file_name().unwrap().to_string_lossy().into_owned();
-    assert!(name.starts_with("run-"), "{name}");
+    assert!(name.starts_with("offline-run-"), "{name}");
     for position in 1..=5 {
         run.log(&row(position, position as f64)).unwrap();
     }

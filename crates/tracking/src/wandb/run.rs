@@ -120,8 +120,8 @@ impl Run {
     }
 
     fn begin(settings: &RunSettings, id: &str, resumed: bool) -> Result<Self, TrackingError> {
-        let mode = if settings.server.is_some() { "run" } else { "offline-run" };
-        let directory = RunDirectory::create(&settings.parent, id, mode)?;
+        // `wandb sync` passes over directories that are called `run-…`: of those it believes that the server has all.
+        let directory = RunDirectory::create(&settings.parent, id, "offline-run")?;
         directory.describe(settings)?;
         let path = directory.records();
         let begun = File::create_new(&path).and_then(RecordWriter::begin);

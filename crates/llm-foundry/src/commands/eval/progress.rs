@@ -43,7 +43,7 @@ impl<M: LanguageModel> Reported<M> {
         } else if self.last_line.elapsed() > LINE_EVERY && done > 0 {
             self.last_line = Instant::now();
             let left = seconds / done as f64 * (total - done) as f64;
-            eprintln!(
+            crate::console::tell!(
                 "{}: {} of {} requests, {:.1} a second, {} left",
                 self.title,
                 thousands(done as u64),
@@ -62,7 +62,7 @@ impl<M: LanguageModel> Reported<M> {
         if !self.quiet {
             let seconds = self.began.elapsed().as_secs_f64();
             let rate = documents as f64 / seconds.max(1e-9);
-            eprintln!(
+            crate::console::tell!(
                 "{}: {} documents in {} ({rate:.1} a second)",
                 self.title,
                 thousands(documents as u64),

@@ -208,7 +208,7 @@ impl Job<'_> {
         let shows = is_interactive() && !self.quiet;
         let mut progress = |name: &str, i: usize, of: usize| {
             if shows {
-                anstream::eprint!("\r\u{1b}[2K{i}/{of} {name}");
+                crate::console::redraw!("\r\u{1b}[2K{i}/{of} {name}");
             }
         };
         let size = export.bytes().map_err(Failure::of_format)?;
@@ -216,7 +216,7 @@ impl Job<'_> {
         let path = dir.join(file);
         let written = export.write(&path, &mut progress);
         if shows {
-            anstream::eprint!("\r\u{1b}[2K");
+            crate::console::redraw!("\r\u{1b}[2K");
         }
         let summary = written.map_err(Failure::of_format)?;
         if weights.tensors().iter().any(|info| info.dtype.is_quantised()) && self.files.is_gguf() {

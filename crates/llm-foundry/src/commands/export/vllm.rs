@@ -55,7 +55,7 @@ fn adapter(dir: &Path) -> Outcome<Vec<String>> {
     if largest > LARGEST_RANK {
         refuse(format!("rank {largest} is above {LARGEST_RANK}; merge it and serve the merged model"));
     } else if largest > DEFAULT_RANK {
-        anstream::eprintln!(
+        crate::console::tell!(
             "note: rank {largest} needs `--max-lora-rank` (vLLM's default is {DEFAULT_RANK})"
         );
     }

@@ -259,14 +259,17 @@ impl Callback for Profile<'_> {
 
     fn on_end(&mut self, _: &Summary) -> Result<(), EngineError> {
         if self.steps == 0 {
-            anstream::eprintln!("nothing was profiled: a profile needs a second step");
+            crate::console::tell!("nothing was profiled: a profile needs a second step");
             return Ok(());
         }
         if !self.is_quiet {
-            anstream::eprintln!("{}", self.to_text());
+            crate::console::tell!("{}", self.to_text());
         }
         let text = serde_json::to_string_pretty(&self.to_json()).expect("numbers are JSON");
-        std::fs::write(&self.path, text + "\n")
-            .map_err(|source| EngineError::Callback { name: "profile", source: source.into() })
+        // A profile is not worth the result, which is saved after this.
+        if let Err(error) = std::fs::write(&self.path, text + "\n") {
+            crate::console::tell!("warning: cannot write {}: {error}", self.path.display());
+        }
+        Ok(())
     }
 }

@@ -76,7 +76,7 @@ impl AskedBySignal {
     fn stops(&mut self) -> bool {
         let stops = self.signals.is_stop_set();
         if stops && !std::mem::replace(&mut self.told, true) {
-            anstream::eprintln!("stopping after this step, with a checkpoint (once more: at once)");
+            crate::console::tell!("stopping after this step, with a checkpoint (once more: at once)");
         }
         stops
     }

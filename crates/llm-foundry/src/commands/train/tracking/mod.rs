@@ -81,7 +81,7 @@ impl Tracking {
         self.trackers.retain_mut(|told| match what(told) {
             Ok(()) => true,
             Err(error) => {
-                anstream::eprintln!(
+                crate::console::tell!(
                     "warning: {}: {error}\n  the run goes on without it",
                     told.tracker.name()
                 );
