@@ -30,6 +30,6 @@ pub use error::{BoxedError, EngineError};
 pub use evaluation::Evaluation;
 pub use language_model::DecoderLanguageModel;
 pub use model::{DecoderModel, SaveDecoder, Trainable};
-pub use report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
+pub use report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport};
 pub use timetable::Timetable;
 pub use trainer::{Run, fit, schedule as schedule_of};

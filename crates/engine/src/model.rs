@@ -33,6 +33,11 @@ pub trait Trainable {
     /// The values of the parameters have changed: refresh what was derived from them.
     fn after_update(&mut self, backend: &dyn Backend);
 
+    /// The decoder that it is, for who wants to ask it something. `None`: it is none.
+    fn decoder_mut(&mut self) -> Option<&mut Decoder> {
+        None
+    }
+
     /// Writes the model (or its adapter) into `dir`, in the files that other programs read.
     fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError>;
 }
@@ -78,6 +83,10 @@ impl Trainable for DecoderModel<'_> {
 
     fn after_update(&mut self, backend: &dyn Backend) {
         self.decoder.after_update(backend);
+    }
+
+    fn decoder_mut(&mut self) -> Option<&mut Decoder> {
+        Some(self.decoder)
     }
 
     fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError> {

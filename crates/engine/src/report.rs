@@ -113,6 +113,21 @@ pub struct EvalReport {
     pub best_before: Option<f64>,
 }
 
+/// A number that a benchmark found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// Steps taken.
+    pub step: u64,
+    /// The task or group.
+    pub task: String,
+    /// lm_eval's name of the metric, with its filter where that is not `none`: `exact_match,strict-match`.
+    pub metric: String,
+    /// The number.
+    pub value: f64,
+    /// Its standard error, where there is one.
+    pub stderr: Option<f64>,
+}
+
 /// A checkpoint was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaveReport {

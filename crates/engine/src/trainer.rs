@@ -1,7 +1,7 @@
 //! The training loop.
 
 use crate::arguments::TrainingArgs;
-use crate::callbacks::{Callback, Flow, Snapshot};
+use crate::callbacks::{Callback, Examination, Flow, Snapshot};
 use crate::checkpoint::{self, Checkpoint, Facts, ResumeError, Successor};
 use crate::error::EngineError;
 use crate::evaluation::{Evaluated, Evaluation, evaluate};
@@ -74,6 +74,7 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
         if timetable.evaluates_after(step) {
             flow = evaluate_unless_stopped(run, &mut progress, flow)?;
         }
+        examine(run, step, step == timetable.total_steps || flow == Flow::Finish)?;
         flow = agree(run, flow)?;
         if timetable.saves_after(step) || saves(run, &timetable, &progress, flow) {
             save(run, &progress)?;
@@ -224,6 +225,21 @@ fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow,
         flow = flow.or(callback.on_evaluate(&report)?);
     }
     Ok(flow)
+}
+
+/// Lets the callbacks examine the model, and tells all of them what was found.
+fn examine(run: &mut Run<'_>, step: u64, is_last: bool) -> Result<(), EngineError> {
+    let mut found = Vec::new();
+    for callback in &mut run.callbacks {
+        let model = &mut *run.model;
+        found.extend(callback.examine(&mut Examination { step, is_last, backend: run.backend, model })?);
+    }
+    for report in &found {
+        for callback in &mut run.callbacks {
+            callback.on_task(report)?;
+        }
+    }
+    Ok(())
 }
 
 /// The strongest answer of all ranks, on every rank.

@@ -17,6 +17,11 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// A question.
+    pub fn user(content: &str) -> Self {
+        Self::new("user", content.to_owned(), "")
+    }
+
     fn new(role: &'static str, content: String, delimiter: &str) -> Self {
         Self { role, content, delimiter: delimiter.to_owned() }
     }

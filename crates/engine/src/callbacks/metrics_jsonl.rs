@@ -1,9 +1,9 @@
-//! `OUTPUT_DIR/metrics.jsonl`: one JSON object per logged step, and events (`run_start`, `resume`, `eval`, `save`,
-//! `run_end`) that carry an `event` field. Every line has a `step`.
+//! `OUTPUT_DIR/metrics.jsonl`: one JSON object per logged step, and events (`run_start`, `resume`, `eval`, `task`,
+//! `save`, `run_end`) that carry an `event` field. Every line has a `step`.
 
 use super::{Callback, Flow, Snapshot};
 use crate::error::EngineError;
-use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, Summary};
+use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, Summary, TaskReport};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -136,6 +136,10 @@ impl Callback for MetricsJsonl {
     fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
         self.event("eval", serde_json::to_value(report).expect("reports are plain data"))?;
         Ok(Flow::Continue)
+    }
+
+    fn on_task(&mut self, report: &TaskReport) -> Result<(), EngineError> {
+        self.event("task", serde_json::to_value(report).expect("reports are plain data"))
     }
 
     /// What a checkpoint stands for is on disk before the checkpoint is.

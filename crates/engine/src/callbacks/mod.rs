@@ -23,7 +23,7 @@ use crate::checkpoint::{CallbackStates, TrainerState};
 use crate::error::EngineError;
 use crate::model::Trainable;
 use crate::optim::Optimizer;
-use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
+use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport};
 use foundry_kernels::Backend;
 use serde_json::Value;
 
@@ -65,6 +65,18 @@ pub struct Snapshot<'a> {
     pub model: &'a dyn Trainable,
     /// The optimiser after the step.
     pub optimizer: &'a dyn Optimizer,
+}
+
+/// A moment at which the model may be asked something: after a step, with its log and evaluation.
+pub struct Examination<'a> {
+    /// Steps taken.
+    pub step: u64,
+    /// There is no step after it.
+    pub is_last: bool,
+    /// Where the numbers are.
+    pub backend: &'a dyn Backend,
+    /// The model after the step; it must be left as it is.
+    pub model: &'a mut dyn Trainable,
 }
 
 /// Something that watches a run. An error ends the run.
@@ -116,6 +128,16 @@ pub trait Callback {
     /// The held-out split was evaluated.
     fn on_evaluate(&mut self, _report: &EvalReport) -> Result<Flow, EngineError> {
         Ok(Flow::Continue)
+    }
+
+    /// The model may be examined: what was found is told to all callbacks.
+    fn examine(&mut self, _examination: &mut Examination<'_>) -> Result<Vec<TaskReport>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// A number that an examination found.
+    fn on_task(&mut self, _report: &TaskReport) -> Result<(), EngineError> {
+        Ok(())
     }
 
     /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states takes them

@@ -4,7 +4,7 @@ mod adapters;
 mod chat;
 mod data;
 mod doctor;
-mod eval;
+pub(crate) mod eval;
 mod export;
 mod generate;
 mod import_config;

@@ -25,6 +25,7 @@ pub(crate) fn check(config: &Config, tree: &Node) -> Vec<Problem> {
     rules.schedule(config);
     rules.events(config);
     rules.tracking(config);
+    rules.eval(config);
     rules.card(config);
     rules.output_dir(config);
     rules.problems
@@ -81,6 +82,24 @@ impl Rules<'_> {
         let shown = format!("{value:?}");
         let shown = shown.trim_end_matches(".0");
         self.range(path, shown, holds, &format!("{range}, and at most 3.4e38 (32-bit floating point)"));
+    }
+
+    fn eval(&mut self, config: &Config) {
+        let eval = &config.eval;
+        if eval.steps == Some(0) {
+            self.wrong(
+                "eval.steps",
+                "`eval.steps` is 0",
+                "write how many steps lie between, or leave it away",
+            );
+        }
+        if eval.limit.is_some_and(|limit| !(limit > 0.0 && (limit < 1.0 || limit.fract() == 0.0))) {
+            let remedy = "write a number of documents, or a share between 0 and 1";
+            self.wrong("eval.limit", "`eval.limit` is neither", remedy);
+        }
+        if eval.max_new_tokens == 0 {
+            self.wrong("eval.max_new_tokens", "`eval.max_new_tokens` is 0", "write 1 or more");
+        }
     }
 
     fn card(&mut self, config: &Config) {

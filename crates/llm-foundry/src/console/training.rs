@@ -2,7 +2,9 @@
 
 use super::{ConsoleLines, Trace, bytes, duration, is_interactive, thousands};
 use foundry_engine::callbacks::{Callback, Flow};
-use foundry_engine::{EngineError, EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary};
+use foundry_engine::{
+    EngineError, EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
@@ -151,6 +153,13 @@ impl Callback for TrainingConsole {
             duration(report.eval_seconds)
         ));
         Ok(Flow::Continue)
+    }
+
+    fn on_task(&mut self, report: &TaskReport) -> Result<(), EngineError> {
+        let error = report.stderr.map_or_else(String::new, |stderr| format!(" ± {stderr:.4}"));
+        let TaskReport { step, task, metric, value, .. } = report;
+        self.line(&format!("step {step:<5} {task}: {metric} {value:.4}{error}"));
+        Ok(())
     }
 
     fn on_save(&mut self, report: &SaveReport) -> Result<(), EngineError> {

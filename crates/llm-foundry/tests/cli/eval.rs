@@ -154,3 +154,56 @@ fn wrong_tasks_and_options_are_refused() {
     let listed = room.foundry(&["eval", "--list-tasks"]).expect_done();
     assert!(listed.out.contains("group mmlu\n") && listed.out.contains("task  gsm8k\n"), "{}", listed.out);
 }
+
+#[test]
+fn a_run_is_examined_on_its_way_and_at_its_end() {
+    let room = room();
+    room.lora_run("  max_steps: 3\n  save_steps: 2\n");
+    room.write("questions.jsonl", room.read("test.jsonl"));
+    room.write(
+        "tasks/animals.yaml",
+        TASK.replace("test.jsonl", "questions.jsonl").replace("num_fewshot: 2", "num_fewshot: 0"),
+    );
+    let more = "eval:\n  tasks: [both]\n  include_path: [tasks]\n  prompts: [\"Who are you?\", Hello]\n  steps: 2\n  max_new_tokens: 4\n";
+    room.write("config.yaml", room.read("config.yaml") + more);
+    room.foundry(&["train", "config.yaml"]).expect_done();
+    let lines = |name: &str| {
+        let text = room.read(name);
+        text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<Value>>()
+    };
+    let tasks = |step: u64| {
+        let is_task = |line: &Value| line["event"] == "task" && line["step"] == step;
+        lines("run/metrics.jsonl").into_iter().filter(is_task).collect::<Vec<Value>>()
+    };
+    assert_eq!(tasks(1).len(), 0);
+    for step in [2, 3] {
+        let found = tasks(step);
+        let names: Vec<&str> = found.iter().map(|line| line["task"].as_str().expect("a name")).collect();
+        assert_eq!(names, ["both", "animals", "animals"], "{found:?}");
+        assert!(
+            found.iter().all(|line| line["value"].is_number() && line["stderr"].is_number()),
+            "{found:?}"
+        );
+    }
+    let samples = lines("run/samples.jsonl");
+    let steps: Vec<u64> = samples.iter().map(|line| line["step"].as_u64().expect("a step")).collect();
+    assert_eq!(steps, [2, 2, 3, 3]);
+    assert!(samples.iter().all(|line| line["text"].is_string()) && samples[1]["prompt"] == "Hello");
+    // The result examined afterwards says the same, and a resumed run writes its lines once.
+    let top = json_results(&room, &["animals", "--adapter", "run"]);
+    let last = tasks(3);
+    let acc =
+        last.iter().find(|line| line["task"] == "animals" && line["metric"] == "acc").expect("examined");
+    assert_eq!(acc["value"], top["results"]["animals"]["acc,none"]);
+    room.foundry(&["train", "config.yaml", "--resume", "run/checkpoint-2"]).expect_done();
+    assert_eq!((tasks(3).len(), lines("run/samples.jsonl").len()), (3, 4));
+
+    let refused = |key: &str, words: &[&str]| {
+        let config = ["train", "config.yaml", key, "output_dir=other"];
+        room.foundry(&config).expect_refusal(words);
+    };
+    refused("eval.tasks=[animal]", &["eval.tasks", "did you mean animals"]);
+    refused("eval.steps=0", &["eval.steps"]);
+    refused("eval.limit=1.5", &["eval.limit"]);
+    refused("eval.data_dir=[nowhere]", &["nowhere"]);
+}

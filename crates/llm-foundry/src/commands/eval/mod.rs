@@ -20,7 +20,7 @@ use progress::Reported;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use task_data::TaskData;
+pub(crate) use task_data::TaskData;
 
 /// Evaluates and prints.
 pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
@@ -81,7 +81,7 @@ pub(super) struct Evaluation {
     pub(super) name: String,
 }
 
-fn input(error: EvalError) -> Failure {
+pub(crate) fn input(error: EvalError) -> Failure {
     match &error {
         EvalError::Model(_) | EvalError::AnswerCount { .. } | EvalError::NotANumber { .. } => {
             Failure::run(error)
@@ -198,7 +198,7 @@ fn limit_json(limit: Limit) -> Value {
 }
 
 /// A conversation through a chat template. Where no answer is asked for, the text ends with the last message.
-fn rendered(template: &ChatTemplate, turns: &[Turn], asks: bool) -> Result<String, String> {
+pub(crate) fn rendered(template: &ChatTemplate, turns: &[Turn], asks: bool) -> Result<String, String> {
     let message = |turn: &Turn| Message {
         role: turn.role.into(),
         content: json!(turn.content),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const FORMATS: [&str; 5] = ["json", "csv", "parquet", "text", "arrow"];
 
 /// Where the documents of each task are.
-pub(super) struct TaskData {
+pub(crate) struct TaskData {
     /// What `--data-dir` gave: a task (or group, or data set) and a path, or a path for all.
     given: Vec<(Option<String>, PathBuf)>,
     settings: HubSettings,
@@ -25,7 +25,7 @@ pub(super) struct TaskData {
 }
 
 impl TaskData {
-    pub(super) fn new(given: &[String], quiet: bool) -> Outcome<Self> {
+    pub(crate) fn new(given: &[String], quiet: bool) -> Outcome<Self> {
         let mut all = Vec::new();
         for text in given {
             let whole = expand_home(text);

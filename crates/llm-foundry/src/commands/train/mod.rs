@@ -3,6 +3,7 @@
 mod card;
 mod command;
 mod crash;
+mod examiner;
 mod facts;
 mod profile;
 mod resume;
@@ -24,6 +25,7 @@ use crate::plan::Plan;
 use crate::report;
 use crate::signals::SignalRequests;
 use crate::subject::Subject;
+use examiner::Examiner;
 use foundry_comm::Solo;
 use foundry_data::{Batches, DataReport, Loader, StreamLoader};
 use foundry_engine::callbacks::Callback;
@@ -74,6 +76,7 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     let sources =
         Sources { config, plan: &plan, output_dir: &output_dir, command: &command, variable: &variable };
     let tracking = TrackingSettings::resolve(&sources)?;
+    let examiner = Examiner::new(config, &plan.subject, &output_dir)?;
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 
@@ -93,7 +96,7 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, command.clone());
     let say = Say { quiet, json: args.json };
     let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, say };
-    let outcome = job.fit(plan, facts, card, &mut decoder, resume.as_ref());
+    let outcome = job.fit(plan, facts, card, &mut decoder, examiner, resume.as_ref());
     report::leave(&output_dir, quiet);
     outcome
 }
@@ -155,6 +158,7 @@ impl Job<'_> {
         facts: Facts,
         mut card: Card,
         decoder: &mut Decoder,
+        examiner: Option<Examiner>,
         resume: Option<&checkpoint::Checkpoint>,
     ) -> Outcome {
         let Plan { subject, args, corpus, max_tokens, flops_per_token, .. } = plan;
@@ -185,6 +189,9 @@ impl Job<'_> {
             flops_per_token,
         };
         let mut callbacks = self.callbacks(&args, scale, &signals);
+        if let Some(examiner) = examiner {
+            callbacks.insert(0, Box::new(examiner));
+        }
         if let Some(profiling) = &profiling {
             let compute = subject.compute;
             let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.say.quiet);

@@ -3,6 +3,7 @@
 
 mod card;
 mod data;
+mod eval;
 mod lora;
 mod model;
 mod sources;
@@ -11,6 +12,7 @@ mod training;
 
 pub(crate) use card::CardSection;
 pub(crate) use data::{DataFormat, DataSection, PackingKind};
+pub(crate) use eval::EvalSection;
 pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
 pub(crate) use sources::{SourceSection, Stopping};
@@ -37,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) lora: Option<LoraSection>,
     /// How to train (transformers `TrainingArguments`, TRL `SFTConfig`).
     pub(crate) training: TrainingSection,
+    /// Benchmarks and sample answers during training.
+    pub(crate) eval: EvalSection,
     /// The model card beside the result.
     pub(crate) card: CardSection,
     /// Directory of the run: the adapter or model, `metrics.jsonl`, `config.resolved.yaml` and `checkpoint-N/`.
