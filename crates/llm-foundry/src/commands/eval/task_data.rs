@@ -108,7 +108,12 @@ impl TaskData {
                 .to_owned(),
         };
         let files = fetch_dataset(&self.settings, &task.dataset_path, &part, Fetch::unless_quiet(self.quiet));
-        files.map_err(|error| format!("{error}\n  or give the data with --data-dir {}=PATH", task.name))
+        files.map_err(|error| {
+            format!(
+                "split `{split}`: {error}\n  or give a file of that split with --data-dir {}=PATH",
+                task.name
+            )
+        })
     }
 }
 
