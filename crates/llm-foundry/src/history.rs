@@ -42,7 +42,7 @@ impl History {
             match event.as_deref() {
                 None => history.logs.push(line),
                 Some("run_start") => history.start = Some(line),
-                // The run goes on: what an earlier part said of its end no longer holds, nor how many steps it was to have.
+                // The run goes on: what an earlier part said of its end and of the number of steps no longer holds.
                 Some("resume") => {
                     history.end = None;
                     if line.contains_key("total_steps") {

@@ -18,8 +18,8 @@ pub(crate) use transfer::DownloadBar;
 
 use std::io::IsTerminal;
 
-/// A line on standard error. That it cannot be written (a terminal that has gone, a full disk behind a log) is no reason
-/// to end what is going on.
+/// A line on standard error. That it cannot be written (a terminal that has gone, a full disk behind a log) is no
+/// reason to end what is going on.
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;

@@ -188,10 +188,7 @@ impl Job<'_> {
             eval_batch: args.per_device_eval_batch_size,
             flops_per_token,
         };
-        let mut callbacks = self.callbacks(&args, scale, &signals);
-        if let Some(examiner) = examiner {
-            callbacks.insert(0, Box::new(examiner));
-        }
+        let mut callbacks = self.callbacks(&args, scale, &signals, examiner);
         if let Some(profiling) = &profiling {
             let compute = subject.compute;
             let profile = Profile::new(profiling, compute, flops_per_token, self.output_dir, self.say.quiet);
@@ -240,16 +237,18 @@ impl Job<'_> {
         args: &foundry_engine::TrainingArgs,
         scale: Scale,
         signals: &SignalRequests,
+        examiner: Option<Examiner>,
     ) -> Vec<Box<dyn Callback + 'b>> {
         let settings = self.tracking.clone();
         let quiet = self.say.quiet;
         let tracking = |lines| {
             settings.is_wanted().then(|| Tracking::new(settings, scale, lines, self.output_dir, quiet))
         };
-        watch::callbacks(self.config, args, self.output_dir, self.began, signals, tracking, self.say)
-            .into_iter()
-            .map(|callback| callback as Box<dyn Callback + 'b>)
-            .collect()
+        let watching =
+            watch::callbacks(self.config, args, self.output_dir, self.began, signals, tracking, self.say);
+        let examiner = examiner.map(|examiner| Box::new(examiner) as Box<dyn Callback + 'b>);
+        let watching = watching.into_iter().map(|callback| callback as Box<dyn Callback + 'b>);
+        examiner.into_iter().chain(watching).collect()
     }
 
     /// Rows of a stream that were left out: what loading tells before the first step.
