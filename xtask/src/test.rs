@@ -38,7 +38,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             ["test", "--quiet", "--package", "foundry-kernels", "--features", "emulate-avx512", "--lib"];
         cargo(&[&words[..], &skip].concat())
     });
-    report.step("doc tests", || cargo(&["test", "--quiet", "--workspace", "--doc"]));
+    report
+        .step("doc tests", || cargo(&[&["test", "--quiet", "--workspace", "--doc"][..], &FEATURES].concat()));
     report.close()
 }
 
