@@ -140,6 +140,16 @@ pub fn wrong_address(address: &str) -> Option<String> {
     uri.host().is_none_or(str::is_empty).then(|| "it names no server".into())
 }
 
+/// An address without the name and password that may stand before the host: for people to read.
+pub(crate) fn shown(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..host].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => address.to_owned(),
+    }
+}
+
 /// A part of an address: all but letters, digits and a few signs is percent-encoded.
 pub(crate) fn encoded(text: &str) -> String {
     let byte = |byte: u8| match byte {
@@ -172,5 +182,7 @@ mod tests {
             [Credentials::Basic("api".into(), "s3cret".into()), Credentials::Bearer("s3cret".into())]
         );
         assert!(!shown.contains("s3cret"), "{shown}");
+        assert_eq!(super::shown("http://me:s3cret@host:80/a@b"), "http://host:80/a@b");
+        assert_eq!(super::shown("https://host/x"), "https://host/x");
     }
 }

@@ -5,7 +5,7 @@ mod tests;
 
 use crate::courier::{Courier, Delivery, Pace};
 use crate::error::TrackingError;
-use crate::http::{Credentials, HttpClient, HttpError, encoded, wrong_address};
+use crate::http::{Credentials, HttpClient, HttpError, encoded, shown, wrong_address};
 use crate::tracker::{Row, Tracker};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -206,7 +206,7 @@ impl Server {
             let made = self.ask("runs/create", &body)?;
             let run_id = text(&made["run"]["info"]["run_id"])?;
             *self.place.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(format!("{}/#/experiments/{experiment}/runs/{run_id}", self.settings.server));
+                Some(format!("{}/#/experiments/{experiment}/runs/{run_id}", shown(&self.settings.server)));
             *self.run_id.lock().unwrap_or_else(PoisonError::into_inner) = run_id;
         } else {
             self.ask("runs/update", &json!({ "run_id": self.run_id(), "status": "RUNNING" }))?;

@@ -7,7 +7,7 @@
 
 use super::run::RunSettings;
 use crate::courier::{Courier, Delivery, Outcome, Pace};
-use crate::http::{Credentials, HttpClient, HttpError, encoded};
+use crate::http::{Credentials, HttpClient, HttpError, encoded, shown};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -262,7 +262,7 @@ impl Stream {
         };
         let id = encoded(&self.id);
         let run = |between: &str| format!("{}/{}{between}{id}", encoded(entity), encoded(project));
-        let place = format!("{}/{}", self.client.base().replacen("://api.", "://", 1), run("/runs/"));
+        let place = format!("{}/{}", shown(self.client.base()).replacen("://api.", "://", 1), run("/runs/"));
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         let mut known = Known {
             path: format!("/files/{}/file_stream", run("/")),
