@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// More than this is not kept in memory for a server that is away.
+/// More than this is not kept in memory for a server that is away: the oldest is given up for the newest.
 const MOST_WAITING: usize = 100_000;
 
 /// The longest time between two tries.
@@ -49,6 +49,8 @@ impl Default for Pace {
 pub(crate) struct Outcome {
     /// Parcels that did not arrive.
     pub(crate) left: usize,
+    /// Parcels that were given up for later ones, as a server was away for too long.
+    pub(crate) dropped: usize,
     /// Why not.
     pub(crate) error: Option<HttpError>,
 }
@@ -64,12 +66,21 @@ pub(crate) struct Courier<P> {
 impl<P: Send + 'static> Courier<P> {
     /// Starts the thread.
     pub(crate) fn start<D: Delivery<Parcel = P>>(delivery: D, pace: Pace) -> std::io::Result<Self> {
+        Self::with_room(delivery, pace, MOST_WAITING)
+    }
+
+    /// As [`Courier::start`], with room for `most` parcels that wait.
+    fn with_room<D: Delivery<Parcel = P>>(delivery: D, pace: Pace, most: usize) -> std::io::Result<Self> {
         let (sender, parcels) = mpsc::channel();
         let (tell_done, done) = mpsc::channel();
         let outcome = Arc::<Mutex<Outcome>>::default();
         let shared = Arc::clone(&outcome);
         let work = move || {
-            Round { delivery, pace, waiting: VecDeque::new(), outcome: shared }.work(&parcels);
+            let mut round = Round { delivery, pace, most, waiting: VecDeque::new(), outcome: shared };
+            round.work(&parcels);
+            // What was on its way when the courier gave up.
+            let late = parcels.try_iter().count();
+            lock(&round.outcome).left += late;
             let _ = tell_done.send(());
         };
         std::thread::Builder::new().name("tracking".into()).spawn(work)?;
@@ -102,6 +113,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Round<D: Delivery> {
     delivery: D,
     pace: Pace,
+    /// The most parcels that wait.
+    most: usize,
     waiting: VecDeque<D::Parcel>,
     outcome: Arc<Mutex<Outcome>>,
 }
@@ -123,7 +136,7 @@ impl<D: Delivery> Round<D> {
             let result = self.delivery.deliver(&mut self.waiting);
             self.note(&result);
             failures = if result.is_ok() { 0 } else { failures + 1 };
-            if result.is_err_and(|error| error.is_final()) || self.waiting.len() > MOST_WAITING {
+            if result.is_err_and(|error| error.is_final()) {
                 return;
             }
             let doubled = |n| self.pace.first_pause.saturating_mul(2u32.saturating_pow(n));
@@ -155,7 +168,12 @@ impl<D: Delivery> Round<D> {
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
-            lock(&self.outcome).left = self.waiting.len();
+            let mut outcome = lock(&self.outcome);
+            while self.waiting.len() > self.most {
+                self.waiting.pop_front();
+                outcome.dropped += 1;
+            }
+            outcome.left = self.waiting.len();
         }
     }
 
@@ -163,5 +181,41 @@ impl<D: Delivery> Round<D> {
         let mut outcome = lock(&self.outcome);
         outcome.left = self.waiting.len();
         outcome.error = result.as_ref().err().cloned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A server that is away until the flag says otherwise, and keeps what arrives.
+    struct Away(Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>);
+
+    impl Delivery for Away {
+        type Parcel = u32;
+
+        fn deliver(&mut self, waiting: &mut VecDeque<u32>) -> Result<(), HttpError> {
+            if self.0.load(Ordering::Relaxed) {
+                return Err(HttpError::Unreachable("away".into()));
+            }
+            lock(&self.1).extend(waiting.drain(..));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_away_for_long_gets_the_newest_when_it_is_back() {
+        let (is_away, arrived) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<u32>>>::default());
+        let delivery = Away(Arc::clone(&is_away), Arc::clone(&arrived));
+        let mut courier = Courier::with_room(delivery, crate::loopback::quick(), 10).expect("a thread");
+        (0..35).for_each(|parcel| courier.send(parcel));
+        while lock(&courier.outcome).dropped < 25 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        is_away.store(false, Ordering::Relaxed);
+        let outcome = courier.close();
+        assert_eq!(outcome, Outcome { left: 0, dropped: 25, error: None });
+        assert_eq!(*lock(&arrived), (25..35).collect::<Vec<_>>());
     }
 }

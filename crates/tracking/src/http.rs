@@ -140,14 +140,33 @@ pub fn wrong_address(address: &str) -> Option<String> {
     uri.host().is_none_or(str::is_empty).then(|| "it names no server".into())
 }
 
+/// An address without the user that may stand before its host, and that user: name and password.
+pub fn apart(address: &str) -> (String, Option<(String, String)>) {
+    let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let Some((user, _)) = host.rsplit_once('@') else { return (address.to_owned(), None) };
+    let bare = &rest[user.len() + 1..];
+    let bare = if scheme.is_empty() { bare.to_owned() } else { format!("{scheme}://{bare}") };
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    (bare, Some((decoded(name), decoded(password))))
+}
+
+/// Undoes [`encoded`]; what is not encoded stays as it is.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|two| first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// An address without the name and password that may stand before the host: for people to read.
 pub(crate) fn shown(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..host].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => address.to_owned(),
-    }
+    apart(address).0
 }
 
 /// A part of an address: all but letters, digits and a few signs is percent-encoded.
@@ -184,5 +203,19 @@ mod tests {
         assert!(!shown.contains("s3cret"), "{shown}");
         assert_eq!(super::shown("http://me:s3cret@host:80/a@b"), "http://host:80/a@b");
         assert_eq!(super::shown("https://host/x"), "https://host/x");
+    }
+
+    #[test]
+    fn users_are_taken_out_of_addresses() {
+        let user = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        for (address, bare, expected) in [
+            ("http://host:80/a@b", "http://host:80/a@b", None),
+            ("http://me:p%40ss%@host:80/x", "http://host:80/x", user("me", "p@ss%")),
+            ("https://me@host", "https://host", user("me", "")),
+            ("http://a:b@c@host?x=@", "http://host?x=@", user("a", "b@c")),
+            ("me:secret@host", "host", user("me", "secret")),
+        ] {
+            assert_eq!(apart(address), (bare.to_owned(), expected), "{address}");
+        }
     }
 }

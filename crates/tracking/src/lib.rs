@@ -7,6 +7,7 @@ mod courier;
 mod crc32c;
 mod error;
 mod http;
+mod id;
 mod json;
 #[cfg(test)]
 mod loopback;
@@ -19,6 +20,6 @@ pub mod wandb;
 
 pub use courier::Pace;
 pub use error::TrackingError;
-pub use http::{Credentials, wrong_address};
+pub use http::{Credentials, apart, wrong_address};
 pub use table::Table;
 pub use tracker::{Row, Tracker};

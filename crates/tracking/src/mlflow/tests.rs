@@ -1,7 +1,11 @@
 //! Runs on a small server that answers as MLflow's does.
 
+use super::server::METRICS_OF_A_BATCH;
 use super::*;
+use crate::http::HttpError;
 use crate::loopback::{Loopback, Request, nothing, quick};
+use serde_json::json;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -90,8 +94,84 @@ fn a_resumed_run_is_the_same_run() {
     assert!(!paths(&server).contains(&"runs/create".to_owned()));
     let requests = server.requests();
     assert_eq!(requests[0].json(), json!({ "run_id": "xyz", "status": "RUNNING" }));
+    assert_eq!(run.whereabouts(), None, "settings that are other ones now are no mistake");
     assert_eq!(requests.last().unwrap().json()["status"], "KILLED");
     assert_eq!(metrics(&server).len(), 2, "settings that changed do not hinder the numbers");
+}
+
+/// A server that was away when the last checkpoint was written has a run that the checkpoint does not name.
+#[test]
+fn a_run_whose_identity_was_not_known_yet_is_found_again() {
+    let away = Loopback::start(|_| (503, nothing()));
+    let run = MlflowRun::create(&settings(&away.address)).unwrap();
+    let state = run.state();
+    assert!(!state.contains_key("run_id"), "{state:?}");
+    let mark = state["mark"].as_str().unwrap().to_owned();
+    let expected = format!("tags.`llm-foundry.run` = '{mark}'");
+    let server = Loopback::start(move |request| {
+        let is_search =
+            request.path.ends_with("runs/search") && request.json()["filter"] == expected.as_str();
+        match is_search {
+            true => (200, json!({ "runs": [{ "info": { "run_id": "made before" } }] })),
+            false => mlflow(request),
+        }
+    });
+    let mut run = MlflowRun::resume(&settings(&server.address), &state).unwrap();
+    run.log(&row(5, 1.0)).unwrap();
+    run.finish(0).unwrap();
+    assert!(!paths(&server).contains(&"runs/create".to_owned()), "{:?}", paths(&server));
+    assert_eq!(run.state()["run_id"], "made before");
+    // A server that knows of none makes it, with the mark.
+    let empty = Loopback::start(mlflow);
+    let mut run = MlflowRun::resume(&settings(&empty.address), &state).unwrap();
+    run.finish(0).unwrap();
+    let made = empty.requests().into_iter().find(|request| request.path.ends_with("runs/create")).unwrap();
+    let tags = made.json()["tags"].clone();
+    assert_eq!(tags[1], json!({ "key": "llm-foundry.run", "value": mark }));
+    assert_eq!(run.state()["mark"], mark.as_str());
+}
+
+#[test]
+fn settings_that_a_server_refuses_are_told_one_by_one() {
+    let server = Loopback::start(|request| {
+        let refuses = request.path.ends_with("log-batch") && request.body.contains("\"param 120\"");
+        match refuses {
+            true => (400, json!({ "message": "too long for me" })),
+            false => mlflow(request),
+        }
+    });
+    let mut run = MlflowRun::create(&settings(&server.address)).unwrap();
+    run.finish(0).unwrap();
+    let batches = server.requests().into_iter().filter(|request| request.path.ends_with("log-batch"));
+    let told: Vec<Value> = batches
+        .flat_map(|request| request.json()["params"].as_array().cloned().unwrap_or_default())
+        .collect();
+    // A hundred, fifty in vain, and those one by one.
+    assert_eq!(told.len(), 100 + 50 + 50);
+    let said = run.whereabouts().unwrap();
+    assert!(said.contains("refused the setting param 120 (") && said.contains("too long for me"), "{said}");
+    assert!(said.contains("/runs/abc") && !said.contains("metrics.jsonl"), "{said}");
+}
+
+/// A row is one parcel, whatever it holds.
+#[test]
+fn rows_are_sent_whole_and_in_batches() {
+    let server = Loopback::start(mlflow);
+    let wide = |position, count: usize| Row {
+        position,
+        values: (0..count).map(|n| (format!("m{n}"), n as f64)).collect(),
+    };
+    let found = Arc::<Mutex<Found>>::default();
+    let mut thread = Server::new(&settings(&server.address), "mark", false, found);
+    let rows = [wide(1, 600), wide(2, 600), wide(3, 2500), wide(4, 1), wide(5, 1)];
+    let mut waiting: VecDeque<Parcel> = rows.into_iter().map(|row| Parcel::Row { at: 1, row }).collect();
+    let delivered: Result<(), HttpError> = crate::courier::Delivery::deliver(&mut thread, &mut waiting);
+    delivered.unwrap();
+    assert!(waiting.is_empty());
+    let requests = server.requests();
+    let count = |request: &Request| request.json()["metrics"].as_array().map_or(0, Vec::len);
+    let counts: Vec<usize> = requests.iter().map(count).filter(|count| *count > 0).collect();
+    assert_eq!(counts, [600, 600, 1000, 1000, 500, 2]);
 }
 
 #[test]

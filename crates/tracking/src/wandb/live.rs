@@ -8,6 +8,7 @@
 use super::run::RunSettings;
 use crate::courier::{Courier, Delivery, Outcome, Pace};
 use crate::http::{Credentials, HttpClient, HttpError, encoded, shown};
+use crate::json;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -27,14 +28,14 @@ pub struct ServerSettings {
 /// What is told.
 #[derive(Debug)]
 pub(super) enum Parcel {
-    /// A row of history, as a JSON text.
-    Row(String),
+    /// A row of history: names and JSON texts. (Not one text: `_step` is known when it is sent, and `NaN` is no JSON.)
+    Row(Vec<(String, String)>),
     /// Metrics of the machine, as a JSON text.
     Event(String),
     /// A line of the console.
     Line(String),
-    /// All figures of the run so far, as a JSON text.
-    Summary(String),
+    /// All figures of the run so far are other ones now.
+    Summary,
     /// A file below `files/`.
     File(String),
     /// The run is over.
@@ -44,9 +45,22 @@ pub(super) enum Parcel {
 /// Lines of one request: a server takes a few megabytes at once.
 const LINES: usize = 2000;
 
+/// All figures of the run so far, as a JSON text: the last ones only, however long the server is away.
+#[derive(Debug, Default)]
+struct Figures {
+    text: String,
+    /// A parcel that says so is on its way.
+    is_announced: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The side of the run.
 pub(super) struct Live {
     courier: Courier<Parcel>,
+    figures: Arc<Mutex<Figures>>,
     place: Arc<Mutex<Option<String>>>,
     outcome: Option<Outcome>,
 }
@@ -62,6 +76,7 @@ impl Live {
         goes_on: Option<u64>,
     ) -> std::io::Result<Self> {
         let place = Arc::<Mutex<Option<String>>>::default();
+        let figures = Arc::<Mutex<Figures>>::default();
         let stream = Stream {
             client: HttpClient::new(&server.address, &server.credentials),
             settings: settings.clone(),
@@ -69,13 +84,23 @@ impl Live {
             files: files.to_owned(),
             goes_on,
             known: None,
+            figures: Arc::clone(&figures),
             place: Arc::clone(&place),
         };
-        Ok(Self { courier: Courier::start(stream, server.pace)?, place, outcome: None })
+        Ok(Self { courier: Courier::start(stream, server.pace)?, figures, place, outcome: None })
     }
 
     pub(super) fn send(&self, parcel: Parcel) {
         self.courier.send(parcel);
+    }
+
+    /// Tells all figures of the run so far, a JSON text, in place of those told before.
+    pub(super) fn summarize(&self, text: String) {
+        let mut figures = lock(&self.figures);
+        figures.text = text;
+        if !std::mem::replace(&mut figures.is_announced, true) {
+            self.courier.send(Parcel::Summary);
+        }
     }
 
     /// Tells the end, and waits a while for what is on its way.
@@ -88,9 +113,12 @@ impl Live {
 
     /// The run's page, if everything arrived there; else why not.
     pub(super) fn result(&self) -> Result<String, String> {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let place = lock(&self.place).clone();
         match (&self.outcome, place) {
-            (Some(Outcome { left: 0, .. }), Some(place)) => Ok(place),
+            (Some(Outcome { left: 0, dropped: 0, .. }), Some(place)) => Ok(place),
+            (Some(Outcome { left: 0, dropped, .. }), _) => {
+                Err(format!("it was away for so long that {dropped} messages were given up"))
+            }
             (Some(Outcome { error: Some(error), .. }), _) => Err(error.to_string()),
             _ => Err("the server did not answer in time".into()),
         }
@@ -116,6 +144,7 @@ struct Stream {
     files: PathBuf,
     goes_on: Option<u64>,
     known: Option<Known>,
+    figures: Arc<Mutex<Figures>>,
     place: Arc<Mutex<Option<String>>>,
 }
 
@@ -131,6 +160,12 @@ impl Delivery for Stream {
             let count =
                 waiting.iter().take(LINES).take_while(|parcel| batch.take(parcel, known.ahead)).count();
             if count > 0 {
+                batch.summary = batch.has_summary.then(|| {
+                    let mut figures = lock(&self.figures);
+                    // What comes from now on is a message of its own again.
+                    figures.is_announced = false;
+                    figures.text.clone()
+                });
                 self.client.post(&known.path, &batch.body(known).to_string())?;
                 known.rows += batch.rows.len() as u64;
                 known.events += batch.events.len() as u64;
@@ -156,6 +191,7 @@ struct Batch {
     rows: Vec<String>,
     events: Vec<String>,
     lines: Vec<String>,
+    has_summary: bool,
     summary: Option<String>,
     exit_code: Option<u8>,
 }
@@ -168,7 +204,7 @@ impl Batch {
             Parcel::Row(json) => self.rows.push(moved_on(json, ahead)),
             Parcel::Event(json) => self.events.push(json.clone()),
             Parcel::Line(line) => self.lines.push(line.clone()),
-            Parcel::Summary(json) => self.summary = Some(json.clone()),
+            Parcel::Summary => self.has_summary = true,
             Parcel::Exit(code) => self.exit_code = Some(*code),
         }
         true
@@ -196,16 +232,20 @@ impl Batch {
     }
 }
 
-/// A row whose `_step` is larger by `ahead`.
-fn moved_on(row: &str, ahead: u64) -> String {
-    // NaN is no JSON: such a row keeps its step.
-    let Some(Value::Object(mut row)) = (ahead > 0).then(|| serde_json::from_str(row).ok()).flatten() else {
-        return row.to_owned();
+/// A row as a JSON text, with a `_step` that is larger by `ahead`.
+fn moved_on(row: &[(String, String)], ahead: u64) -> String {
+    let moved = |(name, json): &(String, String)| {
+        let step = (name == "_step").then(|| json.parse::<u64>().ok()).flatten();
+        (name.clone(), step.map_or_else(|| json.clone(), |step| (step + ahead).to_string()))
     };
-    if let Some(step) = row.get("_step").and_then(Value::as_u64) {
-        row.insert("_step".into(), json!(step + ahead));
-    }
-    Value::Object(row).to_string()
+    let row: Vec<(String, String)> = row.iter().map(moved).collect();
+    json::object(row.iter().map(|(name, json)| (name.as_str(), json.as_str())))
+}
+
+/// The number after `"_step":` in a row as Python writes it, which need not be JSON: there may be a `NaN` in it.
+fn step_of(line: &str) -> Option<u64> {
+    let rest = line.split_once("\"_step\"")?.1.trim_start().strip_prefix(':')?.trim_start();
+    rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())].parse().ok()
 }
 
 const UPSERT: &str = "mutation UpsertBucket($name: String, $project: String, $entity: String, $groupName: String, \
@@ -263,7 +303,7 @@ impl Stream {
         let id = encoded(&self.id);
         let run = |between: &str| format!("{}/{}{between}{id}", encoded(entity), encoded(project));
         let place = format!("{}/{}", shown(self.client.base()).replacen("://api.", "://", 1), run("/runs/"));
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        *lock(&self.place) = Some(place);
         let mut known = Known {
             path: format!("/files/{}/file_stream", run("/")),
             entity: entity.to_owned(),
@@ -292,8 +332,7 @@ impl Stream {
             .as_str()
             .and_then(|tail| serde_json::from_str(tail).ok())
             .unwrap_or_default();
-        let step = |line: &String| serde_json::from_str::<Value>(line).ok()?["_step"].as_u64();
-        if let Some(last) = tail.iter().filter_map(step).max() {
+        if let Some(last) = tail.iter().filter_map(|line| step_of(line)).max() {
             known.ahead = (last + 1).saturating_sub(rows);
         }
         Ok(())

@@ -41,7 +41,9 @@ fn answers(address: &str, known: u64) -> impl Fn(&Request) -> (u16, Value) + Sen
             let name = body["variables"]["files"][0].as_str().unwrap_or_default();
             json!({ "createRunFiles": { "files": [{ "name": name, "uploadUrl": format!("{address}/put/{name}") }] } })
         } else {
-            let tail = json!([format!("{{\"_step\": {}}}", known.saturating_sub(1))]).to_string();
+            // As Python writes it.
+            let tail = json!([format!("{{\"train/loss\": NaN, \"_step\": {}}}", known.saturating_sub(1))])
+                .to_string();
             json!({ "model": { "bucket": { "historyLineCount": known, "eventsLineCount": 2, "logLineCount": 3,
                 "historyTail": tail } } })
         };
@@ -168,6 +170,34 @@ fn a_server_that_stays_away_loses_nothing() {
     assert_eq!(refusing.requests().len(), 1);
 }
 
+/// All figures so far are one message, however often they change while the server is away.
+#[test]
+fn figures_are_told_once_and_the_last_ones_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_away = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&is_away);
+    let answer = answers("http://127.0.0.1:1", 0);
+    let server =
+        Loopback::start(
+            move |request| {
+                if flag.load(Ordering::Relaxed) { (502, nothing()) } else { answer(request) }
+            },
+        );
+    let mut run = Run::create(&settings(dir.path(), &server.address)).unwrap();
+    for position in 1..=500 {
+        let values = vec![("figure".into(), position as f64)];
+        run.summarize(&Row { position, values }).unwrap();
+    }
+    is_away.store(false, Ordering::Relaxed);
+    run.finish(0).unwrap();
+    let requests = server.requests();
+    let told: Vec<Value> = requests.iter().map(|r| r.json()["files"]["wandb-summary.json"].clone()).collect();
+    let told: Vec<&Value> = told.iter().filter(|part| part.is_object()).collect();
+    assert!((1..=3).contains(&told.len()), "{told:?}");
+    let last = told.last().unwrap()["content"][0].as_str().unwrap();
+    assert!(last.contains("\"figure\": 500"), "{last}");
+}
+
 #[test]
 fn a_resumed_run_goes_on_where_the_server_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -182,10 +212,17 @@ fn a_resumed_run_goes_on_where_the_server_is() {
     let mut run = Run::resume(&settings, &state, 4).unwrap();
     assert!(!run.directory().join("run-run1.wandb.synced").exists(), "what was uploaded is not all any more");
     run.log(&row(5, 2.0)).unwrap();
+    run.log(&row(6, f64::NAN)).unwrap();
+    fs::write(run.directory().join("run-run1.wandb.synced"), "").unwrap();
     run.finish(0).unwrap();
+    assert!(!run.directory().join("run-run1.wandb.synced").exists(), "there is more than was uploaded");
     let requests = server.requests();
     let history = stream(&requests, "wandb-history.jsonl");
-    assert_eq!(history.keys().copied().collect::<Vec<_>>(), [6]);
+    assert_eq!(history.keys().copied().collect::<Vec<_>>(), [6, 7]);
+    assert!(
+        history[&7].contains("\"train/loss\": NaN") && history[&7].contains("\"_step\": 7"),
+        "{history:?}"
+    );
     let row: Value = serde_json::from_str(&history[&6]).unwrap();
     assert_eq!([&row["_step"], &row["train/global_step"]], [6, 5], "no step of the server's twice");
     assert_eq!(history_of(&run)[4]["_step"], 4);

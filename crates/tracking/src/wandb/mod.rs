@@ -7,7 +7,6 @@
 
 mod directory;
 mod framing;
-mod id;
 mod live;
 #[cfg(test)]
 mod live_tests;

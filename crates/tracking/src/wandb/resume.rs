@@ -45,14 +45,23 @@ pub(super) fn cut(path: &Path, axis: &str, position: u64) -> Result<(RecordWrite
         writer.flush()?;
         // The open file stays the same under its new name.
         fs::rename(&partial, path)?;
-        // `wandb sync` marks what it has uploaded, and would pass over what is new.
-        let mark = path.with_extension("wandb.synced");
-        match fs::remove_file(&mark) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(writer),
-        }
+        unmark(path)?;
+        Ok(writer)
     };
     Ok((write().map_err(TrackingError::io("cut", path))?, remains))
+}
+
+/// Takes away the mark by which `wandb sync` knows what it has uploaded: it would pass over what is new.
+pub(super) fn unmark(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(mark(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The mark beside the file of a run.
+pub(super) fn mark(path: &Path) -> std::path::PathBuf {
+    path.with_extension("wandb.synced")
 }
 
 impl Remains {

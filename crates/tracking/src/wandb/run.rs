@@ -2,12 +2,12 @@
 
 use super::directory::{RunDirectory, named};
 use super::framing::RecordWriter;
-use super::id;
 use super::live::{Live, Parcel, ServerSettings};
 use super::records::Record;
-use super::resume::{cut, mend_console};
+use super::resume::{cut, mark, mend_console, unmark};
 use crate::error::TrackingError;
 use crate::http::wrong_address;
+use crate::id;
 use crate::json;
 use crate::table::Table;
 use crate::tracker::{Row, Tracker};
@@ -201,11 +201,19 @@ impl Run {
         let items: Vec<(&str, String)> =
             items.into_iter().filter(|(name, _)| *name != axis).chain(own).collect();
         self.append(&Record::history(self.rows, items.iter().cloned()))?;
-        self.tell(|| Parcel::Row(json::object(items.iter().map(|(name, json)| (*name, json.as_str())))));
+        self.tell(|| {
+            Parcel::Row(items.iter().map(|(name, json)| ((*name).to_owned(), json.clone())).collect())
+        });
         self.rows += 1;
         self.summary.extend(items.into_iter().map(|(name, json)| (name.to_owned(), json)));
-        self.tell(|| Parcel::Summary(self.summary_text()));
+        self.tell_summary();
         Ok(())
+    }
+
+    fn tell_summary(&self) {
+        if let Some(live) = &self.live {
+            live.summarize(self.summary_text());
+        }
     }
 
     fn summary_text(&self) -> String {
@@ -222,6 +230,9 @@ impl Run {
     /// What was written is on the disk.
     fn sync(&mut self) -> Result<(), TrackingError> {
         self.writer.flush().map_err(TrackingError::io("flush", &self.directory.records()))?;
+        // `wandb sync` during the run marks it as uploaded, and would pass over what has come since.
+        let records = self.directory.records();
+        unmark(&records).map_err(TrackingError::io("remove", &mark(&records)))?;
         self.write_summary()
     }
 
@@ -243,7 +254,7 @@ impl Tracker for Run {
 
     fn summarize(&mut self, row: &Row) -> Result<(), TrackingError> {
         self.summary.extend(named(&row.values).map(|(name, json)| (name.to_owned(), json)));
-        self.tell(|| Parcel::Summary(self.summary_text()));
+        self.tell_summary();
         self.append(&Record::summary(named(&row.values)))
     }
 
@@ -306,7 +317,7 @@ impl Tracker for Run {
         self.append_summary()?;
         self.append(&Record::exit(exit_code, self.runtime()))?;
         self.sync()?;
-        self.tell(|| Parcel::Summary(self.summary_text()));
+        self.tell_summary();
         if let Some(live) = &mut self.live {
             live.finish(exit_code);
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A new identity: the standard library's hashing keys are the system's random numbers.
-pub(super) fn fresh() -> String {
+pub(crate) fn fresh() -> String {
     let mut hasher = RandomState::new().build_hasher();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     hasher.write_u128(now.as_nanos());
