@@ -3,6 +3,8 @@
 mod data;
 mod tracking;
 
+pub(crate) use tracking::{wrong_name, wrong_project};
+
 use super::problem::Problem;
 use super::tree::{Node, Place};
 use super::{

@@ -149,6 +149,66 @@ fn tensorboard_files_grow_in_one_folder() {
     assert_eq!(list(&room.path("boards")).len(), 1);
 }
 
+/// A run that begins with another's checkpoint is another run: what trackers have of the first one stays as it is.
+#[test]
+fn a_branch_is_a_run_of_its_own() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 4\n  save_steps: 2\n  report_to: [wandb, tensorboard]\n");
+    let command = |args: &[&str]| {
+        let mut command = room.command(&[&["train", "config.yaml", "--quiet"], args].concat());
+        command.env("WANDB_DIR", room.path("shared"));
+        Said::from(command.output().expect("started")).expect_done()
+    };
+    command(&[]);
+    let first = only_run(&room, "shared");
+    let before = rows(&first);
+    command(&["output_dir=branch", "--resume", "run/checkpoint-2"]);
+    let runs = list(&room.path("shared/wandb"));
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    assert_eq!(rows(&first), before);
+    let branch = runs.iter().find(|run| **run != first).expect("another run");
+    assert_eq!(column(&rows(branch), "train/global_step"), [3.0, 4.0]);
+    let folder = |run: &str| list(&room.path(run).join("runs"));
+    assert_eq!((folder("run").len(), folder("branch").len()), (1, 1));
+    assert_eq!(list(&folder("run")[0]).len(), 1, "no event of the branch is there");
+    // The branch goes on as itself.
+    command(&["output_dir=branch", "training.max_steps=6", "--resume"]);
+    assert_eq!(list(&room.path("shared/wandb")).len(), 2);
+    assert_eq!(column(&rows(branch), "train/global_step"), [3.0, 4.0, 5.0, 6.0]);
+}
+
+#[test]
+fn names_in_the_environment_follow_the_rules_of_the_file() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  report_to: all\n");
+    let refused = |variable: &str, value: &str, words: &[&str]| {
+        let mut command = room.command(&["train", "config.yaml"]);
+        command.env("MLFLOW_TRACKING_URI", "http://127.0.0.1:1").env(variable, value);
+        Said::from(command.output().expect("started")).expect_refusal(words);
+        assert!(!room.path("run").exists());
+    };
+    refused("WANDB_PROJECT", "a/b", &["WANDB_PROJECT is `a/b`", "contains `/`"]);
+    refused("WANDB_ENTITY", "me?", &["WANDB_ENTITY", "`?`"]);
+    refused("WANDB_RUN_ID", "../../x", &["WANDB_RUN_ID is `../../x`"]);
+    refused("WANDB_NAME", "two\nlines", &["WANDB_NAME is `two lines`", "line break"]);
+    refused("MLFLOW_RUN_ID", "a b/c", &["MLFLOW_RUN_ID", "`/`"]);
+    refused("MLFLOW_EXPERIMENT_NAME", &"x".repeat(200), &["MLFLOW_EXPERIMENT_NAME", "128 characters"]);
+    // A password that stands in an address is said nowhere.
+    let mut command = room.command(&["train", "config.yaml"]);
+    command.env("WANDB_API_KEY", "k").env("WANDB_BASE_URL", "http://me:s3cret@127.0.0.1:1");
+    let said = Said::from(command.output().expect("started"));
+    assert!(!said.err.contains("s3cret"), "{}", said.err);
+    said.expect_refusal(&[
+        "WANDB_BASE_URL names a user",
+        "WANDB_API_KEY",
+        "WANDB_BASE_URL=http://127.0.0.1:1",
+    ]);
+    let mut command = room.command(&["train", "config.yaml"]);
+    let said = Said::from(command.env("MLFLOW_TRACKING_URI", "me:s3cret@host").output().expect("started"));
+    assert!(!said.err.contains("s3cret"), "{}", said.err);
+    said.expect_refusal(&["MLFLOW_TRACKING_URI is `host`"]);
+}
+
 fn list(dir: &std::path::Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect("a folder").flatten().map(|e| e.path()).collect();
     paths.sort();

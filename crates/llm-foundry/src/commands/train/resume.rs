@@ -44,12 +44,13 @@ pub(super) fn find(from: &str, output_dir: &Path, quiet: bool) -> Outcome<(Exist
 
 /// What is in the output directory already goes on only if the checkpoint is one of it; another run is not touched.
 fn existing(checkpoint: &Checkpoint, output_dir: &Path) -> Existing {
-    if is_foreign(checkpoint, output_dir) { Existing::Refuse } else { Existing::Continue }
+    if is_foreign(&checkpoint.path, output_dir) { Existing::Refuse } else { Existing::Continue }
 }
 
-/// Whether the checkpoint lies elsewhere than in the output directory.
-fn is_foreign(checkpoint: &Checkpoint, output_dir: &Path) -> bool {
-    match (checkpoint.path.canonicalize(), output_dir.canonicalize()) {
+/// Whether the checkpoint in `path` lies elsewhere than in the output directory: the run that goes on from it is a
+/// branch, not the run that it is of.
+pub(super) fn is_foreign(path: &Path, output_dir: &Path) -> bool {
+    match (path.canonicalize(), output_dir.canonicalize()) {
         (Ok(path), Ok(output_dir)) => path.parent() != Some(&output_dir),
         _ => true,
     }
@@ -63,7 +64,8 @@ pub(super) fn carry_best(
     output_dir: &Path,
     quiet: bool,
 ) -> Outcome {
-    let best = checkpoint.state.best.filter(|_| args.saves_best() && is_foreign(checkpoint, output_dir));
+    let best =
+        checkpoint.state.best.filter(|_| args.saves_best() && is_foreign(&checkpoint.path, output_dir));
     let Some(step) = best.map(|best| best.step) else { return Ok(()) };
     let name = format!("checkpoint-{step}");
     let from = checkpoint.path.with_file_name(&name);

@@ -3,8 +3,23 @@
 use super::Rules;
 use crate::config::{Config, TrackerKind};
 
-/// Characters that Weights & Biases does not take in the name of a project.
+/// Characters that Weights & Biases does not take in the name of a project, nor in the identity of a run.
 const NOT_IN_PROJECTS: &str = "/\\#?%:";
+
+/// What is wrong with the name of a project, a user or a run's identity; `None`: nothing.
+pub(crate) fn wrong_project(name: &str) -> Option<String> {
+    if let Some(what) = wrong_name(name) {
+        return Some(what);
+    }
+    let letter = name.chars().find(|letter| NOT_IN_PROJECTS.contains(*letter))?;
+    Some(format!("contains `{letter}`, which such a name may not"))
+}
+
+/// What is wrong with a name for people; `None`: nothing.
+pub(crate) fn wrong_name(name: &str) -> Option<String> {
+    let is_wrong = name.trim().is_empty() || name.chars().any(char::is_control) || name.chars().count() > 128;
+    is_wrong.then(|| "is empty, longer than 128 characters, or has a line break".to_owned())
+}
 
 impl Rules<'_> {
     pub(super) fn tracking(&mut self, config: &Config) {
@@ -23,17 +38,15 @@ impl Rules<'_> {
         for (key, name) in names {
             let Some(name) = name else { continue };
             let path = format!("training.{key}");
-            if name.trim().is_empty() || name.chars().any(char::is_control) || name.chars().count() > 128 {
-                let message = format!("`{path}` is empty, longer than 128 characters, or has a line break");
-                self.wrong(&path, message, "write a short name");
+            if let Some(what) = wrong_name(name) {
+                self.wrong(&path, format!("`{path}` {what}"), "write a short name");
             } else if training.report_to.is_none() {
                 let message = format!("`{path}` is given, but the run is reported to no tracker");
                 self.wrong(&path, message, format!("add `report_to: wandb`, or remove `{key}`"));
             } else if key == "project"
-                && let Some(letter) = name.chars().find(|letter| NOT_IN_PROJECTS.contains(*letter))
+                && let Some(what) = wrong_project(name)
             {
-                let message = format!("`{path}` contains `{letter}`, which the name of a project may not");
-                self.wrong(&path, message, "write letters, digits, - and _");
+                self.wrong(&path, format!("`{path}` {what}"), "write letters, digits, - and _");
             }
         }
     }

@@ -9,6 +9,7 @@ mod settings;
 pub(super) use names::Scale;
 pub(super) use settings::{Sources, TrackingSettings};
 
+use super::resume::is_foreign;
 use crate::console::ConsoleLines;
 use foundry_engine::callbacks::{Callback, Flow, Snapshot};
 use foundry_engine::{EngineError, EvalReport, LogRecord, StartReport, StepReport, Summary};
@@ -20,7 +21,7 @@ use names::{Naming, Values};
 use samples::SampleFile;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Under which name the identities of runs stand in checkpoints.
 const STATE: &str = "tracking";
@@ -39,10 +40,12 @@ pub(super) struct Tracking {
     lines: ConsoleLines,
     machine: Option<MachineProbe>,
     samples: SampleFile,
+    output_dir: PathBuf,
     /// The step that the run goes on from.
     resumed: Option<u64>,
     trackers: Vec<Told>,
-    /// Of the run that is gone on with: identities, by the names of trackers.
+    /// Identities by the names of trackers: those of the run that is gone on with, and the last ones of trackers that
+    /// were left out since. Later attempts may have more luck with them.
     earlier: Map<String, Value>,
     is_quiet: bool,
 }
@@ -69,6 +72,7 @@ impl Tracking {
             lines,
             machine: MachineProbe::new(),
             samples: SampleFile::new(output_dir.join(SAMPLES)),
+            output_dir: output_dir.to_owned(),
             resumed: None,
             trackers: Vec::new(),
             earlier: Map::new(),
@@ -76,15 +80,15 @@ impl Tracking {
         }
     }
 
-    /// Tells every tracker. Those that fail are dropped.
+    /// Tells every tracker. Those that fail are dropped, and their identities kept.
     fn tell(&mut self, mut what: impl FnMut(&mut Told) -> Result<(), TrackingError>) {
-        self.trackers.retain_mut(|told| match what(told) {
+        let Self { trackers, earlier, .. } = self;
+        trackers.retain_mut(|told| match what(told) {
             Ok(()) => true,
             Err(error) => {
-                crate::console::tell!(
-                    "warning: {}: {error}\n  the run goes on without it",
-                    told.tracker.name()
-                );
+                let name = told.tracker.name();
+                crate::console::tell!("warning: {name}: {error}\n  the run goes on without it");
+                earlier.insert(name.to_owned(), told.tracker.state().into());
                 false
             }
         });
@@ -109,10 +113,11 @@ impl Tracking {
     }
 
     fn begin(&mut self, report: &StartReport) -> Result<(), TrackingError> {
-        let earlier = |name: &str| match &report.resumed_from {
-            Some(_) => self.earlier.get(name).and_then(Value::as_object),
-            None => None,
-        };
+        // A branch is a run of its own: it must not write over the one that it comes from.
+        if report.resumed_from.as_ref().is_none_or(|from| is_foreign(from, &self.output_dir)) {
+            self.earlier.clear();
+        }
+        let earlier = |name: &str| self.earlier.get(name).and_then(Value::as_object);
         let mut trackers = Vec::new();
         if let Some(settings) = &self.settings.wandb {
             let run = match earlier("wandb") {
@@ -139,13 +144,24 @@ impl Tracking {
         self.resumed = report.resumed_from.as_ref().map(|_| report.step);
         Ok(())
     }
+
+    /// The run is over: tells the trackers, and the user where to look and what they did not get. Does nothing the
+    /// second time.
+    fn close(&mut self, code: u8) {
+        self.pass_lines();
+        self.tell(|told| told.tracker.finish(code));
+        for place in self.trackers.drain(..).filter_map(|told| told.tracker.whereabouts()) {
+            crate::console::say(self.is_quiet, place);
+        }
+    }
 }
 
 impl Callback for Tracking {
     fn state(&self) -> Option<(String, Value)> {
         let trackers = self.trackers.iter().map(|told| &told.tracker);
-        let states = trackers.map(|tracker| (tracker.name().to_owned(), tracker.state().into()));
-        Some((STATE.into(), Value::Object(states.collect())))
+        let mut states = self.earlier.clone();
+        states.extend(trackers.map(|tracker| (tracker.name().to_owned(), tracker.state().into())));
+        Some((STATE.into(), Value::Object(states)))
     }
 
     fn restore(&mut self, states: &BTreeMap<String, Value>) -> Result<Flow, EngineError> {
@@ -195,10 +211,7 @@ impl Callback for Tracking {
         let position = summary.step;
         self.pass_samples(position);
         self.tell(|told| told.tracker.summarize(&Row { position, values: told.summary.of(&values) }));
-        self.tell(|told| told.tracker.finish(code));
-        for place in self.trackers.drain(..).filter_map(|told| told.tracker.whereabouts()) {
-            crate::console::say(self.is_quiet, place);
-        }
+        self.close(code);
         Ok(())
     }
 }
@@ -206,8 +219,7 @@ impl Callback for Tracking {
 /// A run that ended with an error has told nobody that it is over.
 impl Drop for Tracking {
     fn drop(&mut self) {
-        self.pass_lines();
-        self.tell(|told| told.tracker.finish(FAILED));
+        self.close(FAILED);
     }
 }
 
@@ -242,9 +254,10 @@ mod tests {
             Ok(())
         }
         fn state(&self) -> Map<String, Value> {
-            Map::new()
+            Map::from_iter([("id".to_owned(), Value::from("abc"))])
         }
         fn whereabouts(&self) -> Option<String> {
+            self.0.borrow_mut().push("where".into());
             None
         }
     }
@@ -268,6 +281,8 @@ mod tests {
         tracking.log(3, &vec![("profile/mfu".into(), 1.0)]);
         assert_eq!(tracking.trackers.len(), 0, "left out, with a warning");
         tracking.log(4, &vec![("loss".into(), 1.0)]);
+        let (_, state) = tracking.state().expect("a state");
+        assert_eq!(state["filling"]["id"], "abc", "a later attempt goes on under the same identity");
         drop(tracking);
         assert_eq!(*plain.borrow(), ["1 loss", "2 eval_loss", "3 profile/mfu"]);
         assert_eq!(*grouped.borrow(), ["1 train/loss", "2 eval/loss"]);
@@ -283,6 +298,6 @@ mod tests {
         let tracker = Box::new(Filling(Rc::clone(&log)));
         tracking.trackers = vec![Told { tracker, values: Naming::Plain, summary: Naming::Plain }];
         drop(tracking);
-        assert_eq!(*log.borrow(), ["end 1"]);
+        assert_eq!(*log.borrow(), ["end 1", "where"], "and what did not arrive is said");
     }
 }

@@ -2,7 +2,7 @@
 //! their own clients.
 
 use super::names::AXIS;
-use crate::config::{Config, TrackerKind};
+use crate::config::{self, Config, TrackerKind};
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
 use crate::output_dir::check_writable;
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use foundry_tracking::mlflow::MlflowSettings;
 use foundry_tracking::tensorboard::{self, EventSettings};
 use foundry_tracking::wandb::{RunSettings, ServerSettings};
-use foundry_tracking::{Credentials, Pace, wrong_address};
+use foundry_tracking::{Credentials, Pace, apart, wrong_address};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,30 @@ impl Sources<'_> {
         self.set(name).unwrap_or_default()
     }
 
+    /// A variable that names a project, a user, or a run's identity: by the rules of `training.project`, as it becomes a
+    /// part of paths and addresses.
+    fn identity(&self, name: &str) -> Outcome<Option<String>> {
+        self.judged(name, config::wrong_project)
+    }
+
+    /// A variable that names something for people.
+    fn name(&self, name: &str) -> Outcome<Option<String>> {
+        self.judged(name, config::wrong_name)
+    }
+
+    fn judged(&self, name: &str, wrong: fn(&str) -> Option<String>) -> Outcome<Option<String>> {
+        let Some(text) = self.set(name) else { return Ok(None) };
+        match wrong(&text) {
+            None => Ok(Some(text)),
+            Some(what) => {
+                let shown = text.replace(char::is_control, " ");
+                Err(Failure::Input(format!(
+                    "{name} is `{shown}`, which {what}\n  unset it, or name something else"
+                )))
+            }
+        }
+    }
+
     fn wandb(&self) -> Outcome<Option<RunSettings>> {
         let key = self.set("WANDB_API_KEY");
         let server = match (self.set("WANDB_MODE").as_deref(), key) {
@@ -96,16 +120,18 @@ impl Sources<'_> {
         }
         let training = &self.config.training;
         let tags = self.text("WANDB_TAGS");
-        let project = training.project.clone().or(self.set("WANDB_PROJECT"));
+        let project =
+            training.project.clone().map_or_else(|| self.identity("WANDB_PROJECT"), |own| Ok(Some(own)))?;
+        let name = training.run_name.clone().map_or_else(|| self.name("WANDB_NAME"), |own| Ok(Some(own)))?;
         Ok(Some(RunSettings {
             parent,
-            id: self.text("WANDB_RUN_ID"),
+            id: self.identity("WANDB_RUN_ID")?.unwrap_or_default(),
             producer: concat!("llm-foundry-", env!("CARGO_PKG_VERSION")).into(),
             project: project.unwrap_or_else(|| "huggingface".into()),
-            entity: self.text("WANDB_ENTITY"),
-            group: self.text("WANDB_RUN_GROUP"),
-            job_type: self.text("WANDB_JOB_TYPE"),
-            name: training.run_name.clone().or(self.set("WANDB_NAME")).unwrap_or_else(|| self.own_name()),
+            entity: self.identity("WANDB_ENTITY")?.unwrap_or_default(),
+            group: self.name("WANDB_RUN_GROUP")?.unwrap_or_default(),
+            job_type: self.name("WANDB_JOB_TYPE")?.unwrap_or_default(),
+            name: name.unwrap_or_else(|| self.own_name()),
             notes: self.text("WANDB_NOTES"),
             tags: tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
             host: host(),
@@ -118,7 +144,14 @@ impl Sources<'_> {
 
     fn wandb_server(&self, key: String) -> Outcome<ServerSettings> {
         let address = self.set("WANDB_BASE_URL").unwrap_or_else(|| "https://api.wandb.ai".into());
+        let (address, user) = apart(&address);
         check_address("WANDB_BASE_URL", &address)?;
+        if user.is_some() {
+            return Err(Failure::Input(format!(
+                "WANDB_BASE_URL names a user, but a server of Weights & Biases is shown the key of WANDB_API_KEY\n  write \
+                 WANDB_BASE_URL={address}"
+            )));
+        }
         Ok(ServerSettings {
             address,
             credentials: Credentials::Basic("api".into(), key),
@@ -165,18 +198,24 @@ impl Sources<'_> {
                 ));
             }
         };
+        // The name and password of an address are used, and shown and kept nowhere.
+        let (server, user) = apart(&server);
         check_address("MLFLOW_TRACKING_URI", &server)?;
         let token = self.set("MLFLOW_TRACKING_TOKEN").map(Credentials::Bearer);
-        let user = self.set("MLFLOW_TRACKING_USERNAME");
-        let basic = user.map(|user| Credentials::Basic(user, self.text("MLFLOW_TRACKING_PASSWORD")));
+        let named = self.set("MLFLOW_TRACKING_USERNAME");
+        let named = named.map(|user| (user, self.text("MLFLOW_TRACKING_PASSWORD")));
+        let basic = named.or(user).map(|(user, password)| Credentials::Basic(user, password));
         let training = &self.config.training;
-        let experiment = training.project.clone().or(self.set("MLFLOW_EXPERIMENT_NAME"));
+        let experiment = training
+            .project
+            .clone()
+            .map_or_else(|| self.name("MLFLOW_EXPERIMENT_NAME"), |own| Ok(Some(own)))?;
         Ok(Some(MlflowSettings {
             server: server.trim_end_matches('/').to_owned(),
             credentials: token.or(basic).unwrap_or_default(),
             experiment: experiment.unwrap_or_else(|| "Default".into()),
             name: training.run_name.clone().unwrap_or_else(|| self.own_name()),
-            run_id: self.text("MLFLOW_RUN_ID"),
+            run_id: self.identity("MLFLOW_RUN_ID")?.unwrap_or_default(),
             params: flat(&self.settings()),
             tags: self.mlflow_tags()?,
             pace: Pace::default(),
