@@ -1,6 +1,9 @@
 //! Signals. Ctrl-C and SIGTERM: once means "finish the step, save, stop", once more (a second later or more)
 //! means "stop now". SIGUSR1, which job schedulers send some time before the end: "save after this step, and go on".
+//! A run of a sweep stops, too, when the sweep is gone.
 
+#[cfg(unix)]
+use signal_hook::consts::{SIGHUP, SIGUSR1};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -13,6 +16,12 @@ use std::time::{Duration, Instant};
 /// Signals closer together are one wish: a terminal, a shell and a job scheduler may each pass the same one on to every
 /// process of a group.
 const ONE_WISH: Duration = Duration::from_secs(1);
+
+/// The variable that tells a run of a sweep which process the sweep is.
+pub(crate) const PARENT: &str = "FOUNDRY_SWEEP_PID";
+
+/// How often a run of a sweep looks whether the sweep is still there.
+const LOOKED_EVERY: Duration = Duration::from_millis(500);
 
 /// What signals have asked a training run for.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +36,7 @@ impl SignalRequests {
     pub(crate) fn install() -> io::Result<Self> {
         let requests = Self::default();
         #[cfg(unix)]
-        flag::register(signal_hook::consts::SIGUSR1, requests.save.clone())?;
+        flag::register(SIGUSR1, requests.save.clone())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let stop = requests.stop.clone();
         let watch = move || {
@@ -40,7 +49,26 @@ impl SignalRequests {
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+        #[cfg(unix)]
+        requests.watch_parent()?;
         Ok(requests)
+    }
+
+    /// A run of a sweep that was killed would train on with nobody waiting for it, while the sweep that is begun again
+    /// starts the same run a second time: it stops, with a checkpoint.
+    #[cfg(unix)]
+    fn watch_parent(&self) -> io::Result<()> {
+        let Some(parent) = std::env::var(PARENT).ok().and_then(|id| id.parse::<u32>().ok()) else {
+            return Ok(());
+        };
+        let stop = self.stop.clone();
+        let watch = move || {
+            while std::os::unix::process::parent_id() == parent {
+                std::thread::sleep(LOOKED_EVERY);
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        std::thread::Builder::new().name("sweep".into()).spawn(watch).map(|_| ())
     }
 
     /// A signal to stop has come.
@@ -100,10 +128,13 @@ pub(crate) struct PassedOn {
 }
 
 impl PassedOn {
-    /// From now on SIGINT, SIGTERM and SIGUSR1 wait to be passed on.
+    /// From now on SIGINT, SIGTERM, SIGUSR1 and (unless it is ignored, as under `nohup`) SIGHUP wait to be passed on.
     pub(crate) fn install() -> io::Result<Self> {
         #[cfg(unix)]
-        let signals = Signals::new([SIGINT, SIGTERM, signal_hook::consts::SIGUSR1])?;
+        let signals = {
+            let hangup = (!ignores_hangup()).then_some(SIGHUP);
+            Signals::new([SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup))?
+        };
         #[cfg(not(unix))]
         let signals = Signals::new([SIGINT, SIGTERM])?;
         Ok(Self { signals, stop: false })
@@ -124,14 +155,28 @@ impl PassedOn {
 
     fn take(&mut self) -> Vec<sysinfo::Signal> {
         let come: Vec<i32> = self.signals.pending().collect();
-        self.stop |= come.iter().any(|&signal| [SIGINT, SIGTERM].contains(&signal));
+        #[cfg(unix)]
+        let saves = |signal: i32| signal == SIGUSR1;
+        #[cfg(not(unix))]
+        let saves = |_: i32| false;
+        self.stop |= come.iter().any(|&signal| !saves(signal));
         let named = |signal| match signal {
             SIGINT => sysinfo::Signal::Interrupt,
-            SIGTERM => sysinfo::Signal::Term,
+            // Also for a terminal that has gone: the run is to stop with a checkpoint, not to be cut off.
+            signal if !saves(signal) => sysinfo::Signal::Term,
             _ => sysinfo::Signal::User1,
         };
         come.into_iter().map(named).collect()
     }
+}
+
+/// SIGHUP was set to be ignored by whoever started this process. Where that cannot be told, it counts as ignored.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & 1 != 0)
 }
 
 /// A process that is gone needs no signal.

@@ -68,10 +68,14 @@ impl TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     llm-foundry plan my_run.yaml\n  \
-    llm-foundry plan my_run.yaml data.max_length=64 --json")]
+    llm-foundry plan my_run.yaml data.max_length=64 --json\n  \
+    llm-foundry plan my_run.yaml --multirun data.max_length=64,128 lora.r=8,16")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+    /// A table of every run of a sweep, with the memory that each would need; overrides as in `train --multirun`
+    #[arg(long, short, conflicts_with = "print_config")]
+    pub(crate) multirun: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,7 @@
 //! `llm-foundry plan`: what a run would need and do.
 
 use crate::cli::{MachineArgs, PlanArgs};
+use crate::commands::sweep;
 use crate::config;
 use crate::failure::Outcome;
 use crate::hub::Need;
@@ -10,6 +11,9 @@ use std::io::Write;
 
 /// Prints the plan; a machine that is too small is an error after it.
 pub(crate) fn run(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
+    if args.multirun {
+        return sweep::plan(args, machine);
+    }
     let quiet = machine.quiet || args.json;
     let resolved = config::load(&args.config.config, &args.config.overrides)?;
     if args.config.print_config {

@@ -147,3 +147,33 @@ fn a_plan_says_what_a_run_writes_and_a_run_that_does_not_fit_is_refused() {
     refused.expect_refusal(&["not enough disk space", "are free in", "training.save_total_limit"]);
     assert!(!room.path("huge").exists());
 }
+
+#[test]
+fn a_plan_of_a_sweep_is_a_table_of_what_each_run_needs() {
+    let room = Room::new();
+    room.lora_run("");
+    let before = room.names();
+    let args = ["plan", "config.yaml", "--multirun", "lora.r=2,64", "training.max_steps=7,9"];
+    let said = room.foundry(&args).expect_done();
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(lines.len(), 5, "{}", said.out);
+    for word in ["run", "r", "max_steps", "steps", "trained", "memory", "disk"] {
+        assert!(lines[0].contains(word), "{}", lines[0]);
+    }
+    assert!(lines[1].starts_with("001") && lines[4].starts_with("004"), "{}", said.out);
+    let json = room.foundry(&[&args[..], &["--json"]].concat()).expect_done();
+    let plans: Value = serde_json::from_str(&json.out).expect("JSON");
+    let figure = |run: usize, path: &str| plans["runs"][run].pointer(path).cloned().unwrap_or_default();
+    assert_eq!((figure(1, "/plan/steps"), figure(1, "/values/lora.r")), (9.into(), "2".into()));
+    let trained = |run| figure(run, "/plan/model/trainable_parameters").as_u64().expect("a number");
+    assert_eq!(trained(2), 32 * trained(0), "64 is 32 times 2");
+    assert!(figure(2, "/plan/memory/total").as_u64() > figure(0, "/plan/memory/total").as_u64());
+    // One that does not fit is marked, and the command fails.
+    let said = room.foundry(&[&args[..], &["training.memory_budget=1KB"]].concat());
+    assert_eq!(said.out.matches("does not fit").count(), 4, "{}", said.out);
+    said.expect_refusal(&["4 of 4 runs cannot work", "001_r=2_max_steps=7: not enough memory"]);
+    room.foundry(&["plan", "config.yaml", "-m"]).expect_refusal(&["no override has several values"]);
+    room.foundry(&["plan", "config.yaml", "-m", "lora.r=8,x"]).expect_refusal(&["lora.r=x"]);
+    room.foundry(&["plan", "config.yaml", "lora.r=8,16"]).expect_refusal(&["--multirun"]);
+    assert_eq!(room.names(), before);
+}

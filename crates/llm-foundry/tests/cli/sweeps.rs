@@ -112,3 +112,71 @@ fn ctrl_c_ends_the_sweep_and_resume_goes_on() {
     assert_eq!(states(&record), ["done"; 3]);
     assert_eq!(record["runs"][1]["results"]["steps"], 400);
 }
+
+/// TensorBoard would mix the curves of runs that share a folder, and servers the runs that share an identity.
+#[test]
+fn runs_of_a_sweep_do_not_share_their_places_in_trackers() {
+    let room = Room::new();
+    room.lora_run(
+        "  max_steps: 1\n  report_to: [wandb, tensorboard]\n  logging_dir: boards\n  run_name: mine\n",
+    );
+    let args = ["train", "config.yaml", "-m", "training.seed=1,2"];
+    let said = room.command(&args).env("WANDB_RUN_ID", "one").output().expect("started");
+    crate::support::Said::from(said).expect_refusal(&["WANDB_RUN_ID", "2"]);
+    assert!(!room.path("run").exists());
+    room.foundry(&args).expect_done();
+    for name in ["001_seed=1", "002_seed=2"] {
+        let files = std::fs::read_dir(room.path("boards").join(name)).expect("a folder of its own").count();
+        assert_eq!(files, 1, "{name}");
+        let resolved = room.read(&format!("run/{name}/config.resolved.yaml"));
+        assert!(resolved.contains(&format!("run_name: \"mine_{name}\"")), "{resolved}");
+    }
+}
+
+/// A sweep that is killed cannot pass a signal on: its run notices, and stops with a checkpoint.
+#[test]
+#[cfg(unix)]
+fn a_killed_sweep_leaves_no_run_behind() {
+    let room = room();
+    let args = ["train", "config.yaml", "-m", "training.seed=1,2", "training.max_steps=20000"];
+    let mut child = room.command(&args).spawn().expect("the binary starts");
+    let lines = || {
+        let text = std::fs::read_to_string(room.path("run/001_seed=1/metrics.jsonl")).unwrap_or_default();
+        (text.lines().count(), text.contains("\"stopped\":true"))
+    };
+    let wait_for = |what: &str, holds: &dyn Fn() -> bool| {
+        let began = std::time::Instant::now();
+        while !holds() {
+            assert!(began.elapsed().as_secs() < 60, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait_for("the first run takes no step", &|| lines().0 > 3);
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    wait_for("the run goes on without the sweep", &|| lines().1);
+    let names = std::fs::read_dir(room.path("run/001_seed=1")).expect("there").flatten();
+    let has_checkpoint =
+        |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("checkpoint-");
+    assert!(names.into_iter().any(|entry| has_checkpoint(&entry)), "what was learned is kept");
+    assert_eq!(states(&record(&room)), ["running", "waiting"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_terminal_that_goes_ends_the_sweep_in_order() {
+    let room = room();
+    let args = ["train", "config.yaml", "-m", "training.seed=1,2", "training.max_steps=20000"];
+    let child = room.command(&args).stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
+    let began = std::time::Instant::now();
+    let first = room.path("run/001_seed=1/metrics.jsonl");
+    while !std::fs::read_to_string(&first).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(began.elapsed().as_secs() < 100, "the first run takes no step");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let status = std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+    assert!(status.expect("kill is there").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(states(&record(&room)), ["interrupted", "waiting"]);
+}

@@ -1,7 +1,7 @@
 //! A run of a sweep, in a process of its own: its memory is its own, and what ends it does not end the sweep.
 
 use crate::failure::{Failure, Outcome};
-use crate::signals::PassedOn;
+use crate::signals::{PARENT, PassedOn};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,11 +14,13 @@ pub(super) struct Ended {
     pub(super) code: Option<i32>,
 }
 
-/// Runs `llm-foundry` with these arguments; signals to the sweep are passed on to it.
-pub(super) fn run(args: &[String], signals: &mut PassedOn) -> Outcome<Ended> {
+/// Runs `llm-foundry` with these arguments and further variables; signals to the sweep are passed on to it.
+pub(super) fn run(args: &[String], variables: &[(String, String)], signals: &mut PassedOn) -> Outcome<Ended> {
     let program = std::env::current_exe().map_err(|e| Failure::Run(format!("where is this program? {e}")))?;
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    command.args(args).stdin(Stdio::null()).envs(variables.iter().map(|(name, value)| (name, value)));
+    // A sweep that is killed passes nothing on: its run then stops by itself.
+    command.env(PARENT, std::process::id().to_string());
     // A group of its own: Ctrl-C reaches it once, by way of the sweep, and not from the terminal as well.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -5,11 +5,15 @@
 
 mod axes;
 mod child;
+mod forecast;
+mod places;
 mod record;
 mod table;
 
+pub(crate) use forecast::plan;
+
 use crate::cli::{MachineArgs, TrainArgs};
-use crate::config;
+use crate::config::{self, Config};
 use crate::console::say;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
@@ -17,6 +21,7 @@ use crate::output_dir::{self, Existing};
 use crate::report;
 use crate::signals::PassedOn;
 use axes::Axis;
+use places::Places;
 use record::{Record, Results, Run, State};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -52,6 +57,8 @@ struct Sweep<'a> {
     machine: &'a MachineArgs,
     /// Where the runs' directories are made.
     dir: PathBuf,
+    /// Of each run: what keeps it apart from the others in trackers.
+    places: Vec<Places>,
     planned: Record,
 }
 
@@ -61,24 +68,15 @@ impl<'a> Sweep<'a> {
             let message = format!("--multirun --resume finds the checkpoints itself; take `{from}` away");
             return Err(Failure::Input(message));
         }
-        let (fixed, axes) = axes::axes(&args.config.overrides).map_err(Failure::Input)?;
-        if axes.is_empty() {
-            let message = "--multirun: no override has several values; write for example \
-                training.learning_rate=1e-4,2e-4 or training.seed=range(1,4)";
-            return Err(Failure::Input(message.into()));
-        }
-        let combinations =
-            axes::combinations(&axes).map_err(|why| Failure::Input(format!("--multirun: {why}")))?;
-        let runs: Vec<Run> = combinations
-            .into_iter()
-            .enumerate()
-            .map(|(i, values)| planned(i, values, &axes, &fixed))
-            .collect();
-        let dir = checked(args, &runs)?;
+        let (axes, runs) = combined(&args.config.overrides)?;
+        let configs = checked(args, &runs)?;
+        let dir = common_dir(args, &configs)?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let places = places::places(&runs, &configs, &variable).map_err(Failure::Input)?;
         let keys = axes.into_iter().map(|axis| axis.key.trim_start_matches('+').to_owned()).collect();
         let config = args.config.config.display().to_string();
         let planned = Record { config, keys, compared_by: None, best: None, runs };
-        Ok(Self { args, machine, dir, planned })
+        Ok(Self { args, machine, dir, places, planned })
     }
 
     /// The record to work on: a new one, or that of the sweep that goes on.
@@ -126,10 +124,12 @@ impl<'a> Sweep<'a> {
         let dir = self.dir.join(&run.name);
         let again = run.state != State::Waiting;
         run.state = State::Running;
-        let (name, overrides) = (run.name.clone(), run.overrides.clone());
+        let (name, mut overrides) = (run.name.clone(), run.overrides.clone());
+        let places = &self.places[index];
+        overrides.extend_from_slice(&places.overrides);
         record.write(&self.dir)?;
         say(self.machine.quiet, format!("\n[{}/{}] {name}", index + 1, record.runs.len()));
-        let ended = child::run(&self.arguments(&overrides, &dir, again), signals)?;
+        let ended = child::run(&self.arguments(&overrides, &dir, again), &places.variables, signals)?;
         let run = &mut record.runs[index];
         run.exit_code = ended.code;
         run.state = match ended.code {
@@ -217,12 +217,32 @@ fn output_override(dir: &Path) -> String {
     format!("output_dir={}", config::yaml_scalar(&dir.display().to_string()))
 }
 
-/// Checks the configuration of every run; returns the directory of the sweep.
-fn checked(args: &TrainArgs, runs: &[Run]) -> Outcome<PathBuf> {
+/// What is swept, and a run for every combination of it.
+fn combined(overrides: &[String]) -> Outcome<(Vec<Axis>, Vec<Run>)> {
+    let (fixed, axes) = axes::axes(overrides).map_err(Failure::Input)?;
+    if axes.is_empty() {
+        let message = "--multirun: no override has several values; write for example \
+            training.learning_rate=1e-4,2e-4 or training.seed=range(1,4)";
+        return Err(Failure::Input(message.into()));
+    }
+    let combinations =
+        axes::combinations(&axes).map_err(|why| Failure::Input(format!("--multirun: {why}")))?;
+    let numbered = combinations.into_iter().enumerate();
+    let runs = numbered.map(|(index, values)| planned(index, values, &axes, &fixed)).collect();
+    Ok((axes, runs))
+}
+
+/// The configurations of all runs, if every one is sound.
+fn checked(args: &TrainArgs, runs: &[Run]) -> Outcome<Vec<Config>> {
+    let load = |run: &Run| Ok(config::load(&args.config.config, &run.overrides)?.config);
+    runs.iter().map(load).collect()
+}
+
+/// The directory of the sweep.
+fn common_dir(args: &TrainArgs, configs: &[Config]) -> Outcome<PathBuf> {
     let mut dir: Option<PathBuf> = None;
-    for run in runs {
-        let resolved = config::load(&args.config.config, &run.overrides)?;
-        let own = resolved.config.output_dir.as_deref().map(expand_home).ok_or_else(|| {
+    for config in configs {
+        let own = config.output_dir.as_deref().map(expand_home).ok_or_else(|| {
             Failure::Input(format!(
                 "{}: `output_dir` is missing: where should the runs go? Write it into the file, or add output_dir=DIR",
                 args.config.config.display()

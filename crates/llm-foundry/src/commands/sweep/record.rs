@@ -66,6 +66,13 @@ pub(super) struct Results {
     pub(super) seconds: Option<f64>,
 }
 
+impl Run {
+    /// Its number, as its directory begins with it.
+    pub(super) fn number(&self) -> String {
+        self.name.split('_').next().unwrap_or("").to_owned()
+    }
+}
+
 impl Results {
     /// From the metrics of the run in `dir`, if there are any.
     pub(super) fn read(dir: &Path) -> Option<Self> {

@@ -7,13 +7,17 @@ use crate::console::{bytes, duration};
 pub(super) fn table(record: &Record) -> String {
     let mut rows = vec![head(record)];
     rows.extend(record.runs.iter().map(|run| row(record, run)));
-    let columns = rows[0].len();
+    // Keys and their values to the left, figures to the right.
+    laid_out(&rows, 1 + record.keys.len())
+}
+
+/// Columns side by side: the first `texts` and the last to the left, figures to the right.
+pub(super) fn laid_out(rows: &[Vec<String>], texts: usize) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    // Keys and their values to the left, figures to the right.
-    let texts = 1 + record.keys.len();
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
             column if column < texts || column + 1 == columns => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
@@ -31,7 +35,6 @@ fn head(record: &Record) -> Vec<String> {
 }
 
 fn row(record: &Record, run: &Run) -> Vec<String> {
-    let number = run.name.split('_').next().unwrap_or("").to_owned();
     let figures = match &run.results {
         Some(results) => figures(results),
         None => std::array::from_fn(|_| "-".into()),
@@ -48,7 +51,7 @@ fn row(record: &Record, run: &Run) -> Vec<String> {
         (State::Interrupted | State::Running, _) => "interrupted".into(),
         (State::Waiting, _) => "not begun".into(),
     };
-    std::iter::once(number).chain(run.values.iter().cloned()).chain(figures).chain([note]).collect()
+    std::iter::once(run.number()).chain(run.values.iter().cloned()).chain(figures).chain([note]).collect()
 }
 
 fn figures(results: &Results) -> [String; 6] {
