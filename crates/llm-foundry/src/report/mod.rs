@@ -22,23 +22,23 @@ pub(crate) const REPORT: &str = "report.html";
 const STYLE: &str = include_str!("style.css");
 /// Begins every page, so that only pages are overwritten.
 const MARK: &str = "<!doctype html>\n<!-- llm-foundry report -->\n";
-/// No two pages of a run need more.
-const MOST_RUNS: usize = 64;
+/// More curves over each other nobody can tell apart: of more runs these many best ones are drawn.
+const MOST_DRAWN: usize = 64;
 
 /// Leaves the report in the directory of a run that has just ended, however it ended. A run is not worth less because
 /// its report cannot be written.
 pub(crate) fn leave(dir: &Path, quiet: bool) {
-    let written = Run::read(dir).and_then(|run| write_whole(&dir.join(REPORT), &page(&[run])));
-    if let Err(Failure::Input(why) | Failure::Run(why)) = written {
-        say(quiet, format!("warning: no {REPORT}: {why}"));
-    }
+    tell_of_failure(Run::read(dir).and_then(|run| write(&dir.join(REPORT), &page(vec![run]))), quiet);
 }
 
 /// Leaves the report of several runs in `dir`; those that left no metrics are not in it.
 pub(crate) fn leave_of_several(dir: &Path, runs: &[PathBuf], quiet: bool) {
-    let mut runs: Vec<Run> = runs.iter().filter_map(|run| Run::read(run).ok()).take(MOST_RUNS).collect();
+    let mut runs: Vec<Run> = runs.iter().filter_map(|run| Run::read(run).ok()).collect();
     tell_apart(&mut runs);
-    let written = if runs.is_empty() { Ok(()) } else { write_whole(&dir.join(REPORT), &page(&runs)) };
+    tell_of_failure(if runs.is_empty() { Ok(()) } else { write(&dir.join(REPORT), &page(runs)) }, quiet);
+}
+
+fn tell_of_failure(written: Outcome, quiet: bool) {
     if let Err(Failure::Input(why) | Failure::Run(why)) = written {
         say(quiet, format!("warning: no {REPORT}: {why}"));
     }
@@ -46,15 +46,9 @@ pub(crate) fn leave_of_several(dir: &Path, runs: &[PathBuf], quiet: bool) {
 
 /// The page about these runs: one in detail, or several over each other.
 pub(crate) fn of_runs(dirs: &[PathBuf]) -> Outcome<String> {
-    if dirs.len() > MOST_RUNS {
-        return Err(Failure::Input(format!(
-            "{} runs: at most {MOST_RUNS} are drawn over each other",
-            dirs.len()
-        )));
-    }
     let mut runs = dirs.iter().map(|dir| Run::read(dir)).collect::<Outcome<Vec<_>>>()?;
     tell_apart(&mut runs);
-    Ok(page(&runs))
+    Ok(page(runs))
 }
 
 /// Writes a page to a path where nothing is, or an earlier page.
@@ -82,14 +76,32 @@ fn tell_apart(runs: &mut [Run]) {
     }
 }
 
-fn page(runs: &[Run]) -> String {
-    let title = match runs {
+/// The figure that many runs are put in order by: the evaluation loss where all have one, else the loss.
+fn order(runs: &[Run]) -> (&'static str, fn(&Run) -> Option<f64>) {
+    match runs.iter().all(|run| run.history.eval_loss().is_some()) {
+        true => ("evaluation loss", |run| run.history.eval_loss()),
+        false => ("loss", |run| run.history.final_loss()),
+    }
+}
+
+fn page(mut runs: Vec<Run>) -> String {
+    let mut note = String::new();
+    if runs.len() > MOST_DRAWN {
+        let (name, figure) = order(&runs);
+        let key = |run: &Run| figure(run).unwrap_or(f64::INFINITY);
+        runs.sort_by(|a, b| key(a).total_cmp(&key(b)));
+        note = format!(
+            "{} runs, best {name} first. What follows the table is about the first {MOST_DRAWN} of them.",
+            runs.len()
+        );
+    }
+    let title = match runs.as_slice() {
         [run] => run.name.clone(),
         runs => format!("{} runs", runs.len()),
     };
-    let body = match runs {
+    let body = match runs.as_slice() {
         [run] => sections::of_one(run),
-        runs => sections::of_several(runs),
+        runs => sections::of_several(runs, &runs[..runs.len().min(MOST_DRAWN)], &note),
     };
     format!(
         "{MARK}<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -183,5 +195,28 @@ mod tests {
         write(&path, &format!("{MARK}1")).expect("new");
         write(&path, &format!("{MARK}2")).expect("replaced");
         assert!(std::fs::read_to_string(&path).expect("read").ends_with('2'));
+        // Nor by a run that ends, or a sweep.
+        let dir = run(root.path(), "mine", 2.0);
+        std::fs::write(dir.join(REPORT), "precious").expect("written");
+        leave(&dir, true);
+        leave_of_several(&dir, std::slice::from_ref(&dir), true);
+        assert_eq!(std::fs::read_to_string(dir.join(REPORT)).expect("read"), "precious");
+    }
+
+    #[test]
+    fn of_many_runs_all_are_listed_and_the_best_are_drawn() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs: Vec<PathBuf> =
+            (0..70).map(|n| run(root.path(), &format!("run{n:02}"), f64::from(170 - n))).collect();
+        for page in [of_runs(&dirs).expect("a page"), {
+            leave_of_several(root.path(), &dirs, true);
+            std::fs::read_to_string(root.path().join(REPORT)).expect("left")
+        }] {
+            let (table, rest) = page.split_once("</table>").expect("a table");
+            assert!((0..70).all(|n| table.contains(&format!("run{n:02}"))), "{table}");
+            assert!(table.find("run69") < table.find("run00"), "best first");
+            assert!(table.contains("70 runs, best loss first") && table.contains("first 64"), "{table}");
+            assert!(rest.contains("run06") && !rest.contains("run05"), "the 64 best are drawn");
+        }
     }
 }

@@ -29,10 +29,12 @@ pub(super) fn of_one(run: &Run) -> String {
     html
 }
 
-/// Several runs against each other.
-pub(super) fn of_several(runs: &[Run]) -> String {
+/// Several runs against each other: all of them in a table, and the first ones `drawn`. `note` says why not all are.
+pub(super) fn of_several(runs: &[Run], drawn: &[Run], note: &str) -> String {
     let mut html = format!("<header><h1>{} runs</h1></header>\n", runs.len());
-    section(&mut html, "Runs", comparison(runs));
+    let note = if note.is_empty() { String::new() } else { format!("<p class=\"state\">{note}</p>\n") };
+    section(&mut html, "Runs", note + &comparison(runs, drawn.len()));
+    let runs = drawn;
     section(&mut html, "What differs", differences(runs));
     let names: Vec<String> =
         runs.iter().enumerate().map(|(i, run)| format!("<span>{}</span>", named(i, run))).collect();
@@ -312,7 +314,8 @@ fn named(index: usize, run: &Run) -> String {
     format!("<span class=\"key c{}\"></span>{}", index % COLOURS, escaped(&run.name))
 }
 
-fn comparison(runs: &[Run]) -> String {
+/// All runs; the first `drawn` have a colour.
+fn comparison(runs: &[Run], drawn: usize) -> String {
     let best = |figure: fn(&Run) -> Option<f64>| {
         runs.iter().filter(|run| run.is_done()).filter_map(figure).min_by(f64::total_cmp)
     };
@@ -327,7 +330,7 @@ fn comparison(runs: &[Run]) -> String {
     let row = |(index, run): (usize, &Run)| {
         let history = &run.history;
         vec![
-            named(index, run),
+            if index < drawn { named(index, run) } else { escaped(&run.name) },
             marked(run, loss(run), best_loss),
             marked(run, eval(run), best_eval),
             history.tokens_per_second().map_or_else(|| "–".into(), |speed| format!("{speed:.0}")),
