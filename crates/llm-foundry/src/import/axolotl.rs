@@ -60,7 +60,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("roles_to_train", Unneeded("it is read with the data sets")),
     ("train_on_eos", Lost("the end of each learned turn is learned")),
     ("sequence_len", To("data.max_length")),
-    ("excess_length_strategy", Lost("longer examples are cut at the end")),
+    ("excess_length_strategy", By(excess)),
     ("sample_packing", By(packing)),
     ("eval_sample_packing", By(eval_packing)),
     ("sample_packing_group_size", Unneeded("all rows are packed at once")),
@@ -115,8 +115,56 @@ pub(super) fn defaults(draft: &mut Draft, file: &File) {
     draft.default_of("training.per_device_train_batch_size", json!(1), NAME);
     draft.default_of("training.num_train_epochs", json!(1), NAME);
     draft.default_of("training.lr_scheduler_type", json!("cosine"), NAME);
+    events(draft, file);
+    prompts(draft);
+    let says = |key: &str| file.get(key).is_some_and(|value| !value.is_null());
+    if says("datasets") && !says("excess_length_strategy") {
+        excess(draft, "excess_length_strategy", &json!("drop"), file);
+    }
     if has_adapter(file) && !draft.has("lora.target_modules") {
         draft.default_of("lora.target_modules", json!(["q_proj", "v_proj"]), "PEFT for Llama");
+    }
+}
+
+/// Warm-up and checkpoints, which it has even where the file does not speak of them.
+fn events(draft: &mut Draft, file: &File) {
+    const NAME: &str = "Axolotl";
+    let set = |key: &str| file.get(key).is_some_and(|value| !is_off(value) && value.as_f64() != Some(0.0));
+    let is_warm = set("warmup_steps") || set("warmup_ratio");
+    if !is_warm && file.get("lr_scheduler").and_then(Value::as_str) != Some("constant") {
+        draft.set("training.warmup_steps", json!(0.03), "default of Axolotl, there at most 100 steps");
+    }
+    if !set("save_steps") {
+        draft.default_of("training.save_strategy", json!("epoch"), NAME);
+    }
+    if draft.text_of("training.save_strategy").as_deref() != Some("no") {
+        draft.default_of("training.save_total_limit", json!(4), NAME);
+    }
+}
+
+/// Rows of Alpaca's type have a prompt of their own there, whatever the chat template is.
+fn prompts(draft: &mut Draft) {
+    let alpaca: Vec<String> = draft
+        .rows
+        .iter()
+        .filter(|rows| rows.format == Some("alpaca"))
+        .map(|rows| rows.comment.clone())
+        .collect();
+    let Some(place) = alpaca.first() else { return };
+    let value = json!("alpaca");
+    if draft.has_chats() {
+        let why = "its prompt is Alpaca's there; here all data sets share the chat template";
+        return draft.lose(&format!("{place}.type"), &value, why);
+    }
+    draft.set("tokenizer.chat_template", json!("alpaca"), "the prompt of Alpaca's type");
+    let why = "a row's `input` has a headline of its own there; here it stands below the instruction";
+    draft.lose(&format!("{place}.type"), &value, why);
+}
+
+fn excess(draft: &mut Draft, key: &str, value: &Value, _: &File) {
+    match value.as_str() {
+        Some("truncate") => draft.skip(key, value, "longer examples are cut at the end"),
+        _ => draft.lose(key, value, "longer examples are cut at the end; the data report counts them"),
     }
 }
 
@@ -356,16 +404,16 @@ fn custom(draft: &mut Draft, place: &str, kind: &Value, rows: &mut Rows) {
 }
 
 fn test_datasets(draft: &mut Draft, key: &str, value: &Value, _: &File) {
-    let sets = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    let paths = |set: &Value| {
-        set.get("data_files")
-            .map(texts)
-            .filter(|files| !files.is_empty())
-            .or_else(|| set.get("path").map(texts))
-    };
-    let paths: Vec<String> = sets.iter().filter_map(paths).flatten().collect();
-    if !paths.is_empty() {
-        draft.set("data.eval", json!(paths), key);
+    for (index, set) in value.as_array().into_iter().flatten().enumerate() {
+        let place = format!("{key}[{index}]");
+        match set.as_object().filter(|set| set.get("path").is_some_and(Value::is_string)) {
+            Some(set) => {
+                let mut rows = rows(draft, &place, set, false);
+                rows.comment = key.into();
+                draft.eval.push(rows);
+            }
+            None => draft.lose(&place, set, "it has no `path`"),
+        }
     }
 }
 

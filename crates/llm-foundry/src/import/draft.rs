@@ -47,6 +47,10 @@ pub(super) struct Draft {
     pub(super) lost: Vec<Note>,
     pub(super) unneeded: Vec<Note>,
     pub(super) rows: Vec<Rows>,
+    /// Where rows for evaluation come from.
+    pub(super) eval: Vec<Rows>,
+    /// Why the file cannot be carried over at all.
+    refusal: Option<String>,
     /// How often something was set, lost or skipped: a rule that does none of it has not understood its key.
     told: usize,
 }
@@ -70,9 +74,9 @@ impl Draft {
                 Some(Rule::Lost(_)) if is_off(value) => self.skip(key, value, "off here too"),
                 Some(Rule::Lost(why)) => self.lose(key, value, why),
                 Some(Rule::By(rule)) => {
-                    let before = (self.told, self.rows.len());
+                    let before = (self.told, self.rows.len(), self.eval.len());
                     rule(self, key, value, file);
-                    if before == (self.told, self.rows.len()) {
+                    if before == (self.told, self.rows.len(), self.eval.len()) {
                         let why = if is_off(value) { "off here too" } else { "this value is not understood" };
                         let note = if is_off(value) { Self::skip } else { Self::lose };
                         note(self, key, value, why);
@@ -108,6 +112,11 @@ impl Draft {
         self.values.contains_key(path)
     }
 
+    /// The text that is set, if it is one.
+    pub(super) fn text_of(&self, path: &str) -> Option<String> {
+        self.values.get(path).and_then(|(value, _)| value.as_str()).map(str::to_owned)
+    }
+
     /// Takes a value out again.
     pub(super) fn remove(&mut self, path: &str) -> Option<(Value, String)> {
         self.values.shift_remove(path)
@@ -123,8 +132,64 @@ impl Draft {
         self.unneeded.push(note(key, value, why));
     }
 
-    /// Writes the training rows as `data.train`, or as `data.sources` where they differ.
+    /// The file is for something else. The first reason counts.
+    pub(super) fn refuse(&mut self, why: String) {
+        self.told += 1;
+        self.refusal.get_or_insert(why);
+    }
+
+    /// Why the file cannot be carried over, if it cannot.
+    pub(super) fn refusal(&mut self) -> Option<String> {
+        self.refusal.take()
+    }
+
+    /// Some of the training rows are conversations.
+    pub(super) fn has_chats(&self) -> bool {
+        self.rows.iter().any(|rows| matches!(rows.format, Some("messages" | "sharegpt")))
+    }
+
+    /// Writes the evaluation rows as `data.eval`. They are read as the training rows are: what they say of their own
+    /// shape is lost where it differs.
+    fn settle_evaluation(&mut self) {
+        let eval = std::mem::take(&mut self.eval);
+        let Some(comment) = eval.first().map(|rows| rows.comment.clone()) else { return };
+        let paths: Vec<&String> = eval.iter().flat_map(|rows| &rows.paths).collect();
+        self.set("data.eval", json!(paths), &comment);
+        let of_training = self.rows.first().cloned().unwrap_or_default();
+        for rows in &eval {
+            let is_alike = rows.format == of_training.format
+                && rows.text_field == of_training.text_field
+                && rows.columns == of_training.columns;
+            let is_read_so = self.rows.iter().all(|other| {
+                (other.format, &other.text_field, &other.columns)
+                    == (of_training.format, &of_training.text_field, &of_training.columns)
+            });
+            if !(is_alike && is_read_so) {
+                let shape = json!({
+                    "format": rows.format,
+                    "text_field": rows.text_field,
+                    "columns": columns(&rows.columns),
+                });
+                let why = "evaluation data has the shape of the training data, or is recognised from its first example";
+                self.lose(&format!("{comment}.{}", rows.paths.join(",")), &shape, why);
+            }
+            for (key, value) in &rows.part {
+                match *key {
+                    "split" => self.set("data.eval_split", json!(value), &comment),
+                    _ if of_training.part.iter().any(|part| part == &(*key, value.clone())) => {}
+                    _ => self.lose(
+                        &format!("{comment}.{key}"),
+                        &json!(value),
+                        "that of the training data is used",
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Writes the training rows as `data.train`, or as `data.sources` where they differ; and the evaluation rows.
     pub(super) fn settle_rows(&mut self) {
+        self.settle_evaluation();
         let rows = std::mem::take(&mut self.rows);
         let Some(first) = rows.first() else { return };
         let mut comments: Vec<&str> = rows.iter().map(|rows| rows.comment.as_str()).collect();

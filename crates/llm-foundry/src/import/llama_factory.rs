@@ -1,10 +1,10 @@
 //! LLaMA-Factory's configurations.
 
+use super::dataset_info::{dataset, is_pretraining};
 use super::draft::Rule::{By, Lost, To, Unneeded};
-use super::draft::{Draft, Rows, Rule, is_off, is_on, texts};
+use super::draft::{Draft, Rule, is_off, is_on, texts};
 use super::trainer::ATTENTION;
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 type File = Map<String, Value>;
 
@@ -42,7 +42,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("mask_history", By(mask_history)),
     ("max_samples", Unneeded("it is read with the data sets")),
     ("interleave_probs", Unneeded("it is read with the data sets")),
-    ("mix_strategy", Unneeded("it is read with the data sets")),
+    ("mix_strategy", By(mix_strategy)),
     ("streaming", By(streaming)),
     ("buffer_size", To("data.shuffle_buffer")),
     ("val_size", By(val_size)),
@@ -75,10 +75,15 @@ pub(super) fn defaults(draft: &mut Draft, file: &File) {
         let rank = file.get("lora_rank").and_then(Value::as_f64).unwrap_or(8.0);
         draft.default_of("lora.lora_alpha", json!(2.0 * rank), NAME);
     }
-    if !file.get("train_on_prompt").is_some_and(is_on) && !draft.has("data.train_on") {
-        let text = file.get("stage").and_then(Value::as_str) == Some("pt");
-        let chats = draft.rows.iter().any(|rows| matches!(rows.format, Some("messages" | "sharegpt")));
-        if chats && !text {
+    if is_pretraining(file) {
+        // There texts are packed unless the file says otherwise: all in a row, cut every so many tokens.
+        if file.get("packing").is_none_or(|packing| packing.is_null() || is_on(packing)) {
+            draft.default_of("data.packing", json!(true), NAME);
+            draft.default_of("data.packing_strategy", json!("wrapped"), NAME);
+        }
+        draft.rows.iter_mut().chain(&mut draft.eval).for_each(|rows| rows.format = Some("text"));
+    } else if !file.get("train_on_prompt").is_some_and(is_on) && !draft.has("data.train_on") {
+        if draft.has_chats() {
             draft.set("data.assistant_only_loss", json!(true), "LLaMA-Factory learns answers only");
         }
     }
@@ -141,7 +146,10 @@ fn quantization_method(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     }
 }
 
-fn template(draft: &mut Draft, key: &str, value: &Value, _: &File) {
+fn template(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    if is_pretraining(file) {
+        return draft.skip(key, value, "plain texts have no template");
+    }
     match value.as_str().and_then(super::template) {
         Some(ours) => draft.set("tokenizer.chat_template", json!(ours), key),
         None => draft.lose(
@@ -155,20 +163,36 @@ fn template(draft: &mut Draft, key: &str, value: &Value, _: &File) {
 fn packing(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     match is_on(value) {
         true => draft.set("data.packing", json!(true), key),
+        false if key == "packing" => draft.skip(key, value, "off here too"),
         false => draft.skip(key, value, "packed examples never see each other here"),
     }
 }
 
-fn train_on_prompt(draft: &mut Draft, key: &str, value: &Value, _: &File) {
+fn train_on_prompt(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    if is_pretraining(file) {
+        return draft.skip(key, value, "all of a plain text is learned");
+    }
     match is_on(value) {
         true => draft.set("data.completion_only_loss", json!(false), key),
         false => draft.skip(key, value, "prompts are not learned here either"),
     }
 }
 
-fn mask_history(draft: &mut Draft, key: &str, value: &Value, _: &File) {
+fn mask_history(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    if is_pretraining(file) {
+        return draft.skip(key, value, "all of a plain text is learned");
+    }
     if is_on(value) {
         draft.set("data.train_on", json!("last"), key);
+    }
+}
+
+fn mix_strategy(draft: &mut Draft, key: &str, value: &Value, _: &File) {
+    match value.as_str() {
+        Some("concat" | "interleave_under" | "interleave_over") => {
+            draft.skip(key, value, "it is read with the data sets");
+        }
+        _ => draft.lose(key, value, "data sets follow each other, or are mixed by weights"),
     }
 }
 
@@ -196,76 +220,4 @@ fn new_tokens(draft: &mut Draft, key: &str, value: &Value, _: &File) {
 
 fn thinking(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     draft.set("data.chat_template_kwargs", json!({"enable_thinking": is_on(value)}), key);
-}
-
-/// Names of `dataset_info.json`, looked up where that file is.
-fn dataset(draft: &mut Draft, key: &str, value: &Value, file: &File) {
-    let dir = file.get("dataset_dir").and_then(Value::as_str).unwrap_or("data");
-    let info = std::fs::read_to_string(Path::new(dir).join("dataset_info.json")).ok();
-    let info: Option<Value> = info.and_then(|text| serde_json::from_str(&text).ok());
-    let weights: Vec<f64> = file
-        .get("interleave_probs")
-        .map(texts)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|p| p.parse().ok())
-        .collect();
-    let mut found = Vec::new();
-    for (index, name) in texts(value).into_iter().enumerate() {
-        let mut rows = Rows { comment: key.into(), ..Rows::default() };
-        match info.as_ref().and_then(|info| info.get(&name)) {
-            Some(entry) => described(draft, &format!("{key}.{name}"), dir, entry, &mut rows),
-            None if Path::new(&name).exists() => rows.paths.push(name),
-            None => {
-                let why = format!("{dir}/dataset_info.json does not say what that is: name its file");
-                draft.lose(key, &json!(name), &why);
-                rows.paths.push(name);
-            }
-        }
-        rows.take = file.get("max_samples").and_then(Value::as_u64).filter(|_| key == "dataset");
-        rows.weight = weights.get(index).copied();
-        found.push(rows);
-    }
-    if key == "dataset" {
-        draft.rows = found;
-    } else if !found.is_empty() {
-        let paths: Vec<String> = found.into_iter().flat_map(|rows| rows.paths).collect();
-        draft.set("data.eval", json!(paths), key);
-    }
-}
-
-/// An entry of `dataset_info.json`.
-fn described(draft: &mut Draft, place: &str, dir: &str, entry: &Value, rows: &mut Rows) {
-    match entry["file_name"].as_str() {
-        Some(name) => rows.paths.push(format!("{dir}/{name}")),
-        None if entry["hf_hub_url"].is_string() => {
-            rows.paths.push(entry["hf_hub_url"].as_str().unwrap_or_default().to_owned());
-            for (theirs, ours) in [("subset", "name"), ("split", "split")] {
-                rows.part.extend(entry[theirs].as_str().map(|value| (ours, value.to_owned())));
-            }
-        }
-        None => {
-            draft.lose(place, entry, "it has neither `file_name` nor `hf_hub_url`");
-            rows.paths.push("path/to/data.jsonl".into());
-        }
-    }
-    let columns = entry["columns"].as_object().cloned().unwrap_or_default();
-    let column = |key: &str| columns.get(key).and_then(Value::as_str).map(str::to_owned);
-    if entry["formatting"] == "sharegpt" {
-        let tags = entry["tags"].as_object().cloned().unwrap_or_default();
-        let openai = tags.get("role_tag").and_then(Value::as_str) == Some("role");
-        rows.format = Some(if openai { "messages" } else { "sharegpt" });
-        return;
-    }
-    rows.format = Some("alpaca");
-    for (theirs, ours) in [("prompt", "instruction"), ("query", "input"), ("response", "output")] {
-        if let Some(column) = column(theirs).filter(|column| column != ours) {
-            rows.columns.push((ours, column));
-        }
-    }
-    for key in ["history", "system", "images"] {
-        if let Some(name) = column(key) {
-            draft.lose(&format!("{place}.columns.{key}"), &json!(name), "no counterpart in Alpaca's shape");
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! configuration; what that refused is lost as well.
 
 mod axolotl;
+mod dataset_info;
 mod draft;
 mod llama_factory;
 #[cfg(test)]
@@ -91,6 +92,9 @@ pub(crate) fn import(name: &str, text: &str, program: Option<Program>) -> Outcom
         Program::Axolotl => axolotl::defaults(&mut draft, &file),
         Program::LlamaFactory => llama_factory::defaults(&mut draft, &file),
         Program::Trl => trl::defaults(&mut draft, &file),
+    }
+    if let Some(why) = draft.refusal() {
+        return Err(wrong(why));
     }
     draft.settle_rows();
     complete(&mut draft);

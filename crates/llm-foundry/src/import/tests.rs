@@ -38,6 +38,8 @@ fn axolotl() {
     expect(
         &imported,
         &[
+            "save_strategy: epoch",
+            "save_total_limit: 4",
             "name_or_path: org/base",
             "load_in_4bit: true",
             "bnb_4bit_use_double_quant: true",
@@ -60,7 +62,7 @@ fn axolotl() {
             "eos_token: \"<e>\"",
         ],
     );
-    assert_eq!(lost(&imported), ["special_tokens.bos_token", "fsdp", "rexx"]);
+    assert_eq!(lost(&imported), ["special_tokens.bos_token", "fsdp", "rexx", "excess_length_strategy"]);
     assert!(imported.text.contains("#   rexx: 1  (not known here as a key of Axolotl)"), "{}", imported.text);
 }
 
@@ -82,7 +84,7 @@ fn llama_factory_with_its_list_of_data_sets() {
     assert_eq!(imported.program, Program::LlamaFactory);
     let sources = format!(
         "sources: [{{path: [{dir}/chats.json], format: messages, take: 100}}, {{path: [{dir}/tasks.json], format: alpaca, \
-         columns: {{instruction: question}}, take: 100}}]"
+         columns: {{instruction: question, system: sys}}, take: 100}}]"
     );
     expect(
         &imported,
@@ -101,9 +103,164 @@ fn llama_factory_with_its_list_of_data_sets() {
             "eval_steps: 50",
         ],
     );
-    for key in ["fp16", "video_fps", "dataset.tasks.columns.system"] {
-        assert!(lost(&imported).contains(&key), "{key} in {:?}", imported.lost);
-    }
+    assert_eq!(lost(&imported), ["fp16", "video_fps"]);
+}
+
+/// What a room with this `dataset_info.json` makes of a LLaMA-Factory file.
+fn of_llama_factory(info: &serde_json::Value, text: &str) -> (String, Result<Imported, Failure>) {
+    let room = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(room.path().join("dataset_info.json"), info.to_string()).expect("written");
+    let dir = room.path().display().to_string();
+    let text = format!("model_name_or_path: m\nfinetuning_type: full\ndataset_dir: {dir}\n{text}");
+    (dir, import("theirs.yaml", &text, None))
+}
+
+#[test]
+fn llama_factory_pre_trains_on_packed_texts() {
+    let info = serde_json::json!({
+        "wiki": {"file_name": "wiki.jsonl", "columns": {"prompt": "content"}},
+        "more": {"file_name": "more.jsonl"},
+    });
+    let (dir, imported) = of_llama_factory(
+        &info,
+        "stage: pt\ndataset: wiki\neval_dataset: wiki\ncutoff_len: 128\ntemplate: llama3\n",
+    );
+    let imported = imported.expect("carried over");
+    expect(
+        &imported,
+        &[
+            &format!("train: {dir}/wiki.jsonl"),
+            &format!("eval: [{dir}/wiki.jsonl]"),
+            "format: text",
+            "text_field: content",
+            "packing: true",
+            "packing_strategy: wrapped",
+        ],
+    );
+    assert!(
+        !imported.text.contains("alpaca") && !imported.text.contains("chat_template"),
+        "{}",
+        imported.text
+    );
+    assert!(imported.lost.is_empty(), "{:?}", imported.lost);
+    let (_, imported) = of_llama_factory(&info, "stage: pt\ndataset: more\npacking: false\n");
+    let imported = imported.expect("carried over");
+    expect(&imported, &["format: text", "text_field: instruction"]);
+    assert!(!imported.text.contains("packing"), "{}", imported.text);
+}
+
+#[test]
+fn llama_factory_mixes_data_sets_by_weight() {
+    let info =
+        serde_json::json!({"a": {"file_name": "a.json"}, "b": {"file_name": "b.json", "num_samples": 50}});
+    let (dir, imported) = of_llama_factory(
+        &info,
+        "dataset: a,b\nmix_strategy: interleave_over\ninterleave_probs: '0.7,0.3'\nmax_samples: 90\n",
+    );
+    let sources = format!(
+        "sources: [{{path: [{dir}/a.json], format: alpaca, weight: 0.7, take: 90}}, {{path: [{dir}/b.json], format: alpaca, \
+         weight: 0.3, take: 50}}]"
+    );
+    let imported = imported.expect("carried over");
+    expect(&imported, &[&sources, "stopping_strategy: all_exhausted"]);
+    assert!(imported.lost.is_empty(), "{:?}", imported.lost);
+    let (_, evenly) =
+        of_llama_factory(&info, "dataset: a,b\nmix_strategy: interleave_under\ninterleave_probs: [1]\n");
+    let evenly = evenly.expect("carried over");
+    assert!(evenly.text.matches("weight: 1.0").count() == 2, "{}", evenly.text);
+    expect(&evenly, &["stopping_strategy: first_exhausted"]);
+    assert_eq!(lost(&evenly), ["interleave_probs"]);
+    let (_, concat) = of_llama_factory(&info, "dataset: a,b\ninterleave_probs: '0.7,0.3'\n");
+    let concat = concat.expect("carried over");
+    assert!(!concat.text.contains("weight:"), "{}", concat.text);
+    assert_eq!(lost(&concat), ["interleave_probs"]);
+}
+
+/// No key of an entry disappears without a word, and those that have a counterpart are carried over.
+#[test]
+fn llama_factory_entries_are_read_key_by_key() {
+    let info = serde_json::json!({
+        "chats": {
+            "file_name": "chats.json", "formatting": "sharegpt", "folder": "sub", "split": "train",
+            "columns": {"messages": "talk", "system": "sys", "tools": "functions", "images": "pictures"},
+            "tags": {"user_tag": "human", "assistant_tag": "bot", "observation_tag": "observation",
+                "function_tag": "function_call", "odd_tag": "x"},
+        },
+        "tasks": {"file_name": "tasks.json", "columns": {"history": "before", "system": "sys", "kto_tag": "liked"}},
+        "hub": {"hf_hub_url": "org/set", "subset": "en", "split": "test", "revision": "v1", "ranking": false},
+        "pairs": {"file_name": "pairs.json", "ranking": true},
+        "held": {"file_name": "held.json", "formatting": "sharegpt"},
+    });
+    let (_, imported) = of_llama_factory(&info, "dataset: chats\neval_dataset: tasks\n");
+    let imported = imported.expect("carried over");
+    expect(
+        &imported,
+        &[
+            "format: sharegpt",
+            "columns: {conversations: talk, system: sys, tools: functions}",
+            "assistant_only_loss: true",
+        ],
+    );
+    let mut found = lost(&imported);
+    found.sort_unstable();
+    let place =
+        found.iter().find(|key| key.ends_with("tasks.json")).expect("the shape of the evaluation data");
+    assert!(place.starts_with("eval_dataset."), "{place}");
+    let expected = [
+        "dataset.chats.columns.images",
+        "dataset.chats.folder",
+        "dataset.chats.tags.assistant_tag",
+        "dataset.chats.tags.function_tag",
+        "dataset.chats.tags.odd_tag",
+        *place,
+        "eval_dataset.tasks.columns.kto_tag",
+    ];
+    assert_eq!(found, expected);
+    let (_, imported) = of_llama_factory(&info, "dataset: tasks\n");
+    expect(&imported.expect("carried over"), &["columns: {history: before, system: sys}"]);
+    let (_, imported) = of_llama_factory(&info, "dataset: hub\n");
+    let imported = imported.expect("carried over");
+    expect(&imported, &["train: org/set", "name: en", "split: test", "revision: v1"]);
+    assert!(imported.lost.is_empty(), "{:?}", imported.lost);
+    // The same shape is read in the same way.
+    let (_, imported) = of_llama_factory(&info, "dataset: held\neval_dataset: held\n");
+    assert!(imported.expect("carried over").lost.is_empty());
+    let (_, refused) = of_llama_factory(&info, "dataset: chats,pairs\n");
+    let Err(Failure::Input(why)) = refused else { panic!("preference data became examples") };
+    assert!(why.contains("dataset.pairs.ranking") && why.contains("preference"), "{why}");
+}
+
+#[test]
+fn axolotl_rows_of_alpaca_keep_alpacas_prompt() {
+    let file = |more: &str| format!("base_model: m\ndatasets:\n  - path: a.jsonl\n    type: alpaca\n{more}");
+    let alone = imported(&file(
+        "chat_template: chatml\nwarmup_steps: 10\nsave_steps: 7\nexcess_length_strategy: truncate\n",
+    ));
+    expect(&alone, &["format: alpaca", "chat_template: alpaca", "warmup_steps: 10", "save_steps: 7"]);
+    assert!(!alone.text.contains("save_strategy"), "{}", alone.text);
+    assert_eq!(lost(&alone), ["chat_template", "datasets.type"]);
+    let why = &alone.lost[1].why;
+    assert!(why.contains("`input`"), "rows with an input differ: {why}");
+    // Beside conversations there is no template for it.
+    let mixed = imported(&file(
+        "  - path: b.jsonl\n    type: chat_template\nchat_template: chatml\nlr_scheduler: constant\n",
+    ));
+    expect(&mixed, &["chat_template: chatml"]);
+    assert!(!mixed.text.contains("warmup"), "a constant rate has no warm-up: {}", mixed.text);
+    assert!(lost(&mixed).contains(&"datasets.type"), "{:?}", mixed.lost);
+}
+
+#[test]
+fn axolotl_evaluation_data_is_read_key_by_key() {
+    let imported = imported(
+        "base_model: m\ndatasets:\n  - path: a.jsonl\n    type: completion\n    field: body\ntest_datasets:\n  \
+         - path: b.jsonl\n    type: completion\n    field: other\n    shards: 3\nwarmup_ratio: 0\n",
+    );
+    expect(&imported, &["eval: [b.jsonl]", "text_field: body", "warmup_steps: 0.03"]);
+    assert_eq!(
+        lost(&imported),
+        ["test_datasets[0].shards", "excess_length_strategy", "test_datasets.b.jsonl"]
+    );
 }
 
 #[test]
