@@ -222,7 +222,7 @@ impl Composer<'_> {
             }
         };
         let mut path = beside(from, &format!("{section}/{name}"));
-        if path.extension().is_none() {
+        if path.extension().is_none() && !path.exists() {
             path.set_extension("yaml");
         }
         if optional && !path.exists() {
@@ -277,9 +277,11 @@ impl Composer<'_> {
     }
 }
 
-/// A path relative to the folder of `from`.
+/// A path relative to the folder of `from`. As in Hydra, `.yaml` may be left out.
 fn beside(from: &Path, name: &str) -> PathBuf {
-    from.parent().unwrap_or(Path::new("")).join(name)
+    let folder = from.parent().unwrap_or(Path::new(""));
+    let endings = ["", ".yaml", ".yml"].map(|ending| folder.join(format!("{name}{ending}")));
+    endings.iter().find(|path| path.is_file()).unwrap_or(&endings[0]).clone()
 }
 
 #[cfg(test)]

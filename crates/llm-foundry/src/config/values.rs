@@ -52,7 +52,11 @@ impl JsonSchema for OneOrMany {
         "OneOrMany".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+        json_schema!({ "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" } },
+            { "type": "null" },
+        ] })
     }
 }
 
@@ -101,8 +105,8 @@ impl JsonSchema for Modules {
     fn schema_name() -> Cow<'static, str> {
         "Modules".into()
     }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        OneOrMany::json_schema(generator)
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
     }
 }
 

@@ -51,6 +51,12 @@ fn the_order_of_a_defaults_list_decides() {
     room.write("lora/small.yaml", "r: 3\n");
     room.write("config.yaml", "defaults:\n  - shared/base.yaml\n  - lora: small\n  - optional lora: none\n");
     assert_eq!(line(&room, &[], "r"), "r: 3  # lora/small.yaml:1");
+    // As Hydra's users write it.
+    room.write("config.yaml", "defaults: [shared/base, lora: small, preset: trl, _self_]\n");
+    assert_eq!(line(&room, &[], "r"), "r: 3  # lora/small.yaml:1");
+    assert_eq!(line(&room, &[], "seed"), "seed: 7  # shared/base.yaml:5");
+    room.write("config.yaml", "extends: shared/bas\n");
+    refused(&room, &[], &["cannot read shared/bas:"]);
 }
 
 #[test]

@@ -22,6 +22,20 @@ pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, T
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Names of choices, and other names that are read for them: serde's aliases, which the JSON schema does not see by
+/// itself.
+pub(crate) const SYNONYMS: [(&str, &[&str]); 9] = [
+    ("float32", &["fp32"]),
+    ("bfloat16", &["bf16"]),
+    ("adamw_torch_fused", &["adamw_torch", "paged_adamw_32bit", "paged_adamw"]),
+    ("adamw_bnb_8bit", &["adamw_8bit", "paged_adamw_8bit"]),
+    ("lion_32bit", &["lion", "paged_lion_32bit"]),
+    ("loss", &["eval_loss"]),
+    ("perplexity", &["eval_perplexity"]),
+    ("mean_token_accuracy", &["eval_mean_token_accuracy"]),
+    ("entropy", &["eval_entropy"]),
+];
+
 /// A run of llm-foundry: which model, on which data, how, and where the result goes.
 ///
 /// Key names are Hugging Face's. Relative paths are relative to the directory the command is started in.

@@ -112,6 +112,6 @@ impl JsonSchema for ReportTo {
         "ReportTo".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "enum": WORDS }, { "type": "array", "items": { "enum": WORDS } }] })
+        json_schema!({ "anyOf": [{ "enum": WORDS }, { "type": "array", "items": { "enum": WORDS } }, { "type": "null" }] })
     }
 }
