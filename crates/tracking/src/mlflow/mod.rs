@@ -1,7 +1,7 @@
 //! MLflow: experiments and runs on a tracking server, by its REST interface (2.0).
 //!
-//! The server draws the identity of a run. So that a run is found again whose identity nobody here knows (the server was
-//! away until the last checkpoint, or its answer was lost), each run has a tag with an identity of ours.
+//! The server draws the identity of a run. So that a run is found again whose identity nobody here knows (the server
+//! was away until the last checkpoint, or its answer was lost), each run has a tag with an identity of ours.
 
 mod server;
 #[cfg(test)]

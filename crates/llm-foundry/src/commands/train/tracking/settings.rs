@@ -70,8 +70,8 @@ impl Sources<'_> {
         self.set(name).unwrap_or_default()
     }
 
-    /// A variable that names a project, a user, or a run's identity: by the rules of `training.project`, as it becomes a
-    /// part of paths and addresses.
+    /// A variable that names a project, a user, or a run's identity: by the rules of `training.project`, as it becomes
+    /// a part of paths and addresses.
     fn identity(&self, name: &str) -> Outcome<Option<String>> {
         self.judged(name, config::wrong_project)
     }
