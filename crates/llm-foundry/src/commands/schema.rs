@@ -1,8 +1,8 @@
 //! `llm-foundry schema`: the JSON schema of configuration files.
 //!
 //! The schema of the sections says what values are once a file is read. Editors look at what is written, so it is
-//! opened for what people may write besides: `${…}` in place of any value, other names of a choice, a section with nothing
-//! below it, `false` for `no`.
+//! opened for what people may write besides: `${…}` in place of any value, other names of a choice, a section with
+//! nothing below it, `false` for `no`.
 
 use crate::config::{Config, SYNONYMS};
 use crate::failure::Outcome;
