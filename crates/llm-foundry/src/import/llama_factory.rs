@@ -82,10 +82,11 @@ pub(super) fn defaults(draft: &mut Draft, file: &File) {
             draft.default_of("data.packing_strategy", json!("wrapped"), NAME);
         }
         draft.rows.iter_mut().chain(&mut draft.eval).for_each(|rows| rows.format = Some("text"));
-    } else if !file.get("train_on_prompt").is_some_and(is_on) && !draft.has("data.train_on") {
-        if draft.has_chats() {
-            draft.set("data.assistant_only_loss", json!(true), "LLaMA-Factory learns answers only");
-        }
+    } else if draft.has_chats()
+        && !file.get("train_on_prompt").is_some_and(is_on)
+        && !draft.has("data.train_on")
+    {
+        draft.set("data.assistant_only_loss", json!(true), "LLaMA-Factory learns answers only");
     }
 }
 
