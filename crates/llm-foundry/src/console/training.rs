@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// Without a terminal a line appears at least this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// Width of the curve of losses beside the bar.
-const CURVE: usize = 16;
+/// Width of the curve of losses beside the bar: all of it fits into a terminal of 80 columns.
+const CURVE: usize = 10;
 
 /// A bar with loss and its curve, speed, time left and memory on a terminal; plain lines elsewhere.
 pub(crate) struct TrainingConsole {
@@ -93,7 +93,8 @@ impl Callback for TrainingConsole {
             self.line(&format!("changed since that checkpoint: {change}"));
         }
         if is_interactive() {
-            let style = "{bar:20} {pos}/{len}  {msg}  {prefix}";
+            // Where a terminal is too narrow, its end is cut off: the time left is asked for first.
+            let style = "{bar:10} {pos}/{len}  {prefix}  {msg}";
             let style = ProgressStyle::with_template(style).expect("the template is valid");
             let bar = ProgressBar::new(report.total_steps).with_style(style);
             bar.set_position(report.step);

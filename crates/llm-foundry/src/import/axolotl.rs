@@ -438,16 +438,19 @@ fn bfloat16(draft: &mut Draft, key: &str, value: &Value, _: &File) {
     }
 }
 
-fn per_epoch(draft: &mut Draft, key: &str, value: &Value, _: &File) {
-    let path = if key.starts_with("evals") { "training.eval_strategy" } else { "training.save_strategy" };
+/// So many times an epoch is a share of all steps, there too.
+fn per_epoch(draft: &mut Draft, key: &str, value: &Value, file: &File) {
+    let event = if key.starts_with("evals") { "eval" } else { "save" };
+    let path = format!("training.{event}_strategy");
+    let epochs = file.get("num_epochs").and_then(Value::as_f64).unwrap_or(1.0);
     match value.as_f64() {
-        Some(0.0) => draft.set(path, json!("no"), key),
-        Some(times) => {
-            draft.set(path, json!("epoch"), key);
-            if times != 1.0 {
-                draft.lose(key, value, "once an epoch; for more, give a number of steps");
-            }
+        Some(0.0) => draft.set(&path, json!("no"), key),
+        Some(1.0) => draft.set(&path, json!("epoch"), key),
+        Some(times) if times * epochs > 1.0 => {
+            draft.set(&path, json!("steps"), key);
+            draft.set(&format!("training.{event}_steps"), json!(1.0 / (times * epochs)), key);
         }
+        Some(_) => draft.lose(key, value, "less than once in the run"),
         None => draft.lose(key, value, "this is no number"),
     }
 }

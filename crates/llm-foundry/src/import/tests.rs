@@ -176,6 +176,19 @@ fn llama_factory_mixes_data_sets_by_weight() {
     assert_eq!(lost(&concat), ["interleave_probs"]);
 }
 
+#[test]
+fn axolotl_events_of_an_epoch_are_shares_of_all_steps() {
+    let file = |more: &str| {
+        let data = "datasets:\n  - path: a.jsonl\n    type: completion\nval_set_size: 0.1\n";
+        imported(&format!("base_model: m\n{data}num_epochs: 2\n{more}"))
+    };
+    let often = file("evals_per_epoch: 4\nsaves_per_epoch: 1\n");
+    expect(&often, &["eval_strategy: steps", "eval_steps: 0.125", "save_strategy: epoch"]);
+    assert_eq!(lost(&often), ["excess_length_strategy"]);
+    let never = file("evals_per_epoch: 0\nsaves_per_epoch: 5\n");
+    expect(&never, &["eval_strategy: \"no\"", "save_strategy: steps", "save_steps: 0.1"]);
+}
+
 /// No key of an entry disappears without a word, and those that have a counterpart are carried over.
 #[test]
 fn llama_factory_entries_are_read_key_by_key() {
