@@ -17,6 +17,10 @@ pub(crate) enum Score {
     Number(f64),
     /// A whole number, which files show as one.
     Whole(i64),
+    /// Whether something holds.
+    Flag(bool),
+    /// Whether each of several things holds.
+    Flags(Vec<bool>),
     /// A log-likelihood and what it is divided by over all documents.
     Weighted(f64, f64),
     /// The right class and the chosen one.
@@ -33,6 +37,8 @@ impl Score {
         match self {
             Self::Number(number) => json!(number),
             Self::Whole(number) => json!(number),
+            Self::Flag(flag) => json!(flag),
+            Self::Flags(flags) => json!(flags),
             Self::Weighted(sum, weight) => json!([sum, *weight as u64]),
             Self::Classes(gold, chosen) => json!([gold, chosen]),
             Self::Probabilities(gold, probabilities) => json!([gold, probabilities]),
@@ -46,6 +52,7 @@ impl Score {
         match self {
             Self::Number(number) => Some(*number),
             Self::Whole(number) => Some(*number as f64),
+            Self::Flag(flag) => Some(f64::from(u8::from(*flag))),
             _ => None,
         }
     }

@@ -79,8 +79,8 @@ pub enum EvalError {
 
     /// Too few documents to draw examples from.
     #[error(
-        "task `{task}`: {wanted} examples are wanted before each question, but there are only {available}; ask for \
-             fewer with --num-fewshot"
+        "task `{task}`: {wanted} examples are drawn for each question (one more than wanted where the question may be \
+         among them), but there are only {available}; ask for fewer with --num-fewshot"
     )]
     FewExamples {
         /// The task.
@@ -97,17 +97,6 @@ pub enum EvalError {
         /// The task.
         task: String,
         /// What is wrong and what to do.
-        problem: String,
-    },
-
-    /// The chat template refused a prompt.
-    #[error("task `{task}`, document {index}: {problem}")]
-    Chat {
-        /// The task.
-        task: String,
-        /// Which document, from 0.
-        index: usize,
-        /// What the template said.
         problem: String,
     },
 

@@ -33,7 +33,11 @@ impl<'a> Examples<'a> {
                 true => others().take(self.count).collect(),
                 false => self.pool.iter().take(self.count).collect(),
             };
-            return if first.len() == self.count { Ok(first) } else { Err(self.few(first.len())) };
+            return if first.len() == self.count {
+                Ok(first)
+            } else {
+                Err(self.few(self.count, first.len()))
+            };
         }
         if !self.avoids_question {
             return self.sample(&self.pool.iter().collect::<Vec<_>>(), self.count);
@@ -50,12 +54,12 @@ impl<'a> Examples<'a> {
 
     fn sample(&mut self, pool: &[&'a Value], count: usize) -> Result<Vec<&'a Value>, EvalError> {
         if count > pool.len() {
-            return Err(self.few(pool.len()));
+            return Err(self.few(count, pool.len()));
         }
         Ok(self.random.sample(pool.len(), count).into_iter().map(|index| pool[index]).collect())
     }
 
-    fn few(&self, available: usize) -> EvalError {
-        EvalError::FewExamples { task: self.spec.name.clone(), wanted: self.count, available }
+    fn few(&self, wanted: usize, available: usize) -> EvalError {
+        EvalError::FewExamples { task: self.spec.name.clone(), wanted, available }
     }
 }

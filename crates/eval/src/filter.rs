@@ -3,7 +3,7 @@
 use crate::EvalError;
 use crate::python::regex::{Match, Pattern};
 use crate::python::text::{str_of, strip};
-use crate::task::{Config, OutputType, definition, function};
+use crate::task::{Config, OutputType, definition, function, iterated, typed};
 use serde_json::{Map, Value};
 
 /// A named chain of filters.
@@ -153,7 +153,9 @@ impl Filter {
             "lowercase" => Self::Lower,
             "uppercase" => Self::Upper,
             "map" => Self::Map(
-                step.get("mapping_dict").and_then(Value::as_object).cloned().unwrap_or_default(),
+                setting(step, "mapping_dict", Value::as_object, "keys and values", &wrong)?
+                    .cloned()
+                    .unwrap_or_default(),
                 step.get("default_value").cloned().unwrap_or(Value::Null),
             ),
             "regex" => Self::Regex(Extraction::read(step, &wrong)?),
@@ -205,6 +207,16 @@ fn most_frequent(items: &[Value]) -> Value {
 
 type Wrong<'a> = &'a dyn Fn(String, &str) -> EvalError;
 
+fn setting<'v, T>(
+    step: &'v Value,
+    key: &str,
+    read: impl Fn(&'v Value) -> Option<T>,
+    expected: &str,
+    wrong: Wrong<'_>,
+) -> Result<Option<T>, EvalError> {
+    typed(step, key, read, expected, &|problem, remedy| wrong(problem, &remedy))
+}
+
 fn pattern(text: &str, wrong: Wrong<'_>) -> Result<Pattern, EvalError> {
     Pattern::new(text)
         .map_err(|e| wrong(format!("the pattern {text:?} is not valid: {}", e.0), "correct it there"))
@@ -212,10 +224,10 @@ fn pattern(text: &str, wrong: Wrong<'_>) -> Result<Pattern, EvalError> {
 
 impl Extraction {
     fn read(step: &Value, wrong: Wrong<'_>) -> Result<Self, EvalError> {
-        let source = step.get("regex_pattern").and_then(Value::as_str).unwrap_or(r"#### (\-?[0-9\.\,]+)");
+        let source = setting(step, "regex_pattern", Value::as_str, "a pattern", wrong)?;
         Ok(Self {
-            pattern: pattern(source, wrong)?,
-            group_select: step.get("group_select").and_then(Value::as_i64).unwrap_or(0),
+            pattern: pattern(source.unwrap_or(r"#### (\-?[0-9\.\,]+)"), wrong)?,
+            group_select: setting(step, "group_select", Value::as_i64, "a whole number", wrong)?.unwrap_or(0),
             fallback: step.get("fallback").map_or_else(|| "[invalid]".to_owned(), str_of),
         })
     }
@@ -241,12 +253,16 @@ impl Extraction {
 
 impl Loosening {
     fn read(step: &Value, wrong: Wrong<'_>) -> Result<Self, EvalError> {
-        let flag = |key: &str| step.get(key).and_then(Value::as_bool).unwrap_or(false);
-        let texts = step.get("regexes_to_ignore").and_then(Value::as_array);
-        let patterns = texts.into_iter().flatten().filter_map(Value::as_str).map(|text| pattern(text, wrong));
+        let flag = |key: &str| {
+            Ok::<bool, EvalError>(
+                setting(step, key, Value::as_bool, "true or false", wrong)?.unwrap_or(false),
+            )
+        };
+        let texts = setting(step, "regexes_to_ignore", iterated, "a list of patterns", wrong)?;
+        let patterns = texts.iter().flatten().map(|text| pattern(text, wrong));
         Ok(Self {
-            ignore_case: flag("ignore_case"),
-            ignore_punctuation: flag("ignore_punctuation"),
+            ignore_case: flag("ignore_case")?,
+            ignore_punctuation: flag("ignore_punctuation")?,
             regexes_to_ignore: patterns.collect::<Result<_, _>>()?,
         })
     }

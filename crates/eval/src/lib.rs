@@ -31,7 +31,7 @@ pub use error::{DocumentError, EvalError};
 pub use model::{Drawing, GenerateRequest, LanguageModel, LogLikelihood, ScoreRequest};
 pub use prompt::{ChatTemplate, PromptStyle, Turn};
 pub use results::{Metric, Results, Row, TaskResult};
-pub use run::{Documents, Limit, RunOptions, evaluate_task};
+pub use run::{Documents, Limit, RunOptions, check_task, evaluate_task};
 pub use sample::{Sample, sha256};
 pub use statistics::{mean, mean_stderr};
 pub use task::{AggregateMetric, Group, Library, Member, OutputType, Selection, TaskSpec};

@@ -11,6 +11,16 @@ pub struct ScoreRequest {
     pub scored: usize,
 }
 
+impl ScoreRequest {
+    /// Context and continuation.
+    ///
+    /// # Panics
+    /// If `scored` is more than there are tokens.
+    pub fn parts(&self) -> (&[u32], &[u32]) {
+        self.tokens.split_at(self.tokens.len() - self.scored)
+    }
+}
+
 /// How likely a continuation is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogLikelihood {
@@ -33,11 +43,13 @@ pub struct GenerateRequest {
     pub drawing: Drawing,
 }
 
-/// How tokens are drawn.
+/// How tokens are drawn. What is not given is the model's own setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drawing {
-    /// Divides the logits; `0`: greedy.
-    pub temperature: f64,
+    /// At random; else always the most likely token.
+    pub do_sample: bool,
+    /// Divides the logits; above 0.
+    pub temperature: Option<f64>,
     /// Only the most likely tokens that together have this probability.
     pub top_p: Option<f64>,
     /// Only this many of the most likely tokens.
@@ -48,7 +60,7 @@ pub struct Drawing {
 
 impl Drawing {
     /// Always the most likely token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: None, top_k: None, seed: 0 };
+    pub const GREEDY: Self = Self { do_sample: false, temperature: None, top_p: None, top_k: None, seed: 0 };
 }
 
 /// A model as evaluations see it.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 const MAX_GEN_TOKS: usize = 256;
 /// Other names of `max_gen_toks`, the most important first.
 const LENGTH_KEYS: [&str; 4] = ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"];
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "max_gen_toks",
     "max_new_tokens",
     "max_tokens",
@@ -25,6 +25,7 @@ const KEYS: [&str; 9] = [
     "temperature",
     "top_p",
     "top_k",
+    "num_beams",
 ];
 
 /// One thing that is asked about a document.
@@ -129,6 +130,15 @@ fn check(spec: &TaskSpec, asked: &[Asked<'_>], answers: &[Vec<LogLikelihood>]) -
     }
 }
 
+/// What is wrong with the task's settings of generation, if it generates.
+pub(crate) fn check_generation(spec: &TaskSpec, conventions: Option<&Conventions>) -> Result<(), EvalError> {
+    if spec.output_type == OutputType::GenerateUntil {
+        let kwargs = Generation::read(spec, &spec.generation_kwargs)?;
+        conventions.map(|conventions| kwargs.room(spec, conventions)).transpose()?;
+    }
+    Ok(())
+}
+
 fn generated(
     spec: &TaskSpec,
     model: &mut dyn LanguageModel,
@@ -137,12 +147,7 @@ fn generated(
     seed: u64,
 ) -> Result<(Answers, usize), EvalError> {
     let kwargs = Generation::read(spec, &spec.generation_kwargs)?;
-    let room = conventions.max_length.checked_sub(kwargs.max_new_tokens).filter(|&room| room > 0);
-    let room = room.ok_or_else(|| EvalError::NoRoom {
-        task: spec.name.clone(),
-        wanted: kwargs.max_new_tokens,
-        max_length: conventions.max_length,
-    })?;
+    let room = kwargs.room(spec, conventions)?;
     let mut until = kwargs.until.clone();
     if let Some(end) = conventions.eos_text.as_ref().filter(|end| !end.is_empty() && !until.contains(end)) {
         until.push(end.clone());
@@ -179,6 +184,16 @@ struct Generation {
 }
 
 impl Generation {
+    /// Tokens of a prompt that there is room for.
+    fn room(&self, spec: &TaskSpec, conventions: &Conventions) -> Result<usize, EvalError> {
+        let room = conventions.max_length.checked_sub(self.max_new_tokens).filter(|&room| room > 0);
+        room.ok_or_else(|| EvalError::NoRoom {
+            task: spec.name.clone(),
+            wanted: self.max_new_tokens,
+            max_length: conventions.max_length,
+        })
+    }
+
     fn read(spec: &TaskSpec, kwargs: &Map<String, Value>) -> Result<Self, EvalError> {
         let wrong = |key: &str, expected: &str| EvalError::Definition {
             place: spec.place("generation_kwargs"),
@@ -199,30 +214,37 @@ impl Generation {
                 number.map(Some).ok_or_else(|| wrong(key, "a number, 0 or more"))
             }
         };
+        if number("num_beams")?.is_some_and(|beams| beams != 1.0) {
+            return Err(wrong("num_beams", "1: there is no beam search here"));
+        }
         let mut max_new_tokens = MAX_GEN_TOKS;
         for key in LENGTH_KEYS.iter().rev() {
             if let Some(count) = number(key)? {
                 max_new_tokens = count as usize;
             }
         }
-        let temperature = number("temperature")?.unwrap_or(0.0);
+        let given = number("temperature")?;
         let do_sample = match kwargs.get("do_sample") {
-            None | Some(Value::Null) => temperature > 0.0,
+            None | Some(Value::Null) => given.is_some_and(|temperature| temperature > 0.0),
             Some(Value::Bool(flag)) => *flag,
             Some(_) => return Err(wrong("do_sample", "true or false")),
         };
-        // `do_sample: true` without a temperature is transformers' default, 1.
-        let drawn = if kwargs.contains_key("temperature") { temperature } else { 1.0 };
         let until = match kwargs.get("until") {
             Some(Value::String(text)) => vec![text.clone()],
-            Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => Vec::new(),
+            Some(Value::Array(texts)) => {
+                let texts: Option<Vec<String>> =
+                    texts.iter().map(|text| text.as_str().map(str::to_owned)).collect();
+                texts.ok_or_else(|| wrong("until", "a text or a list of texts"))?
+            }
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => return Err(wrong("until", "a text or a list of texts")),
         };
         Ok(Self {
             until: until.into_iter().filter(|text| !text.is_empty()).collect(),
             max_new_tokens,
             drawing: Drawing {
-                temperature: if do_sample { drawn } else { 0.0 },
+                do_sample: do_sample && given != Some(0.0),
+                temperature: given.filter(|temperature| *temperature > 0.0),
                 top_p: number("top_p")?,
                 top_k: number("top_k")?.map(|k| k as usize),
                 seed: 0,

@@ -36,14 +36,37 @@ pub struct TaskResult {
     pub samples: usize,
     /// Documents there are.
     pub original: usize,
-    /// Prompts that were too long and lost their beginning.
+    /// Requests that were too long and lost their beginning; a question with four choices makes four.
     pub truncated: usize,
+    /// Questions whose right answer is none of their choices: they cannot be answered rightly.
+    pub unanswerable: usize,
     /// The numbers, in the order of the task.
     pub metrics: Vec<Metric>,
     /// Documents with prompts and answers, if they were to be kept.
     pub logged: Vec<Sample>,
     /// The task's definition.
     pub config: Value,
+}
+
+impl TaskResult {
+    /// What a reader of the numbers should know. `max_length`: the most tokens that the model takes.
+    pub fn remarks(&self, max_length: usize) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.truncated > 0 {
+            remarks.push(format!(
+                "{}: {} requests were longer than the model takes ({max_length} tokens, with what is to be generated) and \
+                 lost their beginning",
+                self.task, self.truncated
+            ));
+        }
+        if self.unanswerable > 0 {
+            remarks.push(format!(
+                "{}: the right answer of {} of {} questions is none of their choices, so that they count as wrong",
+                self.task, self.unanswerable, self.samples
+            ));
+        }
+        remarks
+    }
 }
 
 /// Several tasks and groups together.
@@ -338,6 +361,7 @@ mod tests {
             samples,
             original: 10,
             truncated: 0,
+            unanswerable: 0,
             metrics: vec![metric],
             logged: vec![],
             config: json!({}),

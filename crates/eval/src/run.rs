@@ -2,9 +2,10 @@
 
 use crate::document::{Reading, Score, Scores};
 use crate::fewshot::Examples;
+use crate::native::Native;
 use crate::prompt::{Context, PromptStyle, context};
-use crate::request::{Request, answered};
-use crate::scoring::{Answers, scores};
+use crate::request::{Request, answered, check_generation};
+use crate::scoring::{Answers, right_choice, scores};
 use crate::task::{OutputType, TaskSpec};
 use crate::{Conventions, EvalError, LanguageModel, Metric, Sample, TaskResult};
 use serde_json::{Map, Value};
@@ -80,6 +81,17 @@ pub(crate) struct Asked<'a> {
     pub(crate) requests: Vec<Request>,
 }
 
+/// A task with its data.
+struct Prepared {
+    spec: TaskSpec,
+    split: String,
+    /// All documents of the split.
+    all: Vec<Value>,
+    /// What examples are drawn from.
+    pool: Vec<Value>,
+    num_fewshot: usize,
+}
+
 /// Evaluates a task.
 ///
 /// # Errors
@@ -91,10 +103,59 @@ pub fn evaluate_task(
     documents: &mut dyn Documents,
     options: &RunOptions<'_>,
 ) -> Result<TaskResult, EvalError> {
+    let prepared = prepared(spec, documents, options)?;
+    let Prepared { spec, all, .. } = &prepared;
+    let count = options.limit.map_or(all.len(), |limit| limit.of(all.len()));
+    let (reading, asked) = prepared.ask(count, options)?;
+    let unanswerable = unanswerable(&reading, &asked)?;
+    let (answers, truncated) = answered(spec, model, conventions, &asked, options.seed)?;
+    let (metrics, samples) = judged(&reading, &asked, &answers, options)?;
+    Ok(TaskResult {
+        task: spec.name.clone(),
+        alias: spec.alias.clone(),
+        version: spec.version.clone(),
+        num_fewshot: prepared.num_fewshot,
+        samples: count,
+        original: all.len(),
+        truncated,
+        unanswerable,
+        metrics,
+        logged: samples,
+        config: spec.dump(prepared.num_fewshot),
+    })
+}
+
+/// Reads a task's data and puts its first question together, so that what is wrong with either is known before a model
+/// is asked. `conventions`: of the model, if it is known.
+///
+/// # Errors
+/// Data, templates or settings that cannot be used.
+pub fn check_task(
+    spec: &TaskSpec,
+    conventions: Option<&Conventions>,
+    documents: &mut dyn Documents,
+    options: &RunOptions<'_>,
+) -> Result<(), EvalError> {
+    check_generation(&with_settings(spec, options), conventions)?;
+    prepared(spec, documents, options)?.ask(1, options)?;
+    Ok(())
+}
+
+/// The task under the run's settings of generation.
+fn with_settings(spec: &TaskSpec, options: &RunOptions<'_>) -> TaskSpec {
     let mut spec = spec.clone();
     if spec.output_type == OutputType::GenerateUntil {
         spec.generation_kwargs.extend(options.gen_kwargs.clone());
     }
+    spec
+}
+
+fn prepared(
+    spec: &TaskSpec,
+    documents: &mut dyn Documents,
+    options: &RunOptions<'_>,
+) -> Result<Prepared, EvalError> {
+    let spec = with_settings(spec, options);
     let num_fewshot = match (options.num_fewshot, spec.num_fewshot) {
         (_, Some(0)) => 0,
         (Some(wanted), _) => wanted,
@@ -104,45 +165,48 @@ pub fn evaluate_task(
         task: spec.name.clone(),
         problem: format!("{} names neither `test_split` nor `validation_split`", spec.place("dataset_path")),
     })?;
-    let all = load(&spec, documents, &split)?;
+    let all = load(&spec, documents, &split, spec.process_docs)?;
+    let process = spec.fewshot.process_docs;
     let pool = match (num_fewshot, spec.example_split()) {
         (0, _) => Vec::new(),
-        (_, Some(own)) if own == split => all.clone(),
-        (_, Some(own)) => load(&spec, documents, own)?,
+        (_, Some(own)) if own == split && process == spec.process_docs => all.clone(),
+        (_, Some(own)) => load(&spec, documents, own, process)?,
         (_, None) => spec.fewshot.samples.clone().unwrap_or_default(),
     };
-    let count = options.limit.map_or(all.len(), |limit| limit.of(all.len()));
-    let reading = Reading::new(&spec, &split, &all);
-    let mut examples = Examples::new(&spec, &pool, num_fewshot, options.fewshot_seed);
-    let mut asked = Vec::with_capacity(count);
-    for (index, document) in all[..count].iter().enumerate() {
-        let drawn = examples.next(document)?;
-        let requests = requests(&reading, &options.style, index, document, &drawn)?;
-        asked.push(Asked { index, document, requests });
-    }
-    let (answers, truncated) = answered(&spec, model, conventions, &asked, options.seed)?;
-    let (metrics, samples) = judged(&reading, &asked, &answers, options)?;
-    Ok(TaskResult {
-        task: spec.name.clone(),
-        alias: spec.alias.clone(),
-        version: spec.version.clone(),
-        num_fewshot,
-        samples: count,
-        original: all.len(),
-        truncated,
-        metrics,
-        logged: samples,
-        config: spec.dump(num_fewshot),
-    })
+    Ok(Prepared { spec, split, all, pool, num_fewshot })
 }
 
-fn load(spec: &TaskSpec, documents: &mut dyn Documents, split: &str) -> Result<Vec<Value>, EvalError> {
+impl Prepared {
+    /// What is asked about the first `count` documents.
+    fn ask(
+        &self,
+        count: usize,
+        options: &RunOptions<'_>,
+    ) -> Result<(Reading<'_>, Vec<Asked<'_>>), EvalError> {
+        let reading = Reading::new(&self.spec, &self.split, &self.all);
+        let mut examples = Examples::new(&self.spec, &self.pool, self.num_fewshot, options.fewshot_seed);
+        let mut asked = Vec::with_capacity(count);
+        for (index, document) in self.all.iter().take(count).enumerate() {
+            let drawn = examples.next(document)?;
+            let requests = requests(&reading, &options.style, index, document, &drawn)?;
+            asked.push(Asked { index, document, requests });
+        }
+        Ok((reading, asked))
+    }
+}
+
+fn load(
+    spec: &TaskSpec,
+    documents: &mut dyn Documents,
+    split: &str,
+    process: Option<Native>,
+) -> Result<Vec<Value>, EvalError> {
     let raw = documents.split(spec, split);
     let mut raw = raw.map_err(|problem| EvalError::Data { task: spec.name.clone(), problem })?;
     if raw.is_empty() {
         return Err(EvalError::NoDocuments { task: spec.name.clone(), split: split.to_owned() });
     }
-    if let Some(process) = spec.process_docs {
+    if let Some(process) = process {
         let reading = Reading::new(spec, split, &[]);
         for (index, document) in raw.iter_mut().enumerate() {
             let processed = process.process(document);
@@ -211,6 +275,33 @@ fn requests(
             }
             Ok(requests)
         }
+    }
+}
+
+/// How many questions have a right answer that is none of their choices; an error where all do.
+fn unanswerable(reading: &Reading<'_>, asked: &[Asked<'_>]) -> Result<usize, EvalError> {
+    let spec = reading.spec;
+    if spec.output_type != OutputType::MultipleChoice || spec.process_results.is_some() {
+        return Ok(0);
+    }
+    let mut count = 0;
+    for asked in asked {
+        let right = right_choice(reading, asked.document);
+        let (_, right) =
+            right.map_err(|(key, problem)| reading.failed(asked.index, asked.document, key, problem))?;
+        let is_choice = |right: &Value| right.as_i64().is_some_and(|at| at >= 0);
+        count += usize::from(!match &right {
+            Value::Array(all) => all.iter().any(is_choice),
+            one => is_choice(one),
+        });
+    }
+    match asked.first() {
+        Some(first) if count == asked.len() => {
+            let problem =
+                "the right answer is none of the choices, here and in every other document".to_owned();
+            Err(reading.failed(first.index, first.document, "doc_to_target", problem))
+        }
+        _ => Ok(count),
     }
 }
 

@@ -79,13 +79,14 @@ pub(crate) fn scores(
     let failed = |(key, problem): (&str, String)| reading.failed(asked.index, asked.document, key, problem);
     let spec = reading.spec;
     if let Some(native) = spec.process_results {
-        let Answer::Scored(answers) = answer else {
-            return Err(failed(("process_results", "it is about log-likelihoods".into())));
+        let scores = match answer {
+            Answer::Scored(answers) => {
+                let values: Vec<f64> = answers.iter().map(|answer| answer.log_prob).collect();
+                native.scores(asked.document, &values)
+            }
+            Answer::Text(text) => native.text_scores(asked.document, &str_of(text)),
         };
-        let values: Vec<f64> = answers.iter().map(|answer| answer.log_prob).collect();
-        return native
-            .scores(asked.document, &values)
-            .map_err(|problem| failed(("process_results", problem)));
+        return scores.map_err(|problem| failed(("process_results", problem)));
     }
     match (spec.output_type, answer) {
         (OutputType::LogLikelihood, Answer::Scored(answers)) => Ok(one_continuation(spec, &answers[0])),
@@ -136,20 +137,28 @@ fn gold(value: &Value, choices: &[String]) -> Value {
     }
 }
 
+/// Errors name the key of the task.
 type Keyed<T> = Result<T, (&'static str, String)>;
+
+/// The choices, and the right ones among them by index; -100: it is none of them.
+pub(crate) fn right_choice(reading: &Reading<'_>, document: &Value) -> Keyed<(Vec<String>, Value)> {
+    let spec = reading.spec;
+    let field = spec.doc_to_choice.as_ref().expect("a multiple_choice task is read with its choices");
+    let choices = reading.choices(field, document).map_err(|problem| ("doc_to_choice", problem))?;
+    let text = reading.text(&spec.doc_to_text, document).map_err(|problem| ("doc_to_text", problem))?;
+    let right = match text.is_i64() {
+        true => text,
+        false => {
+            reading.target(&spec.doc_to_target, document).map_err(|problem| ("doc_to_target", problem))?
+        }
+    };
+    let right = gold(&right, &choices);
+    Ok((choices, right))
+}
 
 fn choice(reading: &Reading<'_>, asked: &Asked<'_>, answers: &[LogLikelihood]) -> Keyed<Scores> {
     let spec = reading.spec;
-    let field = spec.doc_to_choice.as_ref().expect("a multiple_choice task is read with its choices");
-    let choices = reading.choices(field, asked.document).map_err(|problem| ("doc_to_choice", problem))?;
-    let text = reading.text(&spec.doc_to_text, asked.document).map_err(|problem| ("doc_to_text", problem))?;
-    let right = match text.is_i64() {
-        true => text,
-        false => reading
-            .target(&spec.doc_to_target, asked.document)
-            .map_err(|problem| ("doc_to_target", problem))?,
-    };
-    let right = gold(&right, &choices);
+    let (choices, right) = right_choice(reading, asked.document)?;
     let (own, unconditional) = answers.split_at(choices.len().min(answers.len()));
     let values: Vec<f64> = own.iter().map(|answer| answer.log_prob).collect();
     let by = |length: &dyn Fn(&str) -> f64| {

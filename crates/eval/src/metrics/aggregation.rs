@@ -22,8 +22,12 @@ pub(crate) enum Aggregation {
     Matthews,
     Brier,
     Bleu,
-    Chrf { words: bool },
+    Chrf {
+        words: bool,
+    },
     Bypass,
+    /// The mean of all values of all documents.
+    MeanOfAll,
 }
 
 /// One number and its standard error, where there is one.
@@ -57,8 +61,9 @@ impl Aggregation {
     }
 
     /// A Python aggregation that is built in.
-    pub(crate) fn native(_file: &Path, _function: &str) -> Option<Self> {
-        None
+    pub(crate) fn native(file: &Path, function: &str) -> Option<Self> {
+        let folder = file.parent()?.file_name()?.to_str()?;
+        ((folder, function) == ("ifeval", "utils.agg_inst_level_acc")).then_some(Self::MeanOfAll)
     }
 
     /// The number and its standard error. `iterations`: of the bootstrap; 0: no standard errors.
@@ -68,6 +73,7 @@ impl Aggregation {
     pub(crate) fn apply(self, scores: &[&Score], iterations: usize) -> Result<Aggregate, String> {
         match self {
             Self::Bypass => return Ok(Aggregate { value: 999.0, stderr: None }),
+            Self::MeanOfAll => return mean_of_all(scores),
             Self::WeightedPerplexity | Self::BitsPerByte => return self.weighted(scores),
             Self::F1 | Self::Matthews => {
                 let items: Vec<(i64, i64)> =
@@ -126,6 +132,17 @@ impl Aggregation {
         };
         Ok(Aggregate { value, stderr: None })
     }
+}
+
+fn mean_of_all(scores: &[&Score]) -> Result<Aggregate, String> {
+    let mut all = Vec::new();
+    for score in scores {
+        let Score::Flags(flags) = score else {
+            return Err("these values are no lists of true and false".into());
+        };
+        all.extend(flags.iter().map(|flag| f64::from(u8::from(*flag))));
+    }
+    Ok(Aggregate { value: mean(&all), stderr: None })
 }
 
 /// Upper median.

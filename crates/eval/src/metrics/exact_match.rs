@@ -2,6 +2,7 @@
 
 use crate::EvalError;
 use crate::python::regex::Pattern;
+use crate::task::{iterated, typed};
 use serde_json::Value;
 
 /// What does not count.
@@ -28,20 +29,21 @@ impl ExactMatch {
         if let Some(key) = given.map(String::as_str).find(|key| !is_known(key)) {
             return Err(wrong(format!("a metric has no argument `{key}`"), "take it away".into()));
         }
-        let flag = |key: &str| item.get(key).and_then(Value::as_bool).unwrap_or(false);
-        let patterns = item.get("regexes_to_ignore").and_then(Value::as_array).into_iter().flatten();
-        let compile = |source: &Value| {
-            let source = source.as_str().unwrap_or_default();
+        let flag = |key: &str| {
+            Ok::<bool, EvalError>(typed(item, key, Value::as_bool, "true or false", wrong)?.unwrap_or(false))
+        };
+        let patterns = typed(item, "regexes_to_ignore", iterated, "a list of patterns", wrong)?;
+        let compile = |source: &String| {
             let pattern = Pattern::new(source);
             pattern.map_err(|e| {
                 wrong(format!("the pattern {source:?} is not valid: {}", e.0), "correct it there".into())
             })
         };
         Ok(Self {
-            regexes_to_ignore: patterns.map(compile).collect::<Result<_, _>>()?,
-            ignore_case: flag("ignore_case"),
-            ignore_punctuation: flag("ignore_punctuation"),
-            ignore_numbers: flag("ignore_numbers"),
+            regexes_to_ignore: patterns.iter().flatten().map(compile).collect::<Result<_, _>>()?,
+            ignore_case: flag("ignore_case")?,
+            ignore_punctuation: flag("ignore_punctuation")?,
+            ignore_numbers: flag("ignore_numbers")?,
         })
     }
 
@@ -88,5 +90,17 @@ mod tests {
         let all = metric(json!({"ignore_case": true, "ignore_punctuation": true, "ignore_numbers": true}));
         assert!(all.is_match("It's 5!", "its ").unwrap());
         assert!(!metric(json!({})).is_match("A", "a").unwrap());
+        // Python goes through a text character by character.
+        assert!(metric(json!({"regexes_to_ignore": ",;"})).is_match("1,2;", "12").unwrap());
+    }
+
+    #[test]
+    fn settings_of_another_type_are_refused() {
+        for item in
+            [json!({"ignore_case": "true"}), json!({"regexes_to_ignore": 5}), json!({"ignore_numbers": 1})]
+        {
+            let wrong = |problem: String, _: String| EvalError::Data { task: String::new(), problem };
+            assert!(ExactMatch::read(&item, true, &wrong).is_err(), "{item}");
+        }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use exact_match::ExactMatch;
 
 use crate::EvalError;
 use crate::native::Native;
-use crate::task::{Config, OutputType, definition, function};
+use crate::task::{Config, OutputType, definition, function, typed};
 use serde_json::Value;
 
 /// A metric of a task.
@@ -96,8 +96,16 @@ impl MetricSpec {
         let name = item.get("metric").and_then(Value::as_str).unwrap_or_default();
         let registered = REGISTRY.iter().find(|(registered, ..)| *registered == name);
         let is_ours = registered.is_some_and(|(_, types, ..)| types.contains(&output_type));
-        let is_hf = item.get("hf_evaluate").and_then(Value::as_bool).unwrap_or(false);
-        if process_results.is_none() && (!is_ours || is_hf) {
+        let flag = |key: &str| typed(item, key, Value::as_bool, "true or false", &wrong);
+        if process_results.is_none() && flag("hf_evaluate")?.unwrap_or(false) {
+            return Err(wrong(
+                format!(
+                    "metric `{name}` is to come from the package evaluate (`hf_evaluate`), which is Python"
+                ),
+                "take `hf_evaluate` away where the metric is one of lm_eval's own".into(),
+            ));
+        }
+        if process_results.is_none() && !is_ours {
             let known: Vec<&str> =
                 REGISTRY.iter().filter(|(_, types, ..)| types.contains(&output_type)).map(|m| m.0).collect();
             return Err(wrong(
@@ -118,7 +126,7 @@ impl MetricSpec {
             },
             Some(other) => return Err(config.wrong("metric_list", other, "the name of an aggregation")),
         };
-        let higher = item.get("higher_is_better").and_then(Value::as_bool);
+        let higher = flag("higher_is_better")?;
         Ok(Self {
             name: name.to_owned(),
             aggregation: aggregation.unwrap_or(Aggregation::Mean),

@@ -1,6 +1,7 @@
 //! Functions that some tasks of lm_eval have in Python, written again here.
 
 mod hellaswag;
+mod ifeval;
 mod truthfulqa;
 mod wikitext;
 mod winogrande;
@@ -21,10 +22,11 @@ pub(crate) enum Native {
     TruthfulqaMc2,
     WikitextDetokenizer,
     WikitextResults,
+    IfevalResults,
 }
 
 /// The folder of the task's file in lm_eval's tree, the function's name there, and ours.
-const FUNCTIONS: [(&str, &str, Native); 7] = [
+const FUNCTIONS: [(&str, &str, Native); 8] = [
     ("hellaswag", "utils.process_docs", Native::HellaswagProcessDocs),
     ("winogrande", "preprocess_winogrande.doc_to_text", Native::WinograndeText),
     ("winogrande", "preprocess_winogrande.doc_to_target", Native::WinograndeTarget),
@@ -32,6 +34,7 @@ const FUNCTIONS: [(&str, &str, Native); 7] = [
     ("truthfulqa", "utils.process_results_mc2", Native::TruthfulqaMc2),
     ("wikitext", "preprocess_wikitext.wikitext_detokenizer", Native::WikitextDetokenizer),
     ("wikitext", "preprocess_wikitext.process_results", Native::WikitextResults),
+    ("ifeval", "utils.process_results", Native::IfevalResults),
 ];
 
 impl Native {
@@ -71,7 +74,15 @@ impl Native {
         match self {
             Self::TruthfulqaMc2 => truthfulqa::mc2(document, log_likelihoods),
             Self::WikitextResults => wikitext::scores(document, log_likelihoods),
-            other => Err(format!("{} does not give results", other.name())),
+            other => Err(format!("{} is not about log-likelihoods", other.name())),
+        }
+    }
+
+    /// Values of the metrics (`process_results`) from the generated text.
+    pub(crate) fn text_scores(self, document: &Value, answer: &str) -> Result<Scores, String> {
+        match self {
+            Self::IfevalResults => ifeval::scores(document, answer),
+            other => Err(format!("{} is not about generated text", other.name())),
         }
     }
 }

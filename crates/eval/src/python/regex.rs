@@ -38,6 +38,23 @@ impl Pattern {
         Ok(found)
     }
 
+    /// Whether `re.search` finds anything.
+    pub(crate) fn is_found(&self, text: &str) -> Result<bool, PatternError> {
+        self.regex.is_match(text).map_err(|error| PatternError(error.to_string()))
+    }
+
+    /// `re.split` by a pattern without groups that never matches nothing.
+    pub(crate) fn split<'t>(&self, text: &'t str) -> Result<Vec<&'t str>, PatternError> {
+        let (mut parts, mut last) = (Vec::new(), 0);
+        for found in self.regex.find_iter(text) {
+            let found = found.map_err(|error| PatternError(error.to_string()))?;
+            parts.push(&text[last..found.start()]);
+            last = found.end();
+        }
+        parts.push(&text[last..]);
+        Ok(parts)
+    }
+
     /// `re.sub(pattern, replacement, text, count)`; `count` 0: all.
     pub(crate) fn substitute(
         &self,
@@ -58,6 +75,16 @@ pub(crate) enum Match {
     Whole(String),
     /// Of a pattern with several groups.
     Groups(Vec<String>),
+}
+
+impl Match {
+    /// The match; of several groups the first.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Whole(text) => text,
+            Self::Groups(groups) => groups.first().map_or("", String::as_str),
+        }
+    }
 }
 
 /// Python's replacement templates: `\1`, `\g<1>`, `\n`, `\\`.
@@ -99,8 +126,10 @@ fn expand(template: &str, captures: &Captures<'_, str>) -> String {
     out
 }
 
-/// `\Z` means the very end in Python; in a set, `[` and `&&` and `~~` are plain characters there.
+/// `\Z` means the very end in Python, `$` also the place before a last line break (unless it is of lines), and `\<` a
+/// plain character; in a set, `[` and `&&` and `~~` are plain characters there.
 fn translated(pattern: &str) -> String {
+    let end = if is_of_lines(pattern) { "$" } else { r"(?=\n?\z)" };
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut chars = pattern.chars().peekable();
     let (mut in_set, mut set_is_empty) = (false, false);
@@ -108,10 +137,13 @@ fn translated(pattern: &str) -> String {
         match c {
             '\\' => {
                 let next = chars.next().unwrap_or('\\');
-                out.push('\\');
+                if in_set || !"<>".contains(next) {
+                    out.push('\\');
+                }
                 out.push(if next == 'Z' && !in_set { 'z' } else { next });
                 set_is_empty = false;
             }
+            '$' if !in_set => out.push_str(end),
             '[' if !in_set => {
                 (in_set, set_is_empty) = (true, true);
                 out.push(c);
@@ -142,6 +174,14 @@ fn translated(pattern: &str) -> String {
     out
 }
 
+/// Whether a pattern has the flag `m`.
+fn is_of_lines(pattern: &str) -> bool {
+    pattern.match_indices("(?").any(|(at, opening)| {
+        let flags = pattern[at + opening.len()..].chars().take_while(char::is_ascii_alphabetic);
+        flags.collect::<String>().contains('m')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +203,12 @@ mod tests {
         assert_eq!(whole(r"[[]x", "[x]"), words(&["[x"]));
         assert_eq!(whole(r"[]x]+", "]x]"), words(&["]x]"]));
         assert_eq!(whole(r"a\Z", "a\n"), []);
+        // python: re.findall of the same
+        assert_eq!(whole(r"is (\d+)$", "The answer is 5\n"), words(&["5"]));
+        assert_eq!(whole(r"a$", "a\nb"), []);
+        assert_eq!(whole(r"(?m)a$", "a\na"), words(&["a", "a"]));
+        assert_eq!(whole(r"\$\d[$]", "$5$"), words(&["$5$"]));
+        assert_eq!(whole(r"\<answer\>(.*?)\</answer\>", "x<answer>7</answer>"), words(&["7"]));
     }
 
     #[test]
@@ -174,6 +220,14 @@ mod tests {
         assert_eq!(sub(r"(?P<x>a)", r"<\g<x>\g<1>$1>", "ba"), "b<aa$1>");
         assert_eq!(sub("(?s).*#### ", "", "x\n#### 4"), "4");
         assert_eq!(Pattern::new("a").unwrap().substitute("aaa", "b", 2).unwrap(), "bba");
+    }
+
+    #[test]
+    fn texts_are_searched_and_split() {
+        let stars = Pattern::new(r"\s?\*\*\*\s?").unwrap();
+        // python: re.split(r"\s?\*\*\*\s?", "a *** b***")
+        assert_eq!(stars.split("a *** b***"), Ok(vec!["a", "b", ""]));
+        assert_eq!((stars.is_found("a***"), stars.is_found("a**")), (Ok(true), Ok(false)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("gsm8k/gsm8k.yaml", include_str!("../../tasks/gsm8k/gsm8k.yaml")),
     ("gsm8k/gsm8k_cot.yaml", include_str!("../../tasks/gsm8k/gsm8k_cot.yaml")),
     ("hellaswag/hellaswag.yaml", include_str!("../../tasks/hellaswag/hellaswag.yaml")),
+    ("ifeval/ifeval.yaml", include_str!("../../tasks/ifeval/ifeval.yaml")),
     ("lambada/lambada_openai.yaml", include_str!("../../tasks/lambada/lambada_openai.yaml")),
     ("piqa/piqa.yaml", include_str!("../../tasks/piqa/piqa.yaml")),
     ("truthfulqa/truthfulqa_mc1.yaml", include_str!("../../tasks/truthfulqa/truthfulqa_mc1.yaml")),

@@ -2,8 +2,8 @@
 
 use super::builtin;
 use super::spec::TaskSpec;
-use super::yaml::{Config, definition, names};
-use crate::EvalError;
+use super::yaml::{Config, definition, names, typed};
+use crate::{EvalError, Results, Row};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,31 @@ const NEAR: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub struct Library {
     entries: BTreeMap<String, Entry>,
-    /// Files that are no tasks, and why.
-    broken: Vec<(PathBuf, String)>,
+    /// Files that cannot be read, with the names that they would have, and why.
+    broken: Vec<Broken>,
+}
+
+#[derive(Debug, Clone)]
+struct Broken {
+    file: PathBuf,
+    names: Vec<String>,
+    problem: String,
+}
+
+impl Broken {
+    /// Its names are those that it gives itself, or else the file's.
+    fn new(file: PathBuf, problem: String) -> Self {
+        let text = read_file(&file).unwrap_or_default();
+        let own = text.lines().filter_map(|line| {
+            let name = line.strip_prefix("task:").or(line.strip_prefix("group:"))?.split('#').next()?;
+            Some(name.trim().trim_matches(['"', '\'']).to_owned())
+        });
+        let mut names: Vec<String> = own.filter(|name| !name.is_empty() && !name.starts_with('[')).collect();
+        if names.is_empty() {
+            names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+        Self { file, names, problem }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +104,14 @@ pub struct Selection {
     pub groups: Vec<Group>,
 }
 
+impl Selection {
+    /// The rows that its results will have, with NaN for every number.
+    pub fn rows(&self) -> Vec<Row> {
+        let tasks = self.tasks.iter().map(TaskSpec::without_results).collect();
+        Results::new(tasks, self.groups.clone()).rows()
+    }
+}
+
 impl Library {
     /// The tasks that come with the program.
     ///
@@ -102,7 +133,7 @@ impl Library {
                 library.add(Config::read(path, &|_| Ok(text.clone()))?);
             }
             let tasks = format!("task: [mmlu_{group}_tasks]");
-            library.add_mmlu_group(&format!("mmlu_{group}"), group, &tasks)?;
+            library.add_mmlu_group(&format!("mmlu_{group}"), &group.replace('_', " "), &tasks)?;
         }
         let groups: Vec<String> =
             builtin::MMLU_GROUPS.iter().map(|(group, _)| format!("mmlu_{group}")).collect();
@@ -119,23 +150,23 @@ impl Library {
         Ok(())
     }
 
-    /// Adds all tasks in a folder, or of a file; they win over those that are there. Files that are no tasks are left
-    /// aside until one is asked for.
+    /// Adds all tasks in a folder, or of a file; they win over those that are there. Files of a folder that cannot be
+    /// understood are left aside until one is asked for.
     ///
     /// # Errors
-    /// A folder that cannot be read.
+    /// A folder or a file that cannot be read.
     pub fn add_path(&mut self, path: &Path) -> Result<(), EvalError> {
         let mut files = Vec::new();
         if path.is_file() {
-            files.push(path.to_path_buf());
-        } else {
-            yaml_files(path, &mut files, 0)?;
+            self.add(Config::read(path, &read_file)?);
+            return Ok(());
         }
+        yaml_files(path, &mut files, 0)?;
         files.sort();
         for file in files {
             match Config::read(&file, &read_file) {
                 Ok(config) => self.add(config),
-                Err(error) => self.broken.push((file, error.to_string())),
+                Err(error) => self.broken.push(Broken::new(file, error.to_string())),
             }
         }
         Ok(())
@@ -209,6 +240,13 @@ impl Library {
         selection: &mut Selection,
         depth: usize,
     ) -> Result<Vec<Member>, EvalError> {
+        if let Some(broken) = self.broken.iter().find(|broken| broken.names.iter().any(|own| own == name)) {
+            return Err(definition(
+                broken.file.display().to_string(),
+                format!("the task `{name}` cannot be read: {}", broken.problem),
+                "correct the file".into(),
+            ));
+        }
         match self.entries.get(name) {
             None => Err(self.unknown(name)),
             Some(Entry::Tag(tasks)) => {
@@ -222,8 +260,16 @@ impl Library {
                 let mut overrides = overrides.clone();
                 overrides.shift_remove("task");
                 let config = config.clone().overridden(&overrides, place);
-                if !selection.tasks.iter().any(|task| task.name == name) {
-                    selection.tasks.push(TaskSpec::read(name, config)?);
+                match selection.tasks.iter().find(|task| task.name == name) {
+                    Some(known) if known.config.fields != config.fields => {
+                        return Err(definition(
+                            config.path.display().to_string(),
+                            format!("the task `{name}` is asked for twice, with different settings"),
+                            "ask for it in two evaluations, or give one of the two a name of its own".into(),
+                        ));
+                    }
+                    Some(_) => {}
+                    None => selection.tasks.push(TaskSpec::read(name, config)?),
                 }
                 Ok(vec![Member::Task(name.to_owned())])
             }
@@ -324,15 +370,6 @@ impl Library {
     }
 
     fn unknown(&self, name: &str) -> EvalError {
-        if let Some((file, problem)) = self.broken.iter().find(|(file, _)| {
-            file.file_stem().is_some_and(|stem| stem.to_string_lossy().eq_ignore_ascii_case(name))
-        }) {
-            return definition(
-                file.display().to_string(),
-                format!("the task `{name}` cannot be read: {problem}"),
-                "correct the file".into(),
-            );
-        }
         let mut near: Vec<(f64, &String)> = self
             .entries
             .keys()
@@ -371,7 +408,14 @@ fn aggregates(config: &Config) -> Result<Vec<AggregateMetric>, EvalError> {
                 .get("filter_list")
                 .filter(|list| !list.is_null())
                 .map(|list| names(Some(list)).into_iter().map(str::to_owned).collect()),
-            weight_by_size: item.get("weight_by_size").and_then(Value::as_bool).unwrap_or(true),
+            weight_by_size: typed(
+                item,
+                "weight_by_size",
+                Value::as_bool,
+                "true or false",
+                &|problem, remedy| definition(config.place(key), problem, remedy),
+            )?
+            .unwrap_or(true),
         })
     };
     items.iter().map(read).collect()

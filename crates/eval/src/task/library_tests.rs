@@ -74,6 +74,15 @@ fn folders_have_groups_tags_overrides_and_broken_files() {
     assert!(error.to_string().contains("python.yaml:3: `process_docs`"), "{error}");
     let error = select(&mut library, &["broken"]).unwrap_err().to_string();
     assert!(error.contains("broken.yaml") && error.contains("no valid YAML"), "{error}");
+    // A broken file is not passed over for the built-in task of its name.
+    write("mine.yaml", "task: piqa\ndescription: [\n");
+    library.add_path(dir.path()).unwrap();
+    let error = select(&mut library, &["piqa"]).unwrap_err().to_string();
+    assert!(error.contains("mine.yaml"), "{error}");
+    assert!(library.add_path(&dir.path().join("mine.yaml")).is_err(), "named directly");
+    assert_eq!(select(&mut library, &["boolq"]).unwrap().tasks.len(), 1);
+    let error = select(&mut library, &["one", "g"]).unwrap_err().to_string();
+    assert!(error.contains("`one` is asked for twice"), "{error}");
     let file = dir.path().join("two.yaml").display().to_string();
     assert_eq!(select(&mut Library::default(), &[&file]).unwrap().tasks[0].name, "two");
 }

@@ -8,4 +8,4 @@ mod yaml;
 pub use library::{AggregateMetric, Group, Library, Member, Selection};
 pub(crate) use spec::Field;
 pub use spec::{OutputType, TaskSpec};
-pub(crate) use yaml::{Config, definition, function};
+pub(crate) use yaml::{Config, definition, function, iterated, typed};

@@ -1,11 +1,11 @@
 //! A task as its file describes it, checked: everything that lm_eval's `TaskConfig` has and that needs no Python.
 
 use super::yaml::{Config, definition, function, names};
-use crate::EvalError;
 use crate::filter::Pipeline;
 use crate::metrics::MetricSpec;
 use crate::native::Native;
 use crate::template::Template;
+use crate::{EvalError, Metric, TaskResult};
 use serde_json::{Map, Value, json};
 
 /// What a task asks of a model.
@@ -52,6 +52,8 @@ pub(crate) struct Fewshot {
     pub(crate) split: Option<String>,
     /// Examples of the task itself.
     pub(crate) samples: Option<Vec<Value>>,
+    /// What is made of the documents of its split: the task's own function where it names none.
+    pub(crate) process_docs: Option<Native>,
     pub(crate) doc_to_text: Field,
     pub(crate) doc_to_choice: Option<Field>,
     pub(crate) doc_to_target: Field,
@@ -173,6 +175,7 @@ impl TaskSpec {
             is_first_n: false,
             split: text("fewshot_split")?,
             samples: None,
+            process_docs: reader.native("process_docs")?,
             doc_to_text: doc_to_text.clone(),
             doc_to_choice: doc_to_choice.clone(),
             doc_to_target: doc_to_target.clone(),
@@ -233,6 +236,33 @@ impl TaskSpec {
     /// A key of the task's file that is a text, or nothing.
     pub(crate) fn config_text(&self, key: &str) -> String {
         self.config.text(key).ok().flatten().unwrap_or_default()
+    }
+
+    /// Results without numbers: what they are called.
+    pub(crate) fn without_results(&self) -> TaskResult {
+        let of = |filter: &str| {
+            let metric = |metric: &MetricSpec| Metric {
+                name: metric.name.clone(),
+                filter: filter.to_owned(),
+                value: f64::NAN,
+                stderr: None,
+                higher_is_better: metric.higher_is_better,
+            };
+            self.metrics.iter().map(metric).collect::<Vec<_>>()
+        };
+        TaskResult {
+            task: self.name.clone(),
+            alias: self.alias.clone(),
+            version: self.version.clone(),
+            num_fewshot: self.num_fewshot.unwrap_or(0),
+            samples: 1,
+            original: 0,
+            truncated: 0,
+            unanswerable: 0,
+            metrics: self.pipelines.iter().flat_map(|pipeline| of(&pipeline.name)).collect(),
+            logged: Vec::new(),
+            config: Value::Null,
+        }
     }
 
     /// Where a key of the task stands.
@@ -473,9 +503,9 @@ impl Reader<'_> {
         }
         if let Some(process) = own.get("process_docs").filter(|value| !value.is_null()) {
             let name = function(process).unwrap_or("process_docs");
-            if Native::find(&self.config.path, name).is_none() {
-                return Err(self.needs_python("fewshot_config.process_docs", name));
-            }
+            let native = Native::find(&self.config.path, name);
+            let native = native.ok_or_else(|| self.needs_python("fewshot_config.process_docs", name))?;
+            fewshot.process_docs = Some(native);
         }
         match own.get("samples").filter(|value| !value.is_null()) {
             None => {}

@@ -99,6 +99,34 @@ pub(crate) fn definition(place: String, problem: String, remedy: String) -> Eval
     EvalError::Definition { place, problem, remedy }
 }
 
+/// A setting of an item that may be missing or null; a value that `read` does not take is an error, made by `wrong`
+/// from a problem and a remedy.
+pub(crate) fn typed<'v, T>(
+    item: &'v Value,
+    key: &str,
+    read: impl Fn(&'v Value) -> Option<T>,
+    expected: &str,
+    wrong: &dyn Fn(String, String) -> EvalError,
+) -> Result<Option<T>, EvalError> {
+    match item.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let found = read(value)
+                .ok_or_else(|| wrong(format!("`{key}` is {value}"), format!("it must be {expected}")));
+            found.map(Some)
+        }
+    }
+}
+
+/// What Python iterates over: a list's texts, or a text's characters.
+pub(crate) fn iterated(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(text.chars().map(String::from).collect()),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
 /// The Python function that a value stands for.
 pub(crate) fn function(value: &Value) -> Option<&str> {
     value.as_str().and_then(|text| text.strip_prefix(FUNCTION))
