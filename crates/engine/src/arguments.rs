@@ -369,7 +369,8 @@ impl TrainingArgs {
         require(possible, "eval_strategy", strategy, expected)?;
         let expected = "false where there is no held-out split";
         require(has_held_out || !self.eval_on_start, "eval_on_start", self.eval_on_start, expected)?;
-        let evaluates = self.eval_strategy != IntervalStrategy::No;
+        let by_task = matches!(self.metric_for_best_model, EvalMetric::Task(_));
+        let evaluates = by_task || self.eval_strategy != IntervalStrategy::No;
         let wants_best = self.load_best_model_at_end;
         let expected = "false where nothing is evaluated (eval_strategy: no)";
         require(evaluates || !wants_best, "load_best_model_at_end", wants_best, expected)?;
@@ -380,7 +381,7 @@ impl TrainingArgs {
 
     /// How evaluations are compared.
     pub fn comparison(&self) -> Comparison {
-        let metric = self.metric_for_best_model;
+        let metric = self.metric_for_best_model.clone();
         let greater_is_better = self.greater_is_better.unwrap_or_else(|| metric.greater_is_better());
         Comparison { metric, greater_is_better }
     }

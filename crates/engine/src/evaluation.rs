@@ -67,12 +67,11 @@ pub(crate) fn evaluate(
         eval_tokens: sums.count,
         eval_seconds: began.elapsed().as_secs_f64(),
         is_best: false,
-        best_before: best,
     };
-    // No tokens say nothing; and of the model before the first step there is no checkpoint.
+    // Of the model before the first step there is no checkpoint.
     let comparison = run.args.comparison();
     let value = comparison.metric.of(&report);
-    report.is_best = sums.count > 0 && step > 0 && comparison.improves(value, best);
+    report.is_best = step > 0 && value.is_some_and(|value| comparison.improves(value, best));
     Ok(Evaluated::Done(report))
 }
 

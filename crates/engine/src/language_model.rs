@@ -10,8 +10,12 @@ use std::collections::HashMap;
 
 /// Most requests that generate at once.
 const MAX_RUNNING: usize = 64;
-/// Most room in the cache beside the longest of them. They share examples; where room runs out all the same, some wait.
-const OTHERS_TOKENS: usize = 8192;
+/// Requests that are open at once: those that generate, and as many that wait.
+const MAX_OPEN: usize = 2 * MAX_RUNNING;
+/// Most room in the cache beside the longest of those that generate. Where it runs out, some wait.
+const OTHERS_TOKENS: usize = 32_768;
+/// Room for others takes at most this part of the memory there is.
+const SHARE_FOR_OTHERS: u64 = 4;
 
 /// A decoder that answers an evaluation's requests.
 pub struct DecoderLanguageModel<'a> {
@@ -23,6 +27,12 @@ pub struct DecoderLanguageModel<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
+    /// The model's own settings of generation, where a request has none: its generation_config.json.
+    pub sampling: Sampling,
+    /// Told how many of how many requests have been answered.
+    pub progress: Option<&'a mut dyn FnMut(usize, usize)>,
+    /// Bytes that the cache may take; `None`: any number.
+    pub memory: Option<u64>,
 }
 
 /// A request without a token to score, or without one before those.
@@ -44,45 +54,100 @@ struct TooLong {
     most: usize,
 }
 
+/// A cache that does not fit.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the keys and values of a text of {tokens} tokens take {needed} bytes, and {available} are available; cut the texts \
+     with a smaller maximal length, or take fewer examples"
+)]
+struct CacheTooLarge {
+    tokens: usize,
+    needed: u64,
+    available: u64,
+}
+
 fn failed(error: impl Into<BoxedError>) -> EvalError {
     EvalError::Model(error.into())
 }
 
-impl DecoderLanguageModel<'_> {
+impl<'a> DecoderLanguageModel<'a> {
+    /// With transformers' defaults of generation; nobody is told how far it is, and the cache may be of any size.
+    pub fn new(
+        decoder: &'a mut Decoder,
+        backend: &'a dyn Backend,
+        tokenizer: &'a Tokenizer,
+        eos_token_ids: Vec<u32>,
+    ) -> Self {
+        let sampling = Sampling::default();
+        Self { decoder, backend, tokenizer, eos_token_ids, sampling, progress: None, memory: None }
+    }
+
     /// What evaluations must know about the model: its longest context, and BOS, or EOS where there is none. `None`:
     /// it has neither.
     pub fn conventions(&self) -> Option<Conventions> {
-        let prefix_token = self.tokenizer.bos_token_id().or(self.tokenizer.eos_token_id())?;
-        Some(Conventions {
-            max_length: self.decoder.config().max_position_embeddings,
-            prefix_token,
-            prefix_text: self.tokenizer.id_to_token(prefix_token).unwrap_or_default(),
-            eos_text: self.tokenizer.eos_token_id().and_then(|id| self.tokenizer.id_to_token(id)),
-        })
+        conventions(self.tokenizer, self.decoder.config().max_position_embeddings)
     }
 
-    /// A cache for sequences of up to `longest` tokens, with room for `others` tokens of others.
+    /// A cache for sequences of up to `longest` tokens, with room for up to `others` tokens of others.
     fn inference(&self, longest: usize, others: usize) -> Result<Inference, EvalError> {
         let most = self.decoder.config().max_position_embeddings;
         if longest > most {
             return Err(failed(TooLong { tokens: longest, most }));
         }
-        let options = InferenceOptions {
+        let options = |others: usize| InferenceOptions {
             max_sequence: longest,
             cache_tokens: longest + others,
             max_running: MAX_RUNNING,
             ..InferenceOptions::default()
         };
-        let decoder = &self.decoder;
-        Ok(Inference::allocate(self.backend, decoder.config(), decoder.compute(), options))
+        let (config, compute) = (self.decoder.config(), self.decoder.compute());
+        let others = match self.memory {
+            None => others,
+            Some(available) => {
+                let bytes = |others: usize| Inference::bytes(config, compute, options(others));
+                let needed = bytes(0);
+                if needed > available {
+                    return Err(failed(CacheTooLarge { tokens: longest, needed, available }));
+                }
+                let fits = |others: &usize| bytes(*others) - needed <= available / SHARE_FOR_OTHERS;
+                std::iter::successors(Some(others), |others| Some(others / 2)).find(fits).unwrap_or(0)
+            }
+        };
+        Ok(Inference::allocate(self.backend, config, compute, options(others)))
+    }
+
+    fn tell(&mut self, answered: usize, asked: usize) {
+        if let Some(progress) = &mut self.progress {
+            progress(answered, asked);
+        }
     }
 }
 
-/// Neighbouring requests of one context, together.
-fn grouped(requests: &[ScoreRequest]) -> Vec<Continuations> {
+/// What evaluations must know about a model that takes `max_length` tokens. `None`: its tokenizer has neither BOS nor
+/// EOS.
+pub fn conventions(tokenizer: &Tokenizer, max_length: usize) -> Option<Conventions> {
+    let prefix_token = tokenizer.bos_token_id().or(tokenizer.eos_token_id())?;
+    Some(Conventions {
+        max_length,
+        prefix_token,
+        prefix_text: tokenizer.id_to_token(prefix_token).unwrap_or_default(),
+        eos_text: tokenizer.eos_token_id().and_then(|id| tokenizer.id_to_token(id)),
+    })
+}
+
+/// Indices of texts in the order of their tokens, so that those with a common beginning are neighbours.
+fn by_beginning<'t>(texts: impl Iterator<Item = &'t [u32]>) -> Vec<usize> {
+    let texts: Vec<&[u32]> = texts.collect();
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by(|a, b| texts[*a].cmp(texts[*b]));
+    order
+}
+
+/// Requests of one context, which are neighbours in `order`, together.
+fn grouped(requests: &[ScoreRequest], order: &[usize]) -> Vec<Continuations> {
     let mut groups: Vec<Continuations> = Vec::new();
-    for request in requests {
-        let (context, ending) = request.tokens.split_at(request.tokens.len() - request.scored);
+    for request in order.iter().map(|index| &requests[*index]) {
+        let (context, ending) = request.parts();
         match groups.last_mut() {
             Some(group) if group.prefix == context => group.endings.push(ending.to_vec()),
             _ => groups.push(Continuations { prefix: context.to_vec(), endings: vec![ending.to_vec()] }),
@@ -107,14 +172,31 @@ impl LanguageModel for DecoderLanguageModel<'_> {
         let Some(longest) = requests.iter().map(|request| request.tokens.len() - 1).max() else {
             return Ok(Vec::new());
         };
+        let order = by_beginning(requests.iter().map(|request| request.parts().0));
+        let groups = grouped(requests, &order);
+        // Requests before each group.
+        let before: Vec<usize> = std::iter::once(0)
+            .chain(groups.iter().scan(0, |sum, group| {
+                *sum += group.endings.len();
+                Some(*sum)
+            }))
+            .collect();
         // Beside the longest: those that share its row, and beginnings that later ones share.
         let mut inference = self.inference(longest, 4 * self.decoder.max_tokens())?;
-        let scores = inference.score(self.decoder, self.backend, &grouped(requests)).map_err(failed)?;
-        let answer = |score: foundry_models::inference::Score| LogLikelihood {
-            log_prob: score.log_prob,
-            is_greedy: score.is_greedy,
+        let mut progress = self.progress.take();
+        let mut told = |done: usize| {
+            if let Some(progress) = &mut progress {
+                progress(before[done], requests.len());
+            }
         };
-        Ok(scores.into_iter().flatten().map(answer).collect())
+        told(0);
+        let scores = inference.score_and_tell(self.decoder, self.backend, &groups, &mut told);
+        self.progress = progress;
+        let mut answers = vec![LogLikelihood { log_prob: f64::NAN, is_greedy: false }; requests.len()];
+        for (index, score) in order.into_iter().zip(scores.map_err(failed)?.into_iter().flatten()) {
+            answers[index] = LogLikelihood { log_prob: score.log_prob, is_greedy: score.is_greedy };
+        }
+        Ok(answers)
     }
 
     fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<String>, EvalError> {
@@ -124,28 +206,48 @@ impl LanguageModel for DecoderLanguageModel<'_> {
         let together = longest * (requests.len().min(MAX_RUNNING) - 1);
         let mut inference = self.inference(longest, together.min(OTHERS_TOKENS))?;
         let mut answers = Answers::new(self.tokenizer);
-        let mut order: HashMap<RequestId, usize> = HashMap::new();
-        for (index, asked) in requests.iter().enumerate() {
-            let drawing = &asked.drawing;
-            let sampling = Sampling {
-                do_sample: drawing.temperature > 0.0,
-                temperature: if drawing.temperature > 0.0 { drawing.temperature } else { 1.0 },
-                top_p: drawing.top_p.unwrap_or(1.0),
-                top_k: drawing.top_k.unwrap_or(0),
-                seed: drawing.seed,
-                max_new_tokens: asked.max_new_tokens,
-                ..Sampling::default()
-            };
-            let request = Request::new(asked.tokens.clone(), sampling, self.eos_token_ids.clone());
-            order.insert(answers.submit(&mut inference, request, &asked.until).map_err(failed)?, index);
-        }
-        let (mut texts, mut news) = (vec![String::new(); requests.len()], Vec::new());
-        while answers.step(&mut inference, self.decoder, self.backend, &mut news).map_err(failed)? > 0 {
-            for news in news.drain(..) {
-                texts[order[&news.id]].push_str(&news.text);
+        let mut open: HashMap<RequestId, usize> = HashMap::new();
+        let mut texts = vec![String::new(); requests.len()];
+        let mut waiting =
+            by_beginning(requests.iter().map(|request| &request.tokens[..])).into_iter().peekable();
+        let mut answered = 0;
+        self.tell(0, requests.len());
+        while waiting.peek().is_some() || !open.is_empty() {
+            for index in waiting.by_ref().take(MAX_OPEN - open.len()) {
+                let asked = &requests[index];
+                let request = Request::new(
+                    asked.tokens.clone(),
+                    sampling(asked, &self.sampling),
+                    self.eos_token_ids.clone(),
+                );
+                let id = answers.submit(&mut inference, request, &asked.until).map_err(failed)?;
+                open.insert(id, index);
             }
+            let mut news = Vec::new();
+            answers.step(&mut inference, self.decoder, self.backend, &mut news).map_err(failed)?;
+            for news in news {
+                texts[open[&news.id]].push_str(&news.text);
+                if news.finish.is_some() {
+                    open.remove(&news.id);
+                    answered += 1;
+                }
+            }
+            self.tell(answered, requests.len());
         }
-        news.drain(..).for_each(|news| texts[order[&news.id]].push_str(&news.text));
         Ok(texts)
+    }
+}
+
+/// A request's settings over the model's.
+fn sampling(asked: &GenerateRequest, model: &Sampling) -> Sampling {
+    let drawing = &asked.drawing;
+    Sampling {
+        do_sample: drawing.do_sample,
+        temperature: drawing.temperature.unwrap_or(model.temperature),
+        top_p: drawing.top_p.unwrap_or(model.top_p),
+        top_k: drawing.top_k.unwrap_or(model.top_k),
+        seed: drawing.seed,
+        max_new_tokens: asked.max_new_tokens,
+        ..model.clone()
     }
 }

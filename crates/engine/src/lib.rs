@@ -25,11 +25,13 @@ mod trainer;
 pub use arguments::{
     ArgumentError, IntervalStrategy, LossType, Optim, SaveStrategy, SgdArgs, StepCount, TrainingArgs,
 };
-pub use best::{Comparison, EvalMetric};
+pub use best::{Comparison, EvalMetric, TaskMetric};
 pub use error::{BoxedError, EngineError};
 pub use evaluation::Evaluation;
-pub use language_model::DecoderLanguageModel;
+pub use language_model::{DecoderLanguageModel, conventions};
 pub use model::{DecoderModel, SaveDecoder, Trainable};
-pub use report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport};
+pub use report::{
+    EvalReport, Judgement, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport,
+};
 pub use timetable::Timetable;
 pub use trainer::{Run, fit, schedule as schedule_of};

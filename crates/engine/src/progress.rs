@@ -1,9 +1,9 @@
 //! Where a run stands: the sums behind its reports, and the state a checkpoint keeps.
 
-use crate::best::EvalMetric;
+use crate::best::{Comparison, EvalMetric};
 use crate::callbacks::Flow;
 use crate::checkpoint::{BestEvaluation, LogWindow, TrainerState};
-use crate::report::{EvalReport, LogRecord, StepReport, Summary};
+use crate::report::{EvalReport, Judgement, LogRecord, StepReport, Summary};
 use crate::step::{StepPlan, Taken};
 use crate::timetable::Timetable;
 use crate::trainer::Run;
@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     window: LogWindow,
     /// The evaluation of this step is still to be made.
     pub(crate) owes_evaluation: bool,
+    /// The examination of this step is still to be made.
+    pub(crate) owes_examination: bool,
     best: Option<BestEvaluation>,
     last_evaluation: Option<EvalReport>,
     log_history: Vec<Value>,
@@ -39,6 +41,7 @@ impl Progress {
             seconds: 0.0,
             window: LogWindow::default(),
             owes_evaluation: false,
+            owes_examination: false,
             best: None,
             last_evaluation: None,
             log_history: Vec::new(),
@@ -55,7 +58,8 @@ impl Progress {
             seconds: state.seconds,
             window: state.window,
             owes_evaluation: state.owes_evaluation,
-            best: state.best,
+            owes_examination: state.owes_examination,
+            best: state.best.clone(),
             log_history: state.log_history.clone(),
             ..Self::new(timetable)
         }
@@ -67,13 +71,24 @@ impl Progress {
     }
 
     /// The best figure so far, unless it is of another metric (that of before a resume).
-    pub(crate) fn best_value(&self, metric: EvalMetric) -> Option<f64> {
-        self.best.filter(|best| best.metric == metric).map(|best| best.value)
+    pub(crate) fn best_value(&self, metric: &EvalMetric) -> Option<f64> {
+        self.best.as_ref().filter(|best| best.metric == *metric).map(|best| best.value)
     }
 
-    /// The last evaluation was of this step, and the best so far.
+    /// The model of this step is the best so far.
     pub(crate) fn is_best(&self) -> bool {
-        self.last_evaluation.as_ref().is_some_and(|report| report.is_best && report.step == self.step)
+        self.best.as_ref().is_some_and(|best| best.step == self.step)
+    }
+
+    /// Compares a figure with the best before it.
+    pub(crate) fn judge(&mut self, value: f64, comparison: &Comparison) -> Judgement {
+        let (step, best_before) = (self.step, self.best_value(&comparison.metric));
+        // Of the model before the first step there is no checkpoint.
+        let is_best = step > 0 && comparison.improves(value, best_before);
+        if is_best {
+            self.best = Some(BestEvaluation { step, metric: comparison.metric.clone(), value });
+        }
+        Judgement { step, value, best_before, is_best }
     }
 
     /// A step was taken, in `seconds`.
@@ -132,10 +147,7 @@ impl Progress {
     }
 
     /// The held-out split was evaluated.
-    pub(crate) fn evaluated(&mut self, report: &EvalReport, metric: EvalMetric) {
-        if report.is_best {
-            self.best = Some(BestEvaluation { step: report.step, metric, value: metric.of(report) });
-        }
+    pub(crate) fn evaluated(&mut self, report: &EvalReport) {
         self.remember(report);
         self.last_evaluation = Some(report.clone());
     }
@@ -156,7 +168,8 @@ impl Progress {
             seconds: self.seconds,
             window: self.window,
             owes_evaluation: self.owes_evaluation,
-            best: self.best,
+            owes_examination: self.owes_examination,
+            best: self.best.clone(),
             callbacks: run.callbacks.iter().filter_map(|callback| callback.state()).collect(),
             arguments: run.args.clone(),
             facts: run.facts.clone(),
@@ -166,7 +179,8 @@ impl Progress {
 
     /// The end, by the last step or because of `flow`.
     pub(crate) fn summary(self, flow: Flow) -> Summary {
-        let is_early = self.step < self.timetable.total_steps || self.owes_evaluation;
+        let owes = self.owes_evaluation || self.owes_examination;
+        let is_early = self.step < self.timetable.total_steps || owes;
         Summary {
             step: self.step,
             total_steps: self.timetable.total_steps,

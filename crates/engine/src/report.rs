@@ -24,6 +24,8 @@ pub struct StartReport {
     pub resumed_from: Option<PathBuf>,
     /// The evaluation of that step is still to be made.
     pub owes_evaluation: bool,
+    /// The examination of that step is still to be made.
+    pub owes_examination: bool,
     /// Settings that differ from the checkpoint's and may: the run goes on with the new ones.
     pub changed: Vec<Difference>,
 }
@@ -108,9 +110,19 @@ pub struct EvalReport {
     pub eval_seconds: f64,
     /// The best so far by `metric_for_best_model`.
     pub is_best: bool,
-    /// The best figure before this evaluation, if there was one.
-    #[serde(skip)]
+}
+
+/// The figure of `metric_for_best_model` was found, in an evaluation or an examination.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// Finished steps.
+    pub step: u64,
+    /// The figure.
+    pub value: f64,
+    /// The best before, if there was one.
     pub best_before: Option<f64>,
+    /// It is the best so far.
+    pub is_best: bool,
 }
 
 /// A number that a benchmark found.

@@ -1,7 +1,8 @@
 //! The training loop.
 
 use crate::arguments::TrainingArgs;
-use crate::callbacks::{Callback, Examination, Flow, Snapshot};
+use crate::best::EvalMetric;
+use crate::callbacks::{Callback, Examination, Findings, Flow, Snapshot};
 use crate::checkpoint::{self, Checkpoint, Facts, ResumeError, Successor};
 use crate::error::EngineError;
 use crate::evaluation::{Evaluated, Evaluation, evaluate};
@@ -9,7 +10,7 @@ use crate::model::Trainable;
 use crate::objectives::objective;
 use crate::optim::Optimizer;
 use crate::progress::Progress;
-use crate::report::{StartReport, Summary};
+use crate::report::{StartReport, Summary, TaskReport};
 use crate::schedule::Schedule;
 use crate::step::{self, StepPlan};
 use crate::timetable::Timetable;
@@ -50,9 +51,7 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
     let schedule = schedule(run.args, timetable.total_steps)?;
     let objective = objective(run.args);
     let (mut progress, mut ending) = start(run, timetable)?;
-    if progress.owes_evaluation || (run.args.eval_on_start && progress.step == 0) {
-        ending = ending.or(evaluate_first(run, &timetable, &mut progress)?);
-    }
+    ending = ending.or(before_the_next_step(run, &timetable, &mut progress, ending)?);
     while progress.step < timetable.total_steps && ending == Flow::Continue {
         let began = Instant::now();
         let step = progress.step + 1;
@@ -74,8 +73,8 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
         if timetable.evaluates_after(step) {
             flow = evaluate_unless_stopped(run, &mut progress, flow)?;
         }
-        examine(run, step, step == timetable.total_steps || flow == Flow::Finish)?;
         flow = agree(run, flow)?;
+        flow = examine_unless_stopped(run, &timetable, &mut progress, flow)?;
         if timetable.saves_after(step) || saves(run, &timetable, &progress, flow) {
             save(run, &progress)?;
         }
@@ -150,6 +149,7 @@ fn start(run: &mut Run<'_>, timetable: Timetable) -> Result<(Progress, Flow), En
         backend: run.backend.name(),
         resumed_from: run.resume.map(|checkpoint| checkpoint.path.clone()),
         owes_evaluation: progress.owes_evaluation,
+        owes_examination: progress.owes_examination,
         changed,
     };
     for callback in &mut run.callbacks {
@@ -171,16 +171,28 @@ fn log(run: &mut Run<'_>, progress: &mut Progress) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The evaluation before the next step: of the model as it was, or the one that the checkpoint owes. The checkpoint
-/// that it may be worth is written anew: it says how the evaluation came out.
-fn evaluate_first(
+/// What comes before the next step: evaluation and examination of the model as it was, or those that the checkpoint
+/// owes. The checkpoint that they may be worth is written anew: it says how they came out.
+fn before_the_next_step(
     run: &mut Run<'_>,
     timetable: &Timetable,
     progress: &mut Progress,
+    ending: Flow,
 ) -> Result<Flow, EngineError> {
-    progress.owes_evaluation = false;
-    let flow = evaluate_unless_stopped(run, progress, Flow::Continue)?;
-    let flow = agree(run, flow)?;
+    let evaluates = progress.owes_evaluation || (run.args.eval_on_start && progress.step == 0);
+    let examines = progress.owes_examination || progress.step == 0;
+    if !evaluates && !examines {
+        return Ok(Flow::Continue);
+    }
+    (progress.owes_evaluation, progress.owes_examination) = (false, false);
+    let mut flow = ending;
+    if evaluates {
+        flow = evaluate_unless_stopped(run, progress, flow)?;
+        flow = agree(run, flow)?;
+    }
+    if examines {
+        flow = examine_unless_stopped(run, timetable, progress, flow)?;
+    }
     if progress.step > 0 && saves(run, timetable, progress, flow) {
         save(run, progress)?;
     }
@@ -210,8 +222,8 @@ fn evaluate_unless_stopped(
 
 /// Evaluates and tells the callbacks.
 fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow, EngineError> {
-    let metric = run.args.metric_for_best_model;
-    let report = match evaluate(run, progress.step, progress.epoch(), progress.best_value(metric))? {
+    let metric = run.args.metric_for_best_model.clone();
+    let report = match evaluate(run, progress.step, progress.epoch(), progress.best_value(&metric))? {
         Evaluated::Done(report) => report,
         Evaluated::Nothing => return Ok(Flow::Continue),
         Evaluated::Interrupted => {
@@ -219,27 +231,95 @@ fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow,
             return Ok(Flow::Stop);
         }
     };
-    progress.evaluated(&report, metric);
+    progress.evaluated(&report);
     let mut flow = Flow::Continue;
     for callback in &mut run.callbacks {
         flow = flow.or(callback.on_evaluate(&report)?);
     }
+    match metric.of(&report) {
+        Some(value) => Ok(flow.or(judge(run, progress, value)?)),
+        None => Ok(flow),
+    }
+}
+
+/// Compares a figure with the best before and tells the callbacks.
+fn judge(run: &mut Run<'_>, progress: &mut Progress, value: f64) -> Result<Flow, EngineError> {
+    let judgement = progress.judge(value, &run.args.comparison());
+    let mut flow = Flow::Continue;
+    for callback in &mut run.callbacks {
+        flow = flow.or(callback.on_judged(&judgement)?);
+    }
     Ok(flow)
 }
 
-/// Lets the callbacks examine the model, and tells all of them what was found.
-fn examine(run: &mut Run<'_>, step: u64, is_last: bool) -> Result<(), EngineError> {
-    let mut found = Vec::new();
-    for callback in &mut run.callbacks {
-        let model = &mut *run.model;
-        found.extend(callback.examine(&mut Examination { step, is_last, backend: run.backend, model })?);
+/// Lets the callbacks examine the model where they want to, unless the run is to be stopped: then that is owed. Every
+/// rank returns the same.
+fn examine_unless_stopped(
+    run: &mut Run<'_>,
+    timetable: &Timetable,
+    progress: &mut Progress,
+    mut flow: Flow,
+) -> Result<Flow, EngineError> {
+    let is_last = progress.step >= timetable.total_steps || flow == Flow::Finish;
+    let is_due = run.callbacks.iter().any(|callback| callback.examines_after(progress.step, is_last));
+    if flow == Flow::Stop {
+        progress.owes_examination = is_due;
+        return Ok(flow);
     }
-    for report in &found {
+    let found = if is_due { examine(run, progress.step, is_last)? } else { Findings::Whole(Vec::new()) };
+    match found {
+        Findings::Whole(reports) => flow = flow.or(judge_task(run, progress, &reports)?),
+        Findings::BrokenOff => {
+            progress.owes_examination = true;
+            flow = Flow::Stop;
+        }
+    }
+    agree(run, flow)
+}
+
+/// Examines, and tells the callbacks what was found.
+fn examine(run: &mut Run<'_>, step: u64, is_last: bool) -> Result<Findings, EngineError> {
+    let began = Instant::now();
+    let is_alone = run.comm.world_size() == 1;
+    let mut all = Vec::new();
+    for index in 0..run.callbacks.len() {
+        let (before, rest) = run.callbacks.split_at_mut(index);
+        let Some((callback, after)) = rest.split_first_mut() else { break };
+        if !callback.examines_after(step, is_last) {
+            continue;
+        }
+        let mut others = || before.iter_mut().chain(after.iter_mut()).any(|callback| callback.interrupts());
+        let interrupts = &mut || is_alone && others();
+        let model = &mut *run.model;
+        let examination = &mut Examination { step, is_last, interrupts, backend: run.backend, model };
+        match callback.examine(examination)? {
+            Findings::Whole(reports) => all.extend(reports),
+            Findings::BrokenOff => return Ok(Findings::BrokenOff),
+        }
+    }
+    for callback in &mut run.callbacks {
+        callback.on_examined(began.elapsed().as_secs_f64())?;
+    }
+    for report in &all {
         for callback in &mut run.callbacks {
             callback.on_task(report)?;
         }
     }
-    Ok(())
+    Ok(Findings::Whole(all))
+}
+
+/// Judges by the number of a benchmark, if that decides and was found, on whatever rank.
+fn judge_task(
+    run: &mut Run<'_>,
+    progress: &mut Progress,
+    reports: &[TaskReport],
+) -> Result<Flow, EngineError> {
+    let EvalMetric::Task(wanted) = &run.args.metric_for_best_model else { return Ok(Flow::Continue) };
+    let found = reports.iter().find(|report| wanted.is_of(report));
+    let mut sums = found.map_or([0.0, 0.0], |report| [report.value, 1.0]);
+    run.comm.all_reduce_sum(&mut sums)?;
+    let [value, count] = sums;
+    if count > 0.0 { judge(run, progress, value / count) } else { Ok(Flow::Continue) }
 }
 
 /// The strongest answer of all ranks, on every rank.

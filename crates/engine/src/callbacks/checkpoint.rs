@@ -87,7 +87,7 @@ impl Callback for Checkpoint {
             output_dir: self.output_dir.clone(),
             save_total_limit: self.save_total_limit,
             step: snapshot.state.step,
-            best: snapshot.state.best.map(|best| best.step),
+            best: snapshot.state.best.as_ref().map(|best| best.step),
             began,
             blocked_seconds: began.elapsed().as_secs_f64(),
             crash: self.crash.clone(),

@@ -4,7 +4,7 @@ use super::{Callback, Flow};
 use crate::best::Comparison;
 use crate::checkpoint::CallbackStates;
 use crate::error::EngineError;
-use crate::report::EvalReport;
+use crate::report::Judgement;
 use serde_json::{Value, json};
 
 /// Ends the run when `patience` evaluations in a row were not better than the best before them by more than
@@ -43,12 +43,12 @@ impl Callback for EarlyStopping {
         Ok(self.answer())
     }
 
-    fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
-        let value = self.comparison.metric.of(report);
-        let improves = match report.best_before {
+    fn on_judged(&mut self, judgement: &Judgement) -> Result<Flow, EngineError> {
+        let improves = match judgement.best_before {
             None => true,
             Some(best) => {
-                self.comparison.improves(value, Some(best)) && (value - best).abs() > self.threshold
+                self.comparison.improves(judgement.value, Some(best))
+                    && (judgement.value - best).abs() > self.threshold
             }
         };
         self.waited = if improves { 0 } else { self.waited.saturating_add(1) };
@@ -65,23 +65,13 @@ mod tests {
 
     /// Feeds losses as a run would; the evaluations after which it ended, or `None`.
     fn ends_after(stopping: &mut EarlyStopping, losses: &[f64], best: &mut Option<f64>) -> Option<usize> {
-        losses.iter().position(|&eval_loss| {
-            let report = EvalReport {
-                step: 1,
-                epoch: 0.0,
-                eval_loss,
-                eval_perplexity: eval_loss.exp(),
-                eval_mean_token_accuracy: 0.0,
-                eval_entropy: 0.0,
-                eval_tokens: 1,
-                eval_seconds: 0.0,
-                is_best: false,
-                best_before: *best,
-            };
-            if LOSS.improves(eval_loss, *best) {
-                *best = Some(eval_loss);
+        losses.iter().position(|&value| {
+            let is_best = LOSS.improves(value, *best);
+            let judgement = Judgement { step: 1, value, best_before: *best, is_best };
+            if is_best {
+                *best = Some(value);
             }
-            stopping.on_evaluate(&report).unwrap() == Flow::Finish
+            stopping.on_judged(&judgement).unwrap() == Flow::Finish
         })
     }
 

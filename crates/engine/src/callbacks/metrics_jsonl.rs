@@ -211,6 +211,7 @@ pub(crate) mod tests {
             backend: "reference".into(),
             resumed_from: resumed.then(|| PathBuf::from("out/checkpoint-2")),
             owes_evaluation: false,
+            owes_examination: false,
             changed: Vec::new(),
         }
     }

@@ -23,7 +23,9 @@ use crate::checkpoint::{CallbackStates, TrainerState};
 use crate::error::EngineError;
 use crate::model::Trainable;
 use crate::optim::Optimizer;
-use crate::report::{EvalReport, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport};
+use crate::report::{
+    EvalReport, Judgement, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport,
+};
 use foundry_kernels::Backend;
 use serde_json::Value;
 
@@ -73,10 +75,21 @@ pub struct Examination<'a> {
     pub step: u64,
     /// There is no step after it.
     pub is_last: bool,
+    /// Whether it is to be broken off, asked as often as possible.
+    pub interrupts: &'a mut dyn FnMut() -> bool,
     /// Where the numbers are.
     pub backend: &'a dyn Backend,
     /// The model after the step; it must be left as it is.
     pub model: &'a mut dyn Trainable,
+}
+
+/// What came out of an examination.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Findings {
+    /// All that was to be found, perhaps nothing.
+    Whole(Vec<TaskReport>),
+    /// It was broken off, and is to be made anew when the run goes on.
+    BrokenOff,
 }
 
 /// Something that watches a run. An error ends the run.
@@ -130,9 +143,25 @@ pub trait Callback {
         Ok(Flow::Continue)
     }
 
-    /// The model may be examined: what was found is told to all callbacks.
-    fn examine(&mut self, _examination: &mut Examination<'_>) -> Result<Vec<TaskReport>, EngineError> {
-        Ok(Vec::new())
+    /// The figure that decides which model is the best was found.
+    fn on_judged(&mut self, _judgement: &Judgement) -> Result<Flow, EngineError> {
+        Ok(Flow::Continue)
+    }
+
+    /// Whether it wants to examine the model after `step` steps; 0: before the first. `is_last`: there is no other
+    /// step.
+    fn examines_after(&self, _step: u64, _is_last: bool) -> bool {
+        false
+    }
+
+    /// The model may be examined, which was asked for: what was found is told to all callbacks.
+    fn examine(&mut self, _examination: &mut Examination<'_>) -> Result<Findings, EngineError> {
+        Ok(Findings::Whole(Vec::new()))
+    }
+
+    /// An examination took so many seconds.
+    fn on_examined(&mut self, _seconds: f64) -> Result<(), EngineError> {
+        Ok(())
     }
 
     /// A number that an examination found.

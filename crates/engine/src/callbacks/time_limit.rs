@@ -16,7 +16,7 @@ pub struct TimeLimit {
     longest_evaluation: Duration,
     longest_save: Duration,
     last: Instant,
-    /// Evaluations since `last`.
+    /// Evaluations and examinations since `last`.
     evaluated: Duration,
 }
 
@@ -77,6 +77,11 @@ impl Callback for TimeLimit {
         Ok(self.answer(Instant::now(), self.longest_step))
     }
 
+    fn on_examined(&mut self, seconds: f64) -> Result<(), EngineError> {
+        self.evaluated += Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Ok(())
+    }
+
     fn on_save(&mut self, report: &SaveReport) -> Result<(), EngineError> {
         self.longest_save = self.longest_save.max(Duration::from_secs_f64(report.seconds.max(0.0)));
         Ok(())
@@ -115,12 +120,14 @@ mod tests {
             eval_tokens: 1,
             eval_seconds,
             is_best: false,
-            best_before: None,
         };
         assert_eq!(limit.before_evaluate().unwrap(), Flow::Continue, "nothing is known of evaluations yet");
         assert_eq!(limit.on_evaluate(&report(99.5)).unwrap(), Flow::Continue);
         limit.on_step(&super::super::metrics_jsonl::tests::step(2)).unwrap();
         assert!(limit.longest_step < Duration::from_secs(1), "an evaluation is no step");
+        limit.on_examined(3600.0).unwrap();
+        limit.on_step(&super::super::metrics_jsonl::tests::step(3)).unwrap();
+        assert!(limit.longest_step < Duration::from_secs(1), "an examination is none either");
         assert!(!limit.interrupts());
         limit.longest_save = Duration::from_secs(1);
         assert_eq!(limit.before_evaluate().unwrap(), Flow::Stop, "the next one would not fit");

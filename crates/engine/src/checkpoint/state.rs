@@ -40,6 +40,9 @@ pub struct TrainerState {
     /// The evaluation of `step` is due, but a wish to stop came first: it is made when the run goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub owes_evaluation: bool,
+    /// The same of benchmarks and sample answers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owes_examination: bool,
     /// The best evaluation so far.
     pub best: Option<BestEvaluation>,
     /// What callbacks remember.
@@ -76,7 +79,7 @@ pub struct LogWindow {
 pub type CallbackStates = BTreeMap<String, Value>;
 
 /// The best evaluation by `metric_for_best_model`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BestEvaluation {
     /// Finished steps.

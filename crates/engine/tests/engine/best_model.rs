@@ -1,11 +1,11 @@
 //! The best evaluation: which one it is, what is saved for it, when a run ends because there is no better one.
 
 use crate::bigram::{Setup, args, rows};
-use foundry_engine::callbacks::{Callback, EarlyStopping, Flow};
+use foundry_engine::callbacks::{Callback, EarlyStopping, Examination, Findings, Flow};
 use foundry_engine::checkpoint::{CheckpointError, ResumeError, list, load_values, open, search};
 use foundry_engine::{
     EngineError, EvalMetric, EvalReport, IntervalStrategy, SaveStrategy, StepCount, StepReport, Summary,
-    TrainingArgs,
+    TaskMetric, TaskReport, TrainingArgs,
 };
 use std::cell::RefCell;
 use std::path::Path;
@@ -129,7 +129,7 @@ fn a_run_without_improvement_finishes_early_and_a_resumed_one_at_the_same_step()
     let args = || TrainingArgs { save_strategy: SaveStrategy::Steps, ..rise_and_fall() };
     let stopping = || -> Box<dyn Callback> { Box::new(EarlyStopping::new(3, 0.0, args().comparison())) };
     let whole = run(args(), straight.path(), vec![stopping()]);
-    let best = whole.summary.best.unwrap().step;
+    let best = whole.summary.best.as_ref().unwrap().step;
     assert!(whole.summary.finished_early && !whole.summary.stopped);
     assert_eq!(whole.summary.step, best + 3, "three evaluations in a row were not better");
     assert_eq!(steps_kept(straight.path()), [best + 3], "a last checkpoint");
@@ -203,4 +203,100 @@ fn values_of_another_model_or_a_damaged_checkpoint_are_not_loaded() {
     let mut model = crate::bigram::Bigram::new(&backend, crate::bigram::WIDTH);
     let error = load_values(&path, &backend, &mut model).unwrap_err();
     assert!(matches!(error, EngineError::Checkpoint(CheckpointError::Damaged { .. })), "{error}");
+}
+
+/// Finds a number after every second step: those given, in turn.
+struct Benchmark(Vec<f64>);
+
+impl Callback for Benchmark {
+    fn examines_after(&self, step: u64, is_last: bool) -> bool {
+        step > 0 && (step.is_multiple_of(2) || is_last)
+    }
+
+    fn examine(&mut self, examination: &mut Examination<'_>) -> Result<Findings, EngineError> {
+        let value = self.0[(examination.step as usize / 2 - 1).min(self.0.len() - 1)];
+        let report = |metric: &str, value| TaskReport {
+            step: examination.step,
+            task: "words".into(),
+            metric: metric.into(),
+            value,
+            stderr: None,
+        };
+        Ok(Findings::Whole(vec![report("f1", -value), report("acc", value)]))
+    }
+}
+
+#[test]
+fn a_benchmarks_number_can_decide_without_a_held_out_split() {
+    let metric = EvalMetric::Task(TaskMetric { task: "words".into(), metric: "acc".into() });
+    let args = TrainingArgs {
+        metric_for_best_model: metric.clone(),
+        load_best_model_at_end: true,
+        save_strategy: SaveStrategy::No,
+        ..args(12, 3, 1)
+    };
+    let run = |stopping: Option<EarlyStopping>| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut extra: Vec<Box<dyn Callback>> = vec![Box::new(Benchmark(vec![0.2, 0.6, 0.5, 0.6, 0.1, 0.3]))];
+        extra.extend(stopping.map(|stopping| Box::new(stopping) as Box<dyn Callback>));
+        let setup = Setup { output_dir: Some(dir.path()), extra, ..Setup::new(args.clone()) };
+        let summary = setup.run().summary.unwrap();
+        (summary, steps_kept(dir.path()))
+    };
+    let (summary, kept) = run(None);
+    let best = summary.best.unwrap();
+    assert_eq!((best.step, best.value, best.metric), (4, 0.6, metric.clone()));
+    assert_eq!((summary.step, kept), (12, vec![2, 4]), "each that was the best so far");
+    let (summary, _) = run(Some(EarlyStopping::new(2, 0.0, args.comparison())));
+    assert!(summary.finished_early);
+    assert_eq!((summary.step, summary.best.unwrap().step), (8, 4), "two in a row were not better");
+}
+
+/// Examines after the fourth step, and lets itself be broken off.
+struct Patient;
+
+impl Callback for Patient {
+    fn examines_after(&self, step: u64, _: bool) -> bool {
+        step == 4
+    }
+
+    fn examine(&mut self, examination: &mut Examination<'_>) -> Result<Findings, EngineError> {
+        Ok(if (examination.interrupts)() { Findings::BrokenOff } else { Findings::Whole(Vec::new()) })
+    }
+}
+
+/// Wants to stop: after a step, or while others examine.
+struct Impatient {
+    after: Option<u64>,
+}
+
+impl Callback for Impatient {
+    fn on_step(&mut self, report: &StepReport) -> Result<Flow, EngineError> {
+        Ok(if self.after == Some(report.step) { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn interrupts(&mut self) -> bool {
+        self.after.is_none()
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_examination_which_is_owed() {
+    for after in [Some(4), None] {
+        let dir = tempfile::tempdir().unwrap();
+        let extra: Vec<Box<dyn Callback>> = vec![Box::new(Patient), Box::new(Impatient { after })];
+        let setup = Setup { output_dir: Some(dir.path()), extra, ..Setup::new(args(12, 3, 1)) };
+        let summary = setup.run().summary.unwrap();
+        assert!(summary.stopped && summary.step == 4, "{after:?}: {summary:?}");
+        let checkpoint = search(dir.path()).unwrap().found.unwrap();
+        assert!(checkpoint.state.owes_examination, "{after:?}");
+        let extra: Vec<Box<dyn Callback>> = vec![Box::new(Patient)];
+        let setup = Setup {
+            output_dir: Some(dir.path()),
+            resume: Some(&checkpoint),
+            extra,
+            ..Setup::new(args(12, 3, 1))
+        };
+        assert_eq!(setup.run().summary.unwrap().step, 12);
+    }
 }

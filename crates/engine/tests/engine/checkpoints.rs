@@ -135,7 +135,7 @@ fn a_stop_does_not_wait_for_an_evaluation_which_is_made_when_the_run_goes_on() {
             assert_eq!(curve(halves.path()), curve(straight.path()), "losses, norms, rates, evaluations");
             let (a, b) = (second.summary.unwrap(), whole.summary.as_ref().unwrap());
             assert!(!a.stopped);
-            assert_eq!((a.best, a.epoch), (b.best, b.epoch));
+            assert_eq!((&a.best, a.epoch), (&b.best, b.epoch));
         }
     }
 }

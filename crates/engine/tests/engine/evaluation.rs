@@ -75,12 +75,7 @@ fn log_likelihoods_are_those_of_the_logits_however_requests_share_rows() {
     requests.push(request(&[2, 3, likeliest as u32], 1));
     for max_tokens in [8, 12, 64] {
         let mut decoder = decoder(&backend, max_tokens);
-        let mut model = DecoderLanguageModel {
-            decoder: &mut decoder,
-            backend: &backend,
-            tokenizer: &tokenizer,
-            eos_token_ids: vec![],
-        };
+        let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
         let answers = model.log_likelihood(&requests).unwrap();
         assert_eq!(answers.len(), requests.len());
         for (answer, request) in answers.iter().zip(&requests) {
@@ -99,12 +94,7 @@ fn log_likelihoods_are_those_of_the_logits_however_requests_share_rows() {
 fn a_request_longer_than_the_model_is_the_models_error() {
     let backend = CpuBackend::new(1, Isa::detect());
     let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 4));
-    let mut model = DecoderLanguageModel {
-        decoder: &mut decoder,
-        backend: &backend,
-        tokenizer: &tokenizer,
-        eos_token_ids: vec![],
-    };
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
     // The last token is only predicted.
     assert!(model.log_likelihood(&[ScoreRequest { tokens: vec![1; 65], scored: 1 }]).is_ok());
     let error = model.log_likelihood(&[ScoreRequest { tokens: vec![1; 66], scored: 1 }]).unwrap_err();
@@ -116,12 +106,7 @@ fn a_request_longer_than_the_model_is_the_models_error() {
 fn a_request_must_score_some_tokens_but_not_the_first() {
     let backend = CpuBackend::new(1, Isa::detect());
     let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 16));
-    let mut model = DecoderLanguageModel {
-        decoder: &mut decoder,
-        backend: &backend,
-        tokenizer: &tokenizer,
-        eos_token_ids: vec![],
-    };
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
     let sound = ScoreRequest { tokens: vec![1, 2, 3], scored: 2 };
     for scored in [0, 3, 4] {
         let wrong = ScoreRequest { scored, ..sound.clone() };
@@ -136,12 +121,7 @@ fn a_request_must_score_some_tokens_but_not_the_first() {
 fn tasks_run_on_a_decoder() {
     let backend = CpuBackend::new(1, Isa::detect());
     let (tokenizer, mut reference, mut decoder) = (tokenizer(), decoder(&backend, 64), decoder(&backend, 16));
-    let mut model = DecoderLanguageModel {
-        decoder: &mut decoder,
-        backend: &backend,
-        tokenizer: &tokenizer,
-        eos_token_ids: vec![],
-    };
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
     let conventions = model.conventions().expect("the end of text stands in for BOS");
     assert_eq!((conventions.max_length, conventions.prefix_token), (64, WORDS as u32 - 1));
 
@@ -194,12 +174,7 @@ fn generation_is_greedy_and_ends_before_the_stop_string() {
         expected.push(best as u32);
     }
     let word = |i: usize| format!("w{}", expected[2 + i]);
-    let mut model = DecoderLanguageModel {
-        decoder: &mut decoder,
-        backend: &backend,
-        tokenizer: &tokenizer,
-        eos_token_ids: vec![],
-    };
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
     let request = |until: Vec<String>| GenerateRequest {
         tokens: vec![4, 2],
         until,

@@ -2,7 +2,7 @@
 
 use super::engine::Inference;
 use super::request::{Finish, Request, RequestId, TokenScore};
-use super::text::TextStream;
+use super::text::{TextStream, special_stops};
 use crate::{Decoder, ModelError};
 use foundry_formats::Tokenizer;
 use foundry_kernels::Backend;
@@ -35,16 +35,18 @@ impl<'a> Answers<'a> {
         Self { tokenizer, open: HashMap::new() }
     }
 
-    /// As [`Inference::submit`]. `stops`: texts that end the answer and are not part of it.
+    /// As [`Inference::submit`]. `stops`: texts that end the answer and are not part of it; a special token among them
+    /// is an end of sequence.
     ///
     /// # Errors
     /// As [`Inference::submit`].
     pub fn submit(
         &mut self,
         inference: &mut Inference,
-        request: Request,
+        mut request: Request,
         stops: &[String],
     ) -> Result<RequestId, ModelError> {
+        request.eos_token_ids.extend(special_stops(self.tokenizer, stops));
         let id = inference.submit(request)?;
         self.open.insert(id, TextStream::new(self.tokenizer, stops));
         Ok(id)

@@ -6,7 +6,7 @@ use super::request::{Event, Request, RequestId};
 use super::schedule::Asked;
 use super::sequence::Sequence;
 use crate::{Decoder, DecoderConfig, ModelError};
-use foundry_kernels::{Allocator, Backend, Dtype};
+use foundry_kernels::{Allocator, Backend, Dtype, Meter};
 use std::collections::VecDeque;
 
 /// Rows whose logits are fetched at a time: those of a whole vocabulary are large.
@@ -76,6 +76,13 @@ impl Inference {
             last_id: 0,
             vocab_size: config.vocab_size,
         }
+    }
+
+    /// Bytes that [`Inference::allocate`] takes of a device.
+    pub fn bytes(config: &DecoderConfig, compute: Dtype, options: InferenceOptions) -> u64 {
+        let meter = Meter::default();
+        Self::allocate(&meter, config, compute, options);
+        meter.allocated().iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 
     /// The sizes that were allocated for.

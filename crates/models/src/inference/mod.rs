@@ -36,4 +36,4 @@ pub use engine::{Inference, InferenceOptions};
 pub use generate::Generation;
 pub use request::{Event, Finish, Request, RequestId, TokenScore};
 pub use scoring::{Continuations, Score};
-pub use text::TextStream;
+pub use text::{TextStream, special_stops};

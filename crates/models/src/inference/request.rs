@@ -60,7 +60,7 @@ pub struct Event {
     pub id: RequestId,
     /// The new token.
     pub token: Option<u32>,
-    /// How likely tokens are: of the prompt from its second on, or the new one.
+    /// How likely tokens are: of the prompt from its second on, or the new one, an end-of-sequence token included.
     pub scores: Vec<TokenScore>,
     /// It was the last news.
     pub finish: Option<Finish>,

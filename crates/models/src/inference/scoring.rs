@@ -46,6 +46,10 @@ struct Scoring<'a> {
     /// Sequences whose last row is in this pass.
     done: Vec<Held>,
     scores: Vec<Vec<Score>>,
+    /// The group that is being laid out: those before it are.
+    group: usize,
+    /// Told how many groups have their scores, after each pass.
+    told: &'a mut dyn FnMut(usize),
 }
 
 impl Inference {
@@ -60,6 +64,20 @@ impl Inference {
         backend: &dyn Backend,
         groups: &[Continuations],
     ) -> Result<Vec<Vec<Score>>, ModelError> {
+        self.score_and_tell(decoder, backend, groups, &mut |_| {})
+    }
+
+    /// The same; `told` hears after each pass how many groups are done.
+    ///
+    /// # Errors
+    /// As [`Inference::score`].
+    pub fn score_and_tell(
+        &mut self,
+        decoder: &mut Decoder,
+        backend: &dyn Backend,
+        groups: &[Continuations],
+        told: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Score>>, ModelError> {
         for group in groups {
             self.check_group(group)?;
         }
@@ -67,8 +85,9 @@ impl Inference {
         let scores = groups.iter().map(|group| vec![unscored; group.endings.len()]).collect();
         self.row.clear();
         let (asked, done) = (Vec::new(), Vec::new());
-        let mut scoring = Scoring { inference: self, decoder, backend, asked, done, scores };
+        let mut scoring = Scoring { inference: self, decoder, backend, asked, done, scores, group: 0, told };
         for (index, group) in groups.iter().enumerate() {
+            scoring.group = index;
             let mut stem = Held::new(group.prefix.clone());
             let result = scoring.group(index, group, &mut stem);
             scoring.done.push(stem);
@@ -79,6 +98,7 @@ impl Inference {
                 return Err(error);
             }
         }
+        scoring.group = groups.len();
         scoring.pass()?;
         Ok(scoring.scores)
     }
@@ -206,6 +226,7 @@ impl Scoring<'_> {
 
     fn pass(&mut self) -> Result<(), ModelError> {
         let Self { inference, decoder, backend, asked, scores, .. } = self;
+        let mut is_finite = true;
         if !inference.row.tokens.is_empty() {
             decoder.forward_paged(*backend, &mut inference.cache, &inference.row);
             let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
@@ -217,10 +238,11 @@ impl Scoring<'_> {
                 let score = &mut scores[group][ending];
                 score.log_prob += f64::from(result.log_prob);
                 score.is_greedy &= result.is_greedy;
+                is_finite &= score.log_prob.is_finite();
             }
         }
         self.release();
-        let is_finite = self.scores.iter().flatten().all(|score| score.log_prob.is_finite());
+        (self.told)(self.group);
         if is_finite { Ok(()) } else { Err(ModelError::LogitsNotFinite) }
     }
 

@@ -172,11 +172,11 @@ impl Sequence {
         }
         let before = self.log_probs.map(|top| (logits.to_vec(), top));
         let token = self.sampler.next(logits, &self.held.tokens);
+        event.scores.extend(before.map(|(logits, top)| score(token, &logits, top)));
         if self.eos_token_ids.contains(&token) {
             event.finish = Some(Finish::EndOfSequence);
             return Ok(event);
         }
-        event.scores.extend(before.map(|(logits, top)| score(token, &logits, top)));
         self.held.tokens.push(token);
         self.generated += 1;
         event.token = Some(token);

@@ -3,6 +3,12 @@
 
 use foundry_formats::{FormatError, Tokenizer};
 
+/// The tokens of those `stops` that are special tokens: these are not part of the text, so that no text ends with them.
+pub fn special_stops(tokenizer: &Tokenizer, stops: &[String]) -> Vec<u32> {
+    let is_special = |id: &u32| tokenizer.decode(&[*id], true).is_ok_and(|text| text.is_empty());
+    stops.iter().filter_map(|stop| tokenizer.token_to_id(stop)).filter(is_special).collect()
+}
+
 /// Text of a growing list of tokens.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
