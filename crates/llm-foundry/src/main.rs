@@ -4,6 +4,7 @@
 
 mod adapter_choice;
 mod answer;
+mod benchmarks;
 mod card;
 mod cli;
 mod commands;

@@ -6,7 +6,7 @@ mod sampling;
 
 pub(crate) use conversation::{Question, messages};
 pub(crate) use front::Front;
-pub(crate) use sampling::sampling;
+pub(crate) use sampling::{sampling, sampling_of_model};
 
 use crate::adapter_choice::AdapterChoice;
 use crate::cli::{MachineArgs, ModelArgs};
@@ -21,7 +21,7 @@ use crate::vocabulary;
 use foundry_data::chat::ChatTemplate;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Dtype, Meter};
-use foundry_models::inference::Generation;
+use foundry_models::inference::{Generation, special_stops};
 use foundry_models::{
     Checkpointing, Decoder, DecoderConfig, Inference, InferenceOptions, ModelError, Sampling, Storage,
     Tuning, decoder_config, quantized_weights, with_vocabulary,
@@ -93,14 +93,16 @@ impl Answerer {
         Ok(Self { front, backend, decoder, inference, max_position_embeddings })
     }
 
-    /// Continues `prompt`; `on_token` may stop it.
+    /// Continues `prompt`; `on_token` may stop it, and must where one of `stops` is in the text.
     pub(crate) fn answer(
         &mut self,
         prompt: &[u32],
         sampling: &Sampling,
+        stops: &[String],
         on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
     ) -> Outcome<Generation> {
-        let request = self.front.request(prompt.to_vec(), sampling.clone());
+        let mut request = self.front.request(prompt.to_vec(), sampling.clone());
+        request.eos_token_ids.extend(special_stops(&self.front.tokenizer, stops));
         let most = self.max_position_embeddings;
         let Self { decoder, backend, inference, .. } = self;
         inference.generate(decoder, backend, request, on_token).map_err(|error| match error {

@@ -42,6 +42,24 @@ pub(crate) fn sampling(
     Ok(sampling)
 }
 
+/// The model's own settings, over transformers' defaults.
+pub(crate) fn sampling_of_model(model: Option<&Value>) -> Outcome<Sampling> {
+    let default = Sampling::default();
+    let none = SamplingArgs {
+        max_new_tokens: None,
+        temperature: None,
+        top_k: None,
+        top_p: None,
+        min_p: None,
+        repetition_penalty: None,
+        stop: Vec::new(),
+        seed: default.seed,
+        greedy: false,
+        do_sample: false,
+    };
+    sampling(&none, model, default.max_new_tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -82,7 +82,7 @@ fn turn(
     let mut out = std::io::stdout();
     let mut failure = None;
     let answering = interrupt.answering();
-    answerer.answer(&prompt, sampling, &mut |token| {
+    answerer.answer(&prompt, sampling, stops, &mut |token| {
         let shown = stream
             .push(token)
             .map_err(Failure::input)

@@ -1,6 +1,7 @@
 //! Reading a configuration: file and command line in, a typed [`Config`] or all that is wrong with it out. No model or
 //! data file is touched here.
 
+mod best_metric;
 mod compose;
 mod foreign;
 mod interpolation;
@@ -17,6 +18,7 @@ mod validate;
 mod values;
 mod yaml;
 
+pub(crate) use best_metric::BestMetric;
 pub(crate) use foreign::mapping as foreign_mapping;
 pub(crate) use memory::GradientCheckpointing;
 pub(crate) use problem::Problems;

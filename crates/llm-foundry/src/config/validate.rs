@@ -440,22 +440,24 @@ impl Rules<'_> {
 
     fn events(&mut self, config: &Config) {
         let t = &config.training;
+        let by_task = matches!(t.metric_for_best_model, BestMetric::Task(_));
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
         if !has_eval {
             let asked = [
                 ("eval_steps", t.eval_steps.is_some()),
                 ("eval_strategy", matches!(t.eval_strategy, Some(EvalWhen::Steps | EvalWhen::Epoch))),
                 ("eval_on_start", t.eval_on_start),
-                ("load_best_model_at_end", t.load_best_model_at_end),
-                ("early_stopping_patience", t.early_stopping_patience.is_some()),
-                ("save_strategy", t.save_strategy == SaveWhen::Best),
-                ("greater_is_better", t.greater_is_better.is_some()),
+                ("load_best_model_at_end", t.load_best_model_at_end && !by_task),
+                ("early_stopping_patience", t.early_stopping_patience.is_some() && !by_task),
+                ("save_strategy", t.save_strategy == SaveWhen::Best && !by_task),
+                ("greater_is_better", t.greater_is_better.is_some() && !by_task),
                 (
                     "metric_for_best_model",
-                    self.asked_for(
-                        "training.metric_for_best_model",
-                        t.metric_for_best_model == BestMetric::Loss,
-                    ),
+                    !by_task
+                        && self.asked_for(
+                            "training.metric_for_best_model",
+                            t.metric_for_best_model == BestMetric::LOSS,
+                        ),
                 ),
             ];
             for (key, _) in asked.into_iter().filter(|(_, asked)| *asked) {
@@ -465,6 +467,14 @@ impl Rules<'_> {
                     "give `data.eval` or `data.eval_fraction`",
                 );
             }
+        }
+        if by_task && (config.eval.tasks.is_empty() || config.eval.steps.is_none()) {
+            let key = if config.eval.tasks.is_empty() { "tasks" } else { "steps" };
+            self.wrong(
+                "training.metric_for_best_model",
+                format!("`metric_for_best_model` is a benchmark's, but there is no `eval.{key}`"),
+                "give `eval.tasks`, and with `eval.steps` how often they are run",
+            );
         }
         self.best_model(config);
         if t.eval_strategy == Some(EvalWhen::Steps) && t.eval_steps.is_none() {
@@ -495,7 +505,8 @@ impl Rules<'_> {
     /// What depends on evaluations needs some; and early stopping has two keys.
     fn best_model(&mut self, config: &Config) {
         let t = &config.training;
-        if t.eval_strategy == Some(EvalWhen::No) {
+        let by_task = matches!(t.metric_for_best_model, BestMetric::Task(_));
+        if t.eval_strategy == Some(EvalWhen::No) && !by_task {
             let asked = [
                 ("load_best_model_at_end", t.load_best_model_at_end),
                 ("early_stopping_patience", t.early_stopping_patience.is_some()),

@@ -8,6 +8,7 @@ mod json;
 mod memory;
 mod text;
 
+use crate::benchmarks;
 use crate::config::{Config, GradientCheckpointing, OptimKind, Resolved};
 use crate::console;
 use crate::corpus::{Corpus, CorpusFiles};
@@ -81,8 +82,7 @@ impl Plan {
         let rendered_at = asks.then(|| rendered_at.unwrap_or_else(seconds_since_1970));
         let corpus = corpus(config, &subject, machine, need, quiet, rendered_at, &mut notes)?;
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
-        let args = config.training.arguments(config.lora.is_some(), has_eval);
-        args.validate().map_err(Failure::input)?;
+        let args = arguments(config, has_eval)?;
         let max_tokens = longest_batch(config, &subject, corpus.as_ref(), &mut notes);
         let length = mean_length(corpus.as_ref(), max_tokens, &args);
         if config.training.bf16_stochastic_round && subject.compute != Dtype::Bf16 {
@@ -293,6 +293,15 @@ fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
         per_epoch: Some(timetable.steps_per_epoch),
         tokens: Some(tokens.round() as u64),
     })
+}
+
+/// The engine's arguments, checked; a benchmark that decides says which way is up.
+fn arguments(config: &Config, has_eval: bool) -> Outcome<TrainingArgs> {
+    let mut args = config.training.arguments(config.lora.is_some(), has_eval);
+    let direction = benchmarks::direction(config, &args.metric_for_best_model)?;
+    args.greater_is_better = args.greater_is_better.or(direction);
+    args.validate().map_err(Failure::input)?;
+    Ok(args)
 }
 
 /// Mean length of the sequences, for the cost of attention.

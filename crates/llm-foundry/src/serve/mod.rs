@@ -44,6 +44,8 @@ use worker::{Job, Queue, Update};
 
 /// Most connections at once; those beyond are told to come back.
 const MOST_CONNECTIONS: usize = 512;
+/// Most log-probabilities of prompts in one answer: each takes some hundred bytes until it is sent.
+const MOST_SCORES: usize = 200_000;
 /// How often a waiting connection looks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -262,8 +264,8 @@ impl Shared {
         let texts = TokenTexts::new(&self.front.tokenizer);
         let reply = Reply::new(asked, &texts, prompts, number);
         let answered = match asked.common.is_stream {
-            true => stream(reply, &news, connection),
-            false => whole(reply, &news, connection),
+            true => stream(reply, Updates::new(&news), connection),
+            false => whole(reply, Updates::new(&news), connection),
         };
         // Whatever is still being computed has nobody to hear it.
         abandoned.store(true, Ordering::Relaxed);
@@ -272,8 +274,15 @@ impl Shared {
 
     /// What is to be computed for each choice.
     fn requests(&self, asked: &Asked, number: u64) -> Result<Vec<Request>, ApiError> {
-        let capacity = self.front.capacity;
+        let (capacity, most) = (self.front.capacity, self.options.most_open);
+        let texts = asked.prompts.len().saturating_mul(asked.common.n);
+        if texts > most {
+            let message =
+                format!("{texts} texts in one request; this server takes {most} at once (--max-open)");
+            return Err(ApiError::new(400, message));
+        }
         let mut requests = Vec::new();
+        let mut scores = 0;
         for prompt in &asked.prompts {
             let tokens = match prompt {
                 Prompt::Tokens(tokens) if tokens.is_empty() => {
@@ -297,6 +306,16 @@ impl Shared {
                     ),
                 ));
             }
+            if let Some(top) = asked.log_probs.filter(|_| asked.echo) {
+                scores += tokens.len() * (1 + top) * asked.common.n;
+            }
+            if scores > MOST_SCORES {
+                let message = format!(
+                    "`echo` with `logprobs` of so many tokens: more than {MOST_SCORES} numbers in one answer; send fewer \
+                     prompts at once"
+                );
+                return Err(ApiError::new(400, message));
+            }
             for choice in 0..asked.common.n as u64 {
                 let seed = match asked.common.has_seed {
                     true => sampling.seed.wrapping_add(choice),
@@ -313,8 +332,14 @@ impl Shared {
 
     fn sampling(&self, asked: &Asked, room: usize) -> Result<Sampling, ApiError> {
         let model = self.front.generation_config.as_ref();
-        sampling(&asked.common.sampling, model, room)
-            .map_err(|failure| ApiError::new(400, message_of(failure)))
+        let wanted = &asked.common.sampling;
+        let mut sampling =
+            sampling(wanted, model, room).map_err(|failure| ApiError::new(400, message_of(failure)))?;
+        if wanted.max_new_tokens.is_none() {
+            // The model's own wish gives way to a long prompt.
+            sampling.max_new_tokens = sampling.max_new_tokens.min(room);
+        }
+        Ok(sampling)
     }
 }
 
@@ -332,25 +357,46 @@ fn message_of(failure: crate::failure::Failure) -> String {
     }
 }
 
-/// The next update; `None`: the client has left.
-fn next(updates: &Receiver<Update>, connection: &Connection) -> Result<Option<Update>, ApiError> {
-    loop {
-        match updates.recv_timeout(LOOK) {
-            Ok(update) => return Ok(Some(update)),
-            Err(RecvTimeoutError::Timeout) if connection.is_gone() => return Ok(None),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(ApiError::new(500, "the answer broke off")),
+/// What a client waits for.
+struct Updates<'a> {
+    updates: &'a Receiver<Update>,
+    /// When it was last looked whether the client is still there.
+    looked: Instant,
+}
+
+impl<'a> Updates<'a> {
+    fn new(updates: &'a Receiver<Update>) -> Self {
+        Self { updates, looked: Instant::now() }
+    }
+
+    /// The next update; `None`: the client has left.
+    fn next(&mut self, connection: &Connection) -> Result<Option<Update>, ApiError> {
+        loop {
+            // Also while updates come faster than that.
+            if self.looked.elapsed() >= LOOK {
+                if connection.is_gone() {
+                    return Ok(None);
+                }
+                self.looked = Instant::now();
+            }
+            match self.updates.recv_timeout(LOOK) {
+                Ok(update) => return Ok(Some(update)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(ApiError::new(500, "the answer broke off"));
+                }
+            }
         }
     }
 }
 
 fn whole(
     mut reply: Reply<'_>,
-    updates: &Receiver<Update>,
+    mut updates: Updates<'_>,
     connection: &Connection,
 ) -> Result<Answered, ApiError> {
     loop {
-        match next(updates, connection)? {
+        match updates.next(connection)? {
             None => return Ok(Answered::Gone),
             Some(Update::Failed(error)) => return Err(error),
             Some(Update::News(choice, news)) => {
@@ -364,11 +410,11 @@ fn whole(
 
 fn stream(
     mut reply: Reply<'_>,
-    updates: &Receiver<Update>,
+    mut updates: Updates<'_>,
     connection: &mut Connection,
 ) -> Result<Answered, ApiError> {
     // The first news decides whether there is a stream at all.
-    let mut update = next(updates, connection)?;
+    let mut update = updates.next(connection)?;
     let mut begun = false;
     loop {
         let (choice, news) = match update {
@@ -401,6 +447,6 @@ fn stream(
         if sent.is_err() {
             return Ok(Answered::Gone);
         }
-        update = next(updates, connection)?;
+        update = updates.next(connection)?;
     }
 }

@@ -38,6 +38,12 @@ fn reason(finish: Finish) -> &'static str {
     }
 }
 
+/// The scores that a client hears. Completions tell of the end of the text too: lm_eval's `local-completions` counts on
+/// a token after the prompt. In a chat it is no part of the answer.
+fn told<'n>(asked: &Asked, news: &'n News) -> &'n [TokenScore] {
+    if asked.is_chat && news.token.is_none() { &[] } else { &news.scores }
+}
+
 impl<'a> Reply<'a> {
     /// `prompts`: of each choice. `number`: of the request.
     pub(super) fn new(
@@ -59,7 +65,7 @@ impl<'a> Reply<'a> {
         choice.finish = news.finish.map(reason);
         if !self.asked.common.is_stream {
             choice.text.push_str(&news.text);
-            choice.scores.extend(news.scores.iter().cloned());
+            choice.scores.extend(told(self.asked, news).iter().cloned());
         }
         self.choices.iter().all(|choice| choice.finish.is_some())
     }
@@ -128,11 +134,12 @@ impl<'a> Reply<'a> {
 
     /// The chunk that tells news; `None`: there is nothing to tell yet.
     pub(super) fn news(&self, index: usize, news: &News) -> Option<String> {
-        if news.text.is_empty() && news.finish.is_none() && news.scores.is_empty() {
+        let scores = told(self.asked, news);
+        if news.text.is_empty() && news.finish.is_none() && scores.is_empty() {
             return None;
         }
         let finish = news.finish.map(reason);
-        let log_probs = self.log_probs(None, &news.scores);
+        let log_probs = self.log_probs(None, scores);
         let choice = match self.asked.is_chat {
             true => {
                 let delta = if news.text.is_empty() { json!({}) } else { json!({"content": news.text}) };

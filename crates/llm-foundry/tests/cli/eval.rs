@@ -147,7 +147,7 @@ fn wrong_tasks_and_options_are_refused() {
     refused(&["--tasks", "animals", "--limit", "0"], &["--limit"]);
     refused(&["--tasks", "animals", "--log-samples"], &["--output"]);
     refused(&["--tasks", "animals", "--compare", "none.json"], &["none.json"]);
-    refused(&["--tasks", "answers", "--gen-kwargs", "num_beams=4"], &["num_beams", "not supported"]);
+    refused(&["--tasks", "answers", "--gen-kwargs", "num_beams=4"], &["num_beams", "no beam search"]);
     refused(&["--tasks", "answers", "--gen-kwargs", "max_gen_toks=999"], &["999", "256"]);
     room.write("test.jsonl", "{\"gold\": 0}\n");
     refused(&["--tasks", "animals"], &["document 0", "animal", "undefined"]);
@@ -187,7 +187,7 @@ fn a_run_is_examined_on_its_way_and_at_its_end() {
     }
     let samples = lines("run/samples.jsonl");
     let steps: Vec<u64> = samples.iter().map(|line| line["step"].as_u64().expect("a step")).collect();
-    assert_eq!(steps, [2, 2, 3, 3]);
+    assert_eq!(steps, [0, 0, 2, 2, 3, 3], "before the first step, on the way and at the end");
     assert!(samples.iter().all(|line| line["text"].is_string()) && samples[1]["prompt"] == "Hello");
     // The result examined afterwards says the same, and a resumed run writes its lines once.
     let top = json_results(&room, &["animals", "--adapter", "run"]);
@@ -196,7 +196,7 @@ fn a_run_is_examined_on_its_way_and_at_its_end() {
         last.iter().find(|line| line["task"] == "animals" && line["metric"] == "acc").expect("examined");
     assert_eq!(acc["value"], top["results"]["animals"]["acc,none"]);
     room.foundry(&["train", "config.yaml", "--resume", "run/checkpoint-2"]).expect_done();
-    assert_eq!((tasks(3).len(), lines("run/samples.jsonl").len()), (3, 4));
+    assert_eq!((tasks(3).len(), lines("run/samples.jsonl").len()), (3, 6));
 
     let refused = |key: &str, words: &[&str]| {
         let config = ["train", "config.yaml", key, "output_dir=other"];
@@ -206,4 +206,76 @@ fn a_run_is_examined_on_its_way_and_at_its_end() {
     refused("eval.steps=0", &["eval.steps"]);
     refused("eval.limit=1.5", &["eval.limit"]);
     refused("eval.data_dir=[nowhere]", &["nowhere"]);
+    // Found before the first step, and not hours later.
+    refused("eval.max_new_tokens=1000", &["eval.prompts", "1000", "max_position_embeddings"]);
+    room.write("questions.jsonl", "{\"gold\": 0}\n");
+    refused("training.max_steps=3", &["eval.tasks", "document 0", "animal"]);
+    std::fs::remove_file(room.path("questions.jsonl")).expect("it was there");
+    refused("training.max_steps=3", &["eval.tasks", "questions.jsonl"]);
+    assert!(!room.path("other").exists());
+}
+
+#[test]
+fn a_benchmark_can_decide_which_model_is_the_best() {
+    let room = room();
+    room.lora_run("  max_steps: 6\n  save_strategy: best\n  load_best_model_at_end: true\n  early_stopping_patience: 2\n");
+    room.write("questions.jsonl", room.read("test.jsonl"));
+    room.write(
+        "tasks/animals.yaml",
+        TASK.replace("test.jsonl", "questions.jsonl").replace("num_fewshot: 2", "num_fewshot: 0"),
+    );
+    let eval = "eval:\n  tasks: [animals]\n  include_path: [tasks]\n  steps: 1\n";
+    room.write("config.yaml", room.read("config.yaml") + eval);
+    let by = |metric: &str| format!("training.metric_for_best_model={metric}");
+    room.foundry(&["train", "config.yaml", &by("animals/acc")]).expect_done();
+    let text = room.read("run/metrics.jsonl");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let acc: Vec<(u64, f64)> = lines
+        .filter(|line| line["event"] == "task" && line["metric"] == "acc")
+        .map(|line| (line["step"].as_u64().expect("a step"), line["value"].as_f64().expect("a number")))
+        .collect();
+    let mut best = acc[0];
+    let mut last = 6;
+    for &(step, value) in &acc[1..] {
+        if value > best.1 {
+            best = (step, value);
+        } else if step == best.0 + 2 {
+            last = step;
+            break;
+        }
+    }
+    assert_eq!(acc.last().map(|(step, _)| *step), Some(last), "two in a row were not better: {acc:?}");
+    assert!(room.path(&format!("run/checkpoint-{}", best.0)).exists(), "{acc:?}");
+    let refused = |args: &[&str], words: &[&str]| {
+        room.foundry(&[&["train", "config.yaml", "output_dir=other"], args].concat()).expect_refusal(words);
+    };
+    refused(&[&by("animals/accc")], &["metric_for_best_model", "`animals` has acc, acc_norm"]);
+    refused(&[&by("animal/acc")], &["did you mean animals/acc"]);
+    refused(&[&by("animals/acc"), "eval.steps=null"], &["metric_for_best_model", "eval.steps"]);
+    refused(&[&by("animals/acc"), "eval.tasks=[]"], &["metric_for_best_model", "eval.tasks"]);
+}
+
+#[test]
+fn data_is_taken_from_where_it_was_said_or_not_at_all() {
+    let room = room();
+    let csv = "animal,gold\ncat,0\ndog,1\nbird,2\n";
+    room.write("tables/animals_test.csv", csv);
+    room.write("tables/animals_train.csv", csv);
+    let args =
+        ["animals", "--data-dir", "animals=tables", "--num-fewshot", "1", "--log-samples", "-o", "out"];
+    let top = json_results(&room, &args);
+    assert_eq!(top["n-samples"]["animals"]["effective"], 3);
+    assert_eq!(top["configs"]["animals"]["num_fewshot"], 1);
+    let refused = |args: &[&str], words: &[&str]| {
+        let base = ["eval", model(), "--include-path", "tasks", "--tasks"];
+        room.foundry(&[&base, args].concat()).expect_refusal(words);
+    };
+    refused(&["animals", "--data-dir", "animls=tables"], &["--data-dir", "`animls`", "animals"]);
+    room.write("wrong/animals_test.csv", "animal,gold\ncat,7\ndog,8\n");
+    refused(
+        &["animals", "--data-dir", "animals=wrong", "--num-fewshot", "0"],
+        &["none of the choices", "every other document"],
+    );
+    refused(&["piqa", "--data-dir", "tables"], &["--data-dir", "tables", "no file of split `validation`"]);
+    refused(&["animals,gsm8k", "--gen-kwargs", "max_tok=5"], &["max_tok"]);
 }

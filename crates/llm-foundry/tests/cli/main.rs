@@ -12,6 +12,7 @@ mod eval;
 mod examples;
 mod export;
 mod large_data;
+mod lm_eval;
 mod output;
 mod plans;
 mod reports;

@@ -13,10 +13,11 @@ use crate::model_source::expand_home;
 use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
 use foundry_eval::{
-    EvalError, Library, Limit, PromptStyle, Results, RunOptions, Selection, TaskResult, Turn, evaluate_task,
+    EvalError, Library, Limit, PromptStyle, Results, RunOptions, Selection, TaskResult, Turn, check_task,
+    evaluate_task,
 };
 use model::Examinee;
-use progress::Reported;
+use progress::Progress;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
         return list(&library);
     }
     let selection = library.select(&args.tasks).map_err(input)?;
-    let mut data = TaskData::new(&args.data_dir, machine.quiet)?;
+    let mut data = TaskData::new("--data-dir", &args.data_dir, &selection, machine.quiet)?;
     let earlier = match args.compare.as_deref() {
         None | Some("base") => None,
         Some(path) => Some(files::Earlier::read(&expand_home(path))?),
@@ -41,33 +42,53 @@ pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
                 .into(),
         ));
     }
-    let base = match args.compare.as_deref() {
-        Some("base") => {
-            say(machine.quiet, "the base model:");
-            Some(evaluation(args, machine, &selection, &mut data, true)?)
+    // Before hours are spent: the data and the first question of every task.
+    for spec in &selection.tasks {
+        check_task(spec, None, &mut data, &options(args, PromptStyle::default())).map_err(input)?;
+    }
+    let mut base = None;
+    if args.compare.as_deref() == Some("base") {
+        say(machine.quiet, "the base model:");
+        let evaluation = evaluation(args, machine, &selection, &mut data, true)?;
+        if evaluation.failure.is_some() {
+            return told(args, machine, evaluation, None, None);
         }
-        _ => None,
-    };
-    if base.is_some() {
         say(machine.quiet, "with the adapter:");
+        base = Some(evaluation);
     }
     let tuned = evaluation(args, machine, &selection, &mut data, false)?;
+    let before = base.as_ref().map(|base| files::Earlier::of(&base.top)).or(earlier);
+    told(args, machine, tuned, before.as_ref(), base)
+}
+
+/// Prints and writes what was found, whatever of the two fails, and then says what went wrong.
+fn told(
+    args: &EvalArgs,
+    machine: &MachineArgs,
+    evaluation: Evaluation,
+    before: Option<&files::Earlier>,
+    base: Option<Evaluation>,
+) -> Outcome {
+    let shown = show(args, &evaluation, before);
+    let mut written = Ok(());
     if let Some(output) = &args.output {
-        if let Some(base) = &base {
-            files::write(&expand_home(output), base, machine.quiet)?;
+        for evaluation in base.iter().chain([&evaluation]) {
+            written = written.and(files::write(&expand_home(output), evaluation, machine.quiet));
         }
-        files::write(&expand_home(output), &tuned, machine.quiet)?;
     }
-    let before = base.map(|base| files::Earlier::of(&base.top)).or(earlier);
+    evaluation.failure.map_or(Ok(()), Err).and(written).and(shown)
+}
+
+fn show(args: &EvalArgs, evaluation: &Evaluation, before: Option<&files::Earlier>) -> Outcome {
     let mut out = std::io::stdout();
     if args.json {
-        let mut top = tuned.top.clone();
-        if let Some(before) = &before {
-            top.insert("comparison".into(), table::comparison_json(&tuned.results, before));
+        let mut top = evaluation.top.clone();
+        if let Some(before) = before {
+            top.insert("comparison".into(), table::comparison_json(&evaluation.results, before));
         }
         writeln!(out, "{}", Value::Object(top))?;
     } else {
-        write!(out, "{}", table::text(&tuned.results, before.as_ref()))?;
+        write!(out, "{}", table::text(&evaluation.results, before))?;
     }
     Ok(())
 }
@@ -79,6 +100,8 @@ pub(super) struct Evaluation {
     pub(super) top: Map<String, Value>,
     /// Directory of the files.
     pub(super) name: String,
+    /// Why there are not all results.
+    pub(super) failure: Option<Failure>,
 }
 
 pub(crate) fn input(error: EvalError) -> Failure {
@@ -124,23 +147,22 @@ fn evaluation(
         Some((_, template)) => rendered(template, turns, asks),
         None => Err("no chat template".into()),
     };
-    let options = RunOptions {
-        num_fewshot: args.num_fewshot,
-        limit: args.limit,
-        style: PromptStyle {
+    let options = options(
+        args,
+        PromptStyle {
             chat_template: template.is_some().then_some(&render),
             fewshot_as_multiturn: args.fewshot_as_multiturn.unwrap_or(args.apply_chat_template),
             system_instruction: args.system_instruction.clone(),
         },
-        fewshot_seed: args.seed.fewshot,
-        seed: args.seed.random,
-        gen_kwargs: args.gen_kwargs.clone().unwrap_or_default().0,
-        bootstrap_iterations: args.bootstrap_iters,
-        log_samples: args.log_samples,
-    };
+    );
     let conventions = examinee.conventions()?;
-    let tasks = run_tasks(&mut examinee, selection, data, &options, machine.quiet)?;
-    let results = Results::new(tasks, selection.groups.clone());
+    for spec in &selection.tasks {
+        check_task(spec, Some(&conventions), data, &options).map_err(input)?;
+    }
+    let (tasks, failure) = run_tasks(&mut examinee, selection, data, &options, machine.quiet)?;
+    // A group's number is that of all its tasks or none.
+    let groups = if failure.is_none() { selection.groups.clone() } else { Vec::new() };
+    let results = Results::new(tasks, groups);
     let mut top = results.json();
     let seconds = began.0.elapsed().as_secs_f64();
     say(machine.quiet, format!("{} tasks in {}", results.tasks().len(), duration(seconds)));
@@ -160,34 +182,49 @@ fn evaluation(
         "seconds": seconds,
     });
     files::describe(&mut top, &examinee, &conventions, &run);
-    Ok(Evaluation { results, top, name: examinee.name.clone() })
+    Ok(Evaluation { results, top, name: examinee.name.clone(), failure })
 }
 
-/// Every task once.
+/// How tasks are run.
+fn options<'a>(args: &EvalArgs, style: PromptStyle<'a>) -> RunOptions<'a> {
+    RunOptions {
+        num_fewshot: args.num_fewshot,
+        limit: args.limit,
+        style,
+        fewshot_seed: args.seed.fewshot,
+        seed: args.seed.random,
+        gen_kwargs: args.gen_kwargs.clone().unwrap_or_default().0,
+        bootstrap_iterations: args.bootstrap_iters,
+        log_samples: args.log_samples,
+    }
+}
+
+/// Every task once, up to one that fails; an error where that is the first.
 fn run_tasks(
     examinee: &mut Examinee,
     selection: &Selection,
     data: &mut TaskData,
     options: &RunOptions<'_>,
     quiet: bool,
-) -> Outcome<Vec<TaskResult>> {
+) -> Outcome<(Vec<TaskResult>, Option<Failure>)> {
     let conventions = examinee.conventions()?;
     let mut tasks = Vec::new();
     for (at, spec) in selection.tasks.iter().enumerate() {
         let title = format!("{}/{} {}", at + 1, selection.tasks.len(), spec.name);
-        let mut model = Reported::new(examinee.language_model(), title, quiet);
-        let result = evaluate_task(spec, &mut model, &conventions, data, options).map_err(input)?;
-        model.finish(result.samples);
-        if result.truncated > 0 {
-            let message = format!(
-                "{}: {} prompts are longer than {} tokens and lost their beginning",
-                spec.name, result.truncated, conventions.max_length
-            );
-            say(quiet, message);
-        }
+        let mut progress = Progress::new(title, quiet);
+        let mut told = |done: usize, total: usize| progress.report(done, total);
+        let mut model = examinee.language_model();
+        model.progress = Some(&mut told);
+        let result = match evaluate_task(spec, &mut model, &conventions, data, options) {
+            Ok(result) => result,
+            Err(error) if tasks.is_empty() => return Err(input(error)),
+            Err(error) => return Ok((tasks, Some(input(error)))),
+        };
+        progress.finish(result.samples);
+        result.remarks(conventions.max_length).into_iter().for_each(|remark| say(quiet, remark));
         tasks.push(result);
     }
-    Ok(tasks)
+    Ok((tasks, None))
 }
 
 fn limit_json(limit: Limit) -> Value {

@@ -1,6 +1,7 @@
 //! The model under examination, loaded for inference.
 
 use crate::adapter_choice::AdapterChoice;
+use crate::answer::sampling_of_model;
 use crate::cli::{EvalArgs, MachineArgs};
 use crate::config::ComputeDtype;
 use crate::console::{self, bytes};
@@ -15,7 +16,11 @@ use foundry_engine::DecoderLanguageModel;
 use foundry_eval::Conventions;
 use foundry_formats::{ModelFiles, Tokenizer};
 use foundry_kernels::{Allocator, CpuBackend, Meter};
-use foundry_models::{Checkpointing, Decoder, Storage, decoder_config, quantized_weights, with_vocabulary};
+use foundry_models::{
+    Checkpointing, Decoder, Inference, InferenceOptions, Sampling, Storage, decoder_config,
+    quantized_weights, with_vocabulary,
+};
+use std::path::Path;
 
 /// Tokens that are computed at once.
 const ROW_TOKENS: usize = 2048;
@@ -34,6 +39,9 @@ pub(super) struct Examinee {
     decoder: Decoder,
     eos_token_ids: Vec<u32>,
     max_length: usize,
+    checks_memory: bool,
+    /// The model's own settings of generation.
+    sampling: Sampling,
 }
 
 impl Examinee {
@@ -52,12 +60,11 @@ impl Examinee {
         let (_, config) = decoder_config(&files.config)
             .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
         let adapters = if is_base { &[][..] } else { &args.adapter[..] };
-        let with_tokenizer = adapters.iter().map(|a| &a.dir).find(|dir| dir.join("tokenizer.json").is_file());
-        let tokenizer = match with_tokenizer {
-            Some(dir) => Tokenizer::from_dir(dir),
-            None => files.tokenizer(),
+        let dirs: Vec<&Path> = adapters.iter().map(|adapter| adapter.dir.as_path()).collect();
+        let tokenizer = match vocabulary::shared_tokenizer(&dirs)? {
+            Some(tokenizer) => tokenizer,
+            None => files.tokenizer().map_err(Failure::input)?,
         };
-        let tokenizer = tokenizer.map_err(Failure::input)?;
         let adapter = AdapterChoice::open(adapters)?;
         let config = vocabulary::grown(config, &tokenizer, adapters.iter().map(|a| a.dir.as_path()))?;
         let max_length = args.max_length.unwrap_or(usize::MAX).min(config.max_position_embeddings).max(1);
@@ -72,6 +79,10 @@ impl Examinee {
         };
         let meter = Meter::default();
         allocate(&meter)?;
+        // The cache of texts of a row's length; that of longer ones is checked when they are known.
+        let cache =
+            InferenceOptions { max_sequence: row, cache_tokens: 2 * row, ..InferenceOptions::default() };
+        Inference::allocate(&meter, &config, compute, cache);
         check_memory(args, &meter)?;
         let backend = machine.backend();
         let mut decoder = allocate(&backend)?;
@@ -99,6 +110,8 @@ impl Examinee {
             decoder,
             eos_token_ids,
             max_length,
+            checks_memory: !args.no_memory_check,
+            sampling: sampling_of_model(files.generation_config.as_ref())?,
         })
     }
 
@@ -134,12 +147,11 @@ impl Examinee {
 
     /// Behind the evaluation's trait.
     pub(super) fn language_model(&mut self) -> DecoderLanguageModel<'_> {
-        DecoderLanguageModel {
-            decoder: &mut self.decoder,
-            backend: &self.backend,
-            tokenizer: &self.tokenizer,
-            eos_token_ids: self.eos_token_ids.clone(),
-        }
+        let eos_token_ids = self.eos_token_ids.clone();
+        let memory = if self.checks_memory { available_memory() } else { None };
+        let Self { decoder, backend, tokenizer, sampling, .. } = self;
+        let model = DecoderLanguageModel::new(decoder, backend, tokenizer, eos_token_ids);
+        DecoderLanguageModel { memory, sampling: sampling.clone(), ..model }
     }
 }
 
@@ -148,7 +160,7 @@ fn check_memory(args: &EvalArgs, meter: &Meter) -> Outcome {
     let available = available_memory().filter(|&available| needed > available && !args.no_memory_check);
     let Some(available) = available else { return Ok(()) };
     Err(Failure::Input(format!(
-        "not enough memory: {} needs {} for rows of {} tokens, and {} are available\n  to need less: --dtype bfloat16, a \
+        "not enough memory: {} needs {} with a cache for rows of {} tokens, and {} are available\n  to need less: --dtype bfloat16, a \
          smaller model\n  to try anyway: --no-memory-check",
         args.model.as_deref().unwrap_or_default(),
         bytes(needed),

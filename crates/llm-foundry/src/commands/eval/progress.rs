@@ -1,19 +1,13 @@
 //! How far a task is: a bar on a terminal, a line every half minute elsewhere.
 
 use crate::console::{duration, is_interactive, thousands};
-use foundry_eval::{EvalError, GenerateRequest, LanguageModel, LogLikelihood, ScoreRequest};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-/// Requests that are handed on at once: enough for the model to share beginnings and fill rows, few enough to see it
-/// move.
-const SCORES: usize = 1024;
-const TEXTS: usize = 128;
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// A model whose answers are counted.
-pub(super) struct Reported<M> {
-    model: M,
+/// What is shown of a task.
+pub(super) struct Progress {
     title: String,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -21,12 +15,13 @@ pub(super) struct Reported<M> {
     last_line: Instant,
 }
 
-impl<M: LanguageModel> Reported<M> {
-    pub(super) fn new(model: M, title: String, quiet: bool) -> Self {
-        Self { model, title, quiet, bar: None, began: Instant::now(), last_line: Instant::now() }
+impl Progress {
+    pub(super) fn new(title: String, quiet: bool) -> Self {
+        Self { title, quiet, bar: None, began: Instant::now(), last_line: Instant::now() }
     }
 
-    fn report(&mut self, done: usize, total: usize) {
+    /// So many of the requests have been answered.
+    pub(super) fn report(&mut self, done: usize, total: usize) {
         if self.quiet {
             return;
         }
@@ -69,31 +64,5 @@ impl<M: LanguageModel> Reported<M> {
                 duration(seconds)
             );
         }
-    }
-}
-
-impl<M: LanguageModel> LanguageModel for Reported<M> {
-    fn encode(&mut self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EvalError> {
-        self.model.encode(text, add_special_tokens)
-    }
-
-    fn log_likelihood(&mut self, requests: &[ScoreRequest]) -> Result<Vec<LogLikelihood>, EvalError> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for part in requests.chunks(SCORES) {
-            self.report(answers.len(), requests.len());
-            answers.extend(self.model.log_likelihood(part)?);
-        }
-        self.report(answers.len(), requests.len());
-        Ok(answers)
-    }
-
-    fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<String>, EvalError> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for part in requests.chunks(TEXTS) {
-            self.report(answers.len(), requests.len());
-            answers.extend(self.model.generate_until(part)?);
-        }
-        self.report(answers.len(), requests.len());
-        Ok(answers)
     }
 }

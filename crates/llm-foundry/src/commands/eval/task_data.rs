@@ -1,11 +1,12 @@
 //! Documents of tasks: files of the user's (`--data-dir`), files that the task names, or the hub.
 
+mod columns;
 mod layout;
 
 use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, HubSettings, Part, fetch_dataset, is_hub_id};
 use crate::model_source::expand_home;
-use foundry_eval::{Documents, TaskSpec};
+use foundry_eval::{Documents, Selection, TaskSpec};
 use layout::{Wanted, chosen, data_files};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -16,8 +17,14 @@ const FORMATS: [&str; 5] = ["json", "csv", "parquet", "text", "arrow"];
 
 /// Where the documents of each task are.
 pub(crate) struct TaskData {
-    /// What `--data-dir` gave: a task (or group, or data set) and a path, or a path for all.
+    /// The option that gave the paths.
+    option: &'static str,
+    /// A task (or group, or data set) and a path, or a path for all.
     given: Vec<(Option<String>, PathBuf)>,
+    /// The groups that each task came by.
+    groups: HashMap<String, Vec<String>>,
+    /// All tasks have one data set, so that its files need not be told from others'.
+    is_only: bool,
     settings: HubSettings,
     quiet: bool,
     /// Splits that were read, by their files.
@@ -25,7 +32,14 @@ pub(crate) struct TaskData {
 }
 
 impl TaskData {
-    pub(crate) fn new(given: &[String], quiet: bool) -> Outcome<Self> {
+    /// `given` by `option`, for the tasks of `selection`.
+    pub(crate) fn new(
+        option: &'static str,
+        given: &[String],
+        selection: &Selection,
+        quiet: bool,
+    ) -> Outcome<Self> {
+        let groups = groups_of(selection);
         let mut all = Vec::new();
         for text in given {
             let whole = expand_home(text);
@@ -35,58 +49,92 @@ impl TaskData {
             };
             if !path.exists() {
                 return Err(Failure::Input(format!(
-                    "--data-dir {text}: there is no {}\n  give TASK=PATH or PATH, a directory or a file",
+                    "{option} {text}: there is no {}\n  give TASK=PATH or PATH, a directory or a file",
                     path.display()
+                )));
+            }
+            let fits = |task: &TaskSpec| key.as_ref().is_none_or(|key| labels(task, &groups).contains(key));
+            if !selection.tasks.iter().any(fits) {
+                let names: Vec<&str> =
+                    selection.tasks.iter().map(|task| task.name.as_str()).take(5).collect();
+                return Err(Failure::Input(format!(
+                    "{option} {text}: no task, group or data set of this evaluation is called `{}`\n  its tasks are {}",
+                    key.unwrap_or_default(),
+                    names.join(", ")
                 )));
             }
             all.push((key, path));
         }
         let settings = HubSettings::from_env(|variable| std::env::var(variable).ok());
-        Ok(Self { given: all, settings, quiet, read: HashMap::new() })
+        let mut sets = selection.tasks.iter().map(|task| &task.dataset_path);
+        let first = sets.next();
+        let is_only = sets.all(|set| Some(set) == first);
+        Ok(Self { option, given: all, groups, is_only, settings, quiet, read: HashMap::new() })
     }
 
-    /// The path that was given for a task; of several the most particular.
-    fn given(&self, task: &TaskSpec) -> Option<(&Path, bool)> {
-        let labels = labels(task);
+    /// The path that was given for a task, and under which name; of several the most particular.
+    fn given(&self, task: &TaskSpec) -> Option<(&Path, Option<&str>)> {
+        let labels = labels(task, &self.groups);
         let rank = |key: &str| labels.iter().position(|label| label == key);
-        let named = self.given.iter().filter_map(|(key, path)| Some((rank(key.as_ref()?)?, path)));
-        if let Some((_, path)) = named.min_by_key(|(rank, _)| *rank) {
-            return Some((path, true));
+        let named = self.given.iter().filter_map(|(key, path)| Some((rank(key.as_ref()?)?, key, path)));
+        if let Some((_, key, path)) = named.min_by_key(|(rank, ..)| *rank) {
+            return Some((path, key.as_deref()));
         }
-        self.given.iter().find(|(key, _)| key.is_none()).map(|(_, path)| (path.as_path(), false))
+        self.given.iter().find(|(key, _)| key.is_none()).map(|(_, path)| (path.as_path(), None))
+    }
+
+    /// Files of the user's for a split; `None`: none were given.
+    fn own_files(&self, task: &TaskSpec, split: &str) -> Option<Result<Vec<PathBuf>, String>> {
+        let (path, key) = self.given(task)?;
+        if path.is_file() {
+            if task.evaluated_split() == Some(split) {
+                return Some(Ok(vec![path.to_path_buf()]));
+            }
+            return Some(Err(format!(
+                "its examples come from split `{split}`, and {} is one file, for the questions; give a directory with a \
+                 file for each split, or --num-fewshot 0",
+                path.display()
+            )));
+        }
+        let labels = labels(task, &self.groups);
+        let wanted = Wanted {
+            split,
+            config: task.dataset_name.as_deref(),
+            labels: if key.is_some() { &[] } else { &labels },
+            needs_config: key != Some(task.name.as_str()) && is_by_config(task),
+        };
+        let files = match data_files(path) {
+            Ok(files) => files,
+            Err(problem) => return Some(Err(problem)),
+        };
+        let found = chosen(&files, &wanted);
+        let found = match found {
+            Err(_) if key.is_none() && self.is_only => chosen(&files, &Wanted { labels: &[], ..wanted }),
+            found => found,
+        };
+        let found = found.map(|names| names.into_iter().map(|name| path.join(name)).collect());
+        let problem = |problem| format!("{} {}: {problem}", self.option, path.display());
+        Some(found.map_err(problem))
     }
 
     fn files(&self, task: &TaskSpec, split: &str) -> Result<Vec<PathBuf>, String> {
-        if let Some((path, is_own)) = self.given(task) {
-            if path.is_file() {
-                if task.evaluated_split() != Some(split) {
-                    return Err(format!(
-                        "its examples come from split `{split}`, and {} is one file, for the questions; give a directory \
-                         with a file for each split, or --num-fewshot 0",
-                        path.display()
-                    ));
-                }
-                return Ok(vec![path.to_path_buf()]);
+        // A directory for all tasks need not have the data of those that name their own.
+        let has_own =
+            FORMATS.contains(&task.dataset_path.as_str()) || expand_home(&task.dataset_path).is_dir();
+        match self.own_files(task, split) {
+            Some(Ok(files)) => return Ok(files),
+            Some(Err(problem)) if !has_own || self.given(task).is_some_and(|(_, key)| key.is_some()) => {
+                return Err(problem);
             }
-            let labels = labels(task);
-            let wanted = Wanted {
-                split,
-                config: task.dataset_name.as_deref(),
-                labels: if is_own { &[] } else { &labels },
-            };
-            let found = chosen(&data_files(path)?, &wanted);
-            match found {
-                Ok(names) => return Ok(names.into_iter().map(|name| path.join(name)).collect()),
-                Err(problem) if is_own => return Err(format!("{}: {problem}", path.display())),
-                Err(_) => {}
-            }
+            _ => {}
         }
         if FORMATS.contains(&task.dataset_path.as_str()) {
             return named_files(task, split);
         }
         let local = expand_home(&task.dataset_path);
         if local.is_dir() {
-            let wanted = Wanted { split, config: task.dataset_name.as_deref(), labels: &[] };
+            let config = task.dataset_name.as_deref();
+            let wanted = Wanted { split, config, labels: &[], needs_config: is_by_config(task) };
             let names =
                 chosen(&data_files(&local)?, &wanted).map_err(|e| format!("{}: {e}", local.display()))?;
             return Ok(names.into_iter().map(|name| local.join(name)).collect());
@@ -117,9 +165,24 @@ impl TaskData {
     }
 }
 
+/// The groups that hold each task, directly or in other groups.
+fn groups_of(selection: &Selection) -> HashMap<String, Vec<String>> {
+    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    // Inner groups come before those that hold them, so that from the outside in all is known.
+    for group in selection.groups.iter().rev() {
+        let mut names = vec![group.name.clone()];
+        names.extend(groups.get(&group.name).cloned().unwrap_or_default());
+        for member in &group.members {
+            groups.entry(member.name().to_owned()).or_default().extend(names.clone());
+        }
+    }
+    groups
+}
+
 /// What a task's data may be called, the most particular first.
-fn labels(task: &TaskSpec) -> Vec<String> {
+fn labels(task: &TaskSpec, groups: &HashMap<String, Vec<String>>) -> Vec<String> {
     let mut labels = vec![task.name.clone()];
+    labels.extend(groups.get(&task.name).cloned().unwrap_or_default());
     let mut rest = task.name.as_str();
     while let Some((shorter, _)) = rest.rsplit_once('_') {
         labels.push(shorter.to_owned());
@@ -130,6 +193,13 @@ fn labels(task: &TaskSpec) -> Vec<String> {
         labels.push(short.to_owned());
     }
     labels
+}
+
+/// The task is one of several of its data set, told apart by their configurations (`mmlu_anatomy`, `arc_easy`): a file
+/// that is not named after the configuration may be another task's.
+fn is_by_config(task: &TaskSpec) -> bool {
+    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+    task.dataset_name.as_ref().is_some_and(|config| plain(&task.name).contains(&plain(config)))
 }
 
 /// `dataset_kwargs.data_files`: one name, several, or some for each split.
@@ -190,7 +260,10 @@ impl Documents for TaskData {
                     documents.extend(rows.into_iter().map(|row| mmlu_document(row, subject)));
                 }
                 None => {
-                    let rows = foundry_data::read_rows(file).map_err(|error| error.to_string())?;
+                    let mut rows = foundry_data::read_rows(file).map_err(|error| error.to_string())?;
+                    if layout::is_of_texts(file) {
+                        columns::typed(&mut rows);
+                    }
                     documents.extend(rows.into_iter().map(Value::Object));
                 }
             }

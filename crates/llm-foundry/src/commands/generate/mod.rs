@@ -31,7 +31,7 @@ pub(crate) fn run(args: &GenerateArgs, machine: &MachineArgs) -> Outcome {
     let mut out = std::io::stdout();
     let began = Instant::now();
     let mut first_token = None;
-    let generation = answerer.answer(&prompt, &sampling, &mut |token| {
+    let generation = answerer.answer(&prompt, &sampling, &args.sampling.stop, &mut |token| {
         first_token.get_or_insert_with(|| began.elapsed());
         match show(&mut stream, token, args.json, &mut out) {
             Ok(flow) => flow,

@@ -39,8 +39,8 @@ pub(super) fn results(summary: &Summary) -> Vec<(String, String)> {
         ("tokens".to_owned(), thousands(summary.tokens)),
         ("mean training loss".to_owned(), format!("{:.4}", summary.train_loss)),
     ];
-    if let Some(best) = summary.best {
-        let metric = serde_json::to_value(best.metric).map_or_else(|_| String::new(), |m| m.to_string());
+    if let Some(best) = &summary.best {
+        let metric = serde_json::to_value(&best.metric).map_or_else(|_| String::new(), |m| m.to_string());
         let name = format!("best evaluation ({})", metric.trim_matches('"'));
         lines.push((name, format!("{:.4} at step {}", best.value, best.step)));
     }

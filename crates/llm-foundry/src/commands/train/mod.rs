@@ -76,7 +76,7 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     let sources =
         Sources { config, plan: &plan, output_dir: &output_dir, command: &command, variable: &variable };
     let tracking = TrackingSettings::resolve(&sources)?;
-    let examiner = Examiner::new(config, &plan.subject, &output_dir)?;
+    let examiner = Examiner::new(config, &plan.subject, &output_dir, quiet)?;
     let backend = machine.backend();
     let mut decoder = load(&plan, config, &backend)?;
 
@@ -264,7 +264,7 @@ impl Job<'_> {
 
     /// Goes back to the values of the best evaluation.
     fn load_best(&self, summary: &Summary, model: &mut dyn Trainable) -> Outcome {
-        let Some(best) = summary.best else {
+        let Some(best) = &summary.best else {
             console::say(
                 self.say.quiet,
                 "no evaluation was a number, so the last step's values are the result",

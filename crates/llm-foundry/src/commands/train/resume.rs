@@ -65,7 +65,7 @@ pub(super) fn carry_best(
     quiet: bool,
 ) -> Outcome {
     let best =
-        checkpoint.state.best.filter(|_| args.saves_best() && is_foreign(&checkpoint.path, output_dir));
+        checkpoint.state.best.as_ref().filter(|_| args.saves_best() && is_foreign(&checkpoint.path, output_dir));
     let Some(step) = best.map(|best| best.step) else { return Ok(()) };
     let name = format!("checkpoint-{step}");
     let from = checkpoint.path.with_file_name(&name);

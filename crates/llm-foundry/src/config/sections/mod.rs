@@ -17,7 +17,7 @@ pub(crate) use lora::LoraSection;
 pub(crate) use model::{ComputeDtype, ModelSection, TokenizerSection, WeightInit};
 pub(crate) use sources::{SourceSection, Stopping};
 pub(crate) use tracking::{ReportTo, TrackerKind};
-pub(crate) use training::{BestMetric, EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
+pub(crate) use training::{EvalWhen, LossKind, OptimKind, SaveWhen, TrainingSection};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

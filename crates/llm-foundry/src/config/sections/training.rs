@@ -1,11 +1,12 @@
 //! Section `training`.
 
+use crate::config::best_metric::BestMetric;
 use crate::config::memory::{GradientCheckpointing, MemoryBudget};
 use crate::config::optim_args;
 use crate::config::sections::ReportTo;
 use crate::config::values::TimeSpan;
 use foundry_engine::schedule::SchedulerType;
-use foundry_engine::{EvalMetric, IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs};
+use foundry_engine::{IntervalStrategy, LossType, Optim, SaveStrategy, StepCount, TrainingArgs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -121,9 +122,10 @@ pub(crate) struct TrainingSection {
     /// The result is the model of the best evaluation instead of the last step's. Every evaluation that is the best so
     /// far then writes a checkpoint, whatever `save_strategy` is. Default false.
     pub(crate) load_best_model_at_end: bool,
-    /// Which figure of an evaluation is compared: `loss` (default), `perplexity`, `mean_token_accuracy` or `entropy`.
+    /// Which figure is compared: of the held-out split `loss` (default), `perplexity`, `mean_token_accuracy` or
+    /// `entropy`; of section `eval` `TASK/METRIC`, such as `arc_easy/acc` or `gsm8k/exact_match,strict-match`.
     pub(crate) metric_for_best_model: BestMetric,
-    /// More of it is better. Default: true for `mean_token_accuracy`, false for the others.
+    /// More of it is better. Default: true for `mean_token_accuracy`, for a task as the task says, else false.
     pub(crate) greater_is_better: Option<bool>,
     /// End the run when so many evaluations in a row were not better than the best before them. Default: never.
     /// transformers: argument of `EarlyStoppingCallback`.
@@ -189,7 +191,7 @@ impl Default for TrainingSection {
             save_total_limit: None,
             save_only_model: false,
             load_best_model_at_end: false,
-            metric_for_best_model: BestMetric::Loss,
+            metric_for_best_model: BestMetric::LOSS,
             greater_is_better: None,
             early_stopping_patience: None,
             early_stopping_threshold: 0.0,
@@ -254,12 +256,7 @@ impl TrainingSection {
             save_total_limit: self.save_total_limit,
             save_only_model: self.save_only_model,
             load_best_model_at_end: self.load_best_model_at_end,
-            metric_for_best_model: match self.metric_for_best_model {
-                BestMetric::Loss => EvalMetric::Loss,
-                BestMetric::Perplexity => EvalMetric::Perplexity,
-                BestMetric::MeanTokenAccuracy => EvalMetric::MeanTokenAccuracy,
-                BestMetric::Entropy => EvalMetric::Entropy,
-            },
+            metric_for_best_model: self.metric_for_best_model.for_engine(),
             greater_is_better: self.greater_is_better,
         }
     }
@@ -383,22 +380,4 @@ pub(crate) enum SaveWhen {
     Epoch,
     /// After each evaluation that is the best so far.
     Best,
-}
-
-/// `training.metric_for_best_model`; transformers' `eval_` may stand before the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum BestMetric {
-    /// Mean cross-entropy of a token.
-    #[serde(alias = "eval_loss")]
-    Loss,
-    /// Its exponential.
-    #[serde(alias = "eval_perplexity")]
-    Perplexity,
-    /// Share of the tokens that had the highest logit.
-    #[serde(alias = "eval_mean_token_accuracy")]
-    MeanTokenAccuracy,
-    /// Mean entropy of the predictions.
-    #[serde(alias = "eval_entropy")]
-    Entropy,
 }

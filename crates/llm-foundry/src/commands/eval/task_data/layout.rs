@@ -14,8 +14,10 @@ pub(super) struct Wanted<'a> {
     pub(super) split: &'a str,
     /// Configuration of the data set, such as a subject of MMLU.
     pub(super) config: Option<&'a str>,
-    /// Names of the data set, one of which the file's path must have; none: all files are its.
+    /// Names of the data set, the best first; none: all files are its.
     pub(super) labels: &'a [String],
+    /// A file that is not named after the configuration is not taken, though it is the only one.
+    pub(super) needs_config: bool,
 }
 
 /// All data files under a directory, relative to it, sorted.
@@ -48,36 +50,97 @@ fn extension(path: &Path) -> String {
     name.rsplit_once('.').map(|(_, end)| end.to_owned()).unwrap_or_default()
 }
 
-/// The files of a split.
+/// A file whose cells are all texts.
+pub(super) fn is_of_texts(file: &Path) -> bool {
+    ["csv", "tsv"].contains(&extension(file).as_str())
+}
+
+/// The files of a split: under the best name of the data set that has any.
 pub(super) fn chosen(files: &[PathBuf], wanted: &Wanted<'_>) -> Result<Vec<PathBuf>, String> {
-    let own: Vec<&PathBuf> = files
-        .iter()
-        .filter(|file| wanted.labels.is_empty() || wanted.labels.iter().any(|label| has(file, label)))
-        .collect();
+    if wanted.labels.is_empty() {
+        return of_split(files, wanted, None);
+    }
+    let mut first_problem = None;
+    for label in wanted.labels {
+        match of_split(files, wanted, Some(label)) {
+            Ok(found) => return Ok(found),
+            Err(problem) => first_problem.get_or_insert(problem),
+        };
+    }
+    Err(first_problem.unwrap_or_default())
+}
+
+fn of_split(files: &[PathBuf], wanted: &Wanted<'_>, label: Option<&str>) -> Result<Vec<PathBuf>, String> {
     let synonyms =
         SYNONYMS.iter().find(|(name, _)| *name == wanted.split).map_or(&[][..], |(_, names)| *names);
-    let names = std::iter::once(wanted.split).chain(synonyms.iter().copied());
-    let of_split = names.map(|name| own.iter().copied().filter(|file| has(file, name)).collect::<Vec<_>>());
-    let of_split = of_split.into_iter().find(|files| !files.is_empty()).unwrap_or_default();
-    if of_split.is_empty() {
+    let own: Vec<&PathBuf> = files.iter().filter(|file| label.is_none_or(|label| has(file, label))).collect();
+    let found = std::iter::once(wanted.split).chain(synonyms.iter().copied()).find_map(|split| {
+        let said = [label, Some(split), wanted.config];
+        let of_split = own.iter().filter(|file| has(file, split));
+        // What else a name says is of another data set: arc_challenge_test is not arc's.
+        let of_split = of_split.filter(|file| label.is_none() || says_nothing_else(file, &said));
+        let of_split: Vec<PathBuf> = of_split.map(|file| (*file).clone()).collect();
+        (!of_split.is_empty()).then_some(of_split)
+    });
+    let Some(found) = found else {
+        let of = label.map_or_else(String::new, |label| format!(" of `{label}`"));
         return Err(format!(
-            "no file of split `{}` (such as {0}.jsonl, {0}/… or …_{0}.csv; those end in {})",
+            "no file of split `{}`{of} (such as {0}.jsonl, {0}/… or …_{0}.csv; those end in {})",
             wanted.split,
             EXTENSIONS.join(", ")
         ));
-    }
-    let Some(config) = wanted.config else { return Ok(of_split.into_iter().cloned().collect()) };
-    let of_config: Vec<PathBuf> =
-        of_split.iter().filter(|file| has(file, config)).map(|file| (*file).clone()).collect();
-    match (of_config.as_slice(), of_split.as_slice()) {
-        ([], [only]) => Ok(vec![(*only).clone()]),
-        ([], several) => Err(format!(
-            "{} files of split `{}`, and none is named after `{config}`; name it so, or give the task its own directory",
-            several.len(),
+    };
+    let Some(config) = wanted.config else { return parts_of_one(found, wanted) };
+    // A label that names the configuration too (arc_easy) says it.
+    let is_said = |file: &PathBuf| {
+        has(file, config) || label.is_some_and(|label| plain(label).ends_with(&plain(config)))
+    };
+    let of_config: Vec<PathBuf> = found.iter().filter(|file| is_said(file)).cloned().collect();
+    match (of_config.is_empty(), found.len()) {
+        (false, _) => Ok(of_config),
+        (true, 1) if !wanted.needs_config => Ok(found),
+        (true, count) => Err(format!(
+            "{count} files of split `{}`, and none is named after `{config}`; name it so, or give the task its own \
+             directory",
             wanted.split
         )),
-        (found, _) => Ok(found.to_vec()),
     }
+}
+
+/// Several files must be the numbered parts of one.
+fn parts_of_one(files: Vec<PathBuf>, wanted: &Wanted<'_>) -> Result<Vec<PathBuf>, String> {
+    let without_digits = |file: &PathBuf| {
+        let name = file.to_string_lossy().to_lowercase();
+        name.chars().filter(|c| !c.is_ascii_digit()).collect::<String>()
+    };
+    let first = without_digits(&files[0]);
+    if let Some(other) = files.iter().find(|file| without_digits(file) != first) {
+        return Err(format!(
+            "both {} and {} could be split `{}`; give the task its own directory, or its file",
+            files[0].display(),
+            other.display(),
+            wanted.split
+        ));
+    }
+    Ok(files)
+}
+
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace('-', "_")
+}
+
+/// A file's name has nothing in it but what is `said`, and numbers of its part.
+fn says_nothing_else(file: &Path, said: &[Option<&str>]) -> bool {
+    let name = file.file_name().map(|name| plain(&name.to_string_lossy())).unwrap_or_default();
+    let stem = name.split('.').next().unwrap_or_default();
+    let mut rest = format!("_{stem}_").replace('_', "__");
+    let mut said: Vec<String> = said.iter().flatten().map(|name| plain(name).replace('_', "__")).collect();
+    said.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    for name in said {
+        rest = rest.replacen(&format!("_{name}_"), "", 1);
+    }
+    let is_number = |word: &str| word == "of" || word.chars().all(|c| c.is_ascii_digit());
+    rest.split('_').all(is_number)
 }
 
 /// A directory of the path has that name, or the file's name begins or ends with it.
@@ -129,7 +192,9 @@ mod tests {
     ) -> Result<Vec<String>, String> {
         let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
         let labels: Vec<String> = labels.iter().map(|label| label.to_string()).collect();
-        let found = chosen(&files, &Wanted { split, config, labels: &labels })?;
+        let needs_config =
+            config.is_some_and(|config| labels.iter().any(|label| label.contains(&plain(config))));
+        let found = chosen(&files, &Wanted { split, config, labels: &labels, needs_config })?;
         Ok(found.into_iter().map(|file| file.display().to_string()).collect())
     }
 
@@ -148,6 +213,31 @@ mod tests {
             "socratic/test-0.parquet",
         ];
         assert_eq!(find(&hub, "test", Some("main"), &[]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn files_of_other_tasks_are_not_taken() {
+        let arc = ["arc_easy", "arc", "allenai/ai2_arc", "ai2_arc"];
+        assert!(find(&["arc_challenge_test.jsonl"], "test", Some("ARC-Easy"), &arc).is_err());
+        let both = ["arc_challenge_test.jsonl", "arc_easy_test.jsonl"];
+        assert_eq!(find(&both, "test", Some("ARC-Easy"), &arc).unwrap(), ["arc_easy_test.jsonl"]);
+        let hub = ["ai2_arc/ARC-Challenge/test-0.parquet", "ai2_arc/ARC-Easy/test-0.parquet"];
+        assert_eq!(find(&hub, "test", Some("ARC-Easy"), &arc).unwrap(), hub[1..]);
+        let mmlu = ["mmlu_astronomy", "mmlu", "cais/mmlu"];
+        assert!(find(&["mmlu_anatomy_test.csv"], "test", Some("astronomy"), &mmlu).is_err());
+        assert!(find(&["mmlu_test.csv"], "test", Some("astronomy"), &mmlu).is_err());
+        assert_eq!(find(&["mmlu_astronomy_test.csv"], "test", Some("astronomy"), &mmlu).unwrap().len(), 1);
+        let lambada = ["lambada_openai", "lambada"];
+        assert!(find(&["lambada_standard_test.jsonl"], "test", Some("default"), &lambada).is_err());
+        let animals = ["animals_hard_test.jsonl", "animals_test.jsonl"];
+        assert_eq!(find(&animals, "test", None, &["animals"]).unwrap(), ["animals_test.jsonl"]);
+        assert_eq!(
+            find(&animals, "test", None, &["animals_hard", "animals"]).unwrap(),
+            ["animals_hard_test.jsonl"]
+        );
+        assert!(find(&animals, "test", None, &[]).unwrap_err().contains("could be split `test`"));
+        let parts = ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"];
+        assert_eq!(find(&parts, "test", None, &[]).unwrap().len(), 2);
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) fn of_summary(summary: &Summary, scale: &Scale) -> Values {
         ("total_flos", scale.flops_per_token * summary.tokens as f64),
         ("train_loss", summary.train_loss),
     ];
-    if let Some(best) = summary.best {
+    if let Some(best) = &summary.best {
         values.extend([("best_metric", best.value), ("best_global_step", best.step as f64)]);
     }
     owned(values)
