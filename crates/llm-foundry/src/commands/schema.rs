@@ -176,7 +176,7 @@ mod tests {
         let mut seen = 0;
         for (definition, key) in [
             ("OptimKind", "training.optim"),
-            ("BestMetric", "training.metric_for_best_model"),
+            ("Figure", "training.metric_for_best_model"),
             ("SaveWhen", "training.save_strategy"),
             ("EvalWhen", "training.eval_strategy"),
             ("ComputeDtype", "model.dtype"),

@@ -56,7 +56,7 @@ impl JsonSchema for BestMetric {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let figure = Figure::json_schema(generator);
+        let figure = generator.subschema_for::<Figure>();
         json_schema!({ "anyOf": [figure, { "type": "string", "pattern": "^[^/]+/.+$" }] })
     }
 }
