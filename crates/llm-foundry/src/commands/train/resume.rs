@@ -64,8 +64,11 @@ pub(super) fn carry_best(
     output_dir: &Path,
     quiet: bool,
 ) -> Outcome {
-    let best =
-        checkpoint.state.best.as_ref().filter(|_| args.saves_best() && is_foreign(&checkpoint.path, output_dir));
+    let best = checkpoint
+        .state
+        .best
+        .as_ref()
+        .filter(|_| args.saves_best() && is_foreign(&checkpoint.path, output_dir));
     let Some(step) = best.map(|best| best.step) else { return Ok(()) };
     let name = format!("checkpoint-{step}");
     let from = checkpoint.path.with_file_name(&name);
