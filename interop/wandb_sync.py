@@ -2,10 +2,12 @@
 """Does PyPI wandb take the run directories that llm-foundry writes?
 
     python interop/wandb_sync.py RUN_DIR        # RUN_DIR is the output_dir of a run with report_to: wandb
+    python interop/wandb_sync.py --train LLM_FOUNDRY CONFIG [OVERRIDE…]      # LLM_FOUNDRY is the binary
 
 Starts a server on loopback that answers as Weights & Biases does, lets `wandb sync` upload every run directory below
-RUN_DIR/wandb to it, and compares what arrived with RUN_DIR/metrics.jsonl, number for number. Nothing leaves the
-machine.
+RUN_DIR/wandb to it, and compares what arrived with RUN_DIR/metrics.jsonl, number for number. With --train it trains
+CONFIG (a few steps) into a temporary directory: once with `wandb sync` in the middle, after which the sync at the end
+must bring the rest; and once online, where the same must arrive without `wandb sync`. Nothing leaves the machine.
 Needs: pip install wandb.
 """
 
@@ -16,10 +18,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import defaultdict
 
 # Name in metrics.jsonl -> name in Weights & Biases.
@@ -142,27 +146,83 @@ def graphql(store, request, port):
     }
 
 
-def main():
-    run_dir = sys.argv[1]
-    directories = sorted(glob.glob(os.path.join(run_dir, "wandb", "*run-*")))
-    assert directories, f"no run directory below {run_dir}/wandb"
+def serve():
+    """A server that knows nothing yet, and what it will be told."""
     store = Store()
     server = Server(("127.0.0.1", 0), lambda *args: handler(store, server.server_port)(*args))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for directory in directories:
-        with tempfile.TemporaryDirectory() as home:
-            environment = {
-                "PATH": os.environ["PATH"], "HOME": home, "WANDB_API_KEY": "0" * 40,
-                "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_ERROR_REPORTING": "false",
-            }
-            # A copy: the client marks what it has uploaded.
+    return store, server
+
+
+def reach(server, home):
+    """The environment in which a client talks to the server."""
+    return {
+        "PATH": os.environ["PATH"], "HOME": home, "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_ERROR_REPORTING": "false",
+    }
+
+
+def sync(directory, server, is_copied):
+    """Lets PyPI's client upload a run directory, or a copy: it marks what it has uploaded."""
+    with tempfile.TemporaryDirectory() as home:
+        if is_copied:
             copy = os.path.join(home, os.path.basename(directory))
             shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.synced"))
-            command = [sys.executable, "-m", "wandb", "sync", copy]
-            # In a directory of its own: the client leaves a log where it is started.
-            done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=300)
-            print(done.stdout[-2000:] + done.stderr[-2000:])
-            assert done.returncode == 0, f"wandb sync ended with {done.returncode}"
+            directory = copy
+        command = [sys.executable, "-m", "wandb", "sync", os.path.abspath(directory)]
+        # In a directory of its own: the client leaves a log where it is started.
+        done = subprocess.run(
+            command, env=reach(server, home), cwd=home, capture_output=True, text=True, timeout=300
+        )
+        print(done.stdout[-2000:] + done.stderr[-2000:])
+        assert done.returncode == 0, f"wandb sync ended with {done.returncode}"
+
+
+def directories_of(run_dir):
+    directories = sorted(glob.glob(os.path.join(run_dir, "wandb", "*run-*")))
+    assert directories, f"no run directory below {run_dir}/wandb"
+    return directories
+
+
+def trained(binary, config, overrides):
+    """A run that is uploaded in its middle and at its end, and one that is online."""
+    with tempfile.TemporaryDirectory() as folder:
+        def command(name, *more):
+            return [os.path.abspath(binary), "train", config, *overrides, "training.report_to=[wandb]",
+                    "training.logging_steps=1", f"output_dir={folder}/{name}", *more]
+
+        run_dir = os.path.join(folder, "middle")
+        run = subprocess.Popen(command("middle", "training.max_steps=100000"), stderr=subprocess.DEVNULL)
+        metrics = os.path.join(run_dir, "metrics.jsonl")
+        while not os.path.exists(metrics) or open(metrics, encoding="utf-8").read().count("\n") < 3:
+            assert run.poll() is None, "the run ended too early"
+            time.sleep(0.05)
+        directory = directories_of(run_dir)[0]
+        sync(directory, serve()[1], is_copied=False)
+        assert glob.glob(os.path.join(directory, "*.synced")), "the client does not mark what it has uploaded any more"
+        run.send_signal(signal.SIGINT)
+        assert run.wait() == 130, run.returncode
+        store, server = serve()
+        sync(directory, server, is_copied=False)
+        with store.lock:
+            compare(store, run_dir)
+
+        store, server = serve()
+        done = subprocess.run(command("online"), env=reach(server, folder), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"Weights & Biases: http://127.0.0.1:{server.server_port}" in done.stderr, done.stderr
+        with store.lock:
+            compare(store, os.path.join(folder, "online"))
+
+
+def main():
+    if sys.argv[1] == "--train":
+        trained(sys.argv[2], sys.argv[3], sys.argv[4:])
+        return
+    run_dir = sys.argv[1]
+    store, server = serve()
+    for directory in directories_of(run_dir):
+        sync(directory, server, is_copied=True)
     with store.lock:
         compare(store, run_dir)
 
