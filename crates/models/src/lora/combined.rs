@@ -1,9 +1,10 @@
 //! Several adapters on disk as one in memory, to be saved or used at once.
 
 use super::combine::{Combination, CombineOptions, Factors, combine};
+use super::init::drawn;
 use super::{AdapterTensors, Bias, InitLora, LoraSpec, TargetModules};
 use crate::ModelError;
-use crate::families::Family;
+use crate::families::{FAMILIES, Family};
 use crate::save::write_json;
 use foundry_formats::safetensors::{Entry, Writer};
 use foundry_formats::torch_rng::Mt19937;
@@ -56,7 +57,11 @@ impl CombinedAdapter {
         let rank = rank(&sources, &options)?;
         let mut tensors = whole_modules(&sources)?;
         let mut rng = Mt19937::seeded(options.seed);
-        for module in modules(&sources) {
+        let modules = in_model_order(modules(&sources));
+        if method.is_random() {
+            pass_over_new_adapter(&sources, &modules, rank, &mut rng)?;
+        }
+        for module in modules {
             let (shape, parts) = factors(&sources, &module)?;
             let (a, b) = combine(&parts, shape, rank, &options, &mut rng);
             tensors.insert(format!("{module}{A}"), (vec![rank, shape[1]], a));
@@ -164,6 +169,36 @@ impl Source {
 fn modules(sources: &[Source]) -> BTreeSet<String> {
     let tensors = sources.iter().flat_map(|source| source.tensors.tensors());
     tensors.filter_map(|tensor| Some(tensor.name.strip_suffix(A)?.to_owned())).collect()
+}
+
+/// In the order of the model's `named_modules`, in which PEFT goes through them; what no family names comes last.
+fn in_model_order(modules: BTreeSet<String>) -> Vec<String> {
+    let last_part = |module: &str| module.rsplit('.').next().map(str::to_owned);
+    let place = |module: &str| {
+        let slots = FAMILIES.iter().flat_map(|family| family.modules.iter().enumerate());
+        let mut named = slots.filter(|(_, (_, pattern))| last_part(pattern) == last_part(module));
+        named.next().map_or(usize::MAX, |(place, _)| place)
+    };
+    // Layers by number, not by text; a module of no layer has one of its kind only.
+    let layer = |module: &str| module.split('.').find_map(|part| part.parse::<usize>().ok());
+    let mut modules: Vec<String> = modules.into_iter().collect();
+    modules.sort_by_cached_key(|module| (layer(module), place(module), module.clone()));
+    modules
+}
+
+/// Draws what PEFT draws when it makes room for the result (a new adapter, whose first values are then replaced), so
+/// that the random numbers after it are those of `torch.manual_seed(seed)` before `add_weighted_adapter`.
+fn pass_over_new_adapter(
+    sources: &[Source],
+    modules: &[String],
+    rank: usize,
+    rng: &mut Mt19937,
+) -> Result<(), ModelError> {
+    for module in modules {
+        let (shape, _) = factors(sources, module)?;
+        drawn(shape, rank, false, sources[0].spec.init_lora_weights, rng);
+    }
+    Ok(())
 }
 
 fn rank(sources: &[Source], options: &CombineOptions) -> Result<usize, ModelError> {

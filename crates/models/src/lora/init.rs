@@ -79,33 +79,46 @@ fn draw(
     backend: &dyn Backend,
     parameters: &mut [Parameter],
     lora: &mut Branch,
-    [outputs, inputs]: [usize; 2],
+    shape: [usize; 2],
     init: InitLora,
     rng: &mut Mt19937,
 ) {
-    let mut a = vec![0.0; lora.rank * inputs];
-    let mut b = vec![0.0; outputs * lora.rank];
-    let mut bias = vec![0.0; if lora.bias.is_some() { outputs } else { 0 }];
+    let [a, b, bias] = drawn(shape, lora.rank, lora.bias.is_some(), init, rng);
+    lora.a.write(backend, parameters, &a, 0);
+    lora.b.write(backend, parameters, &b, 0);
+    if let Some(slot) = &mut lora.bias {
+        slot.write(backend, parameters, &bias, 0);
+    }
+}
+
+/// A `[rank, inputs]`, B `[outputs, rank]` and the bias of B (empty without one) of a new branch: `nn.Linear` draws
+/// them, PEFT's `reset_lora_parameters` draws A again.
+pub(super) fn drawn(
+    [outputs, inputs]: [usize; 2],
+    rank: usize,
+    has_bias: bool,
+    init: InitLora,
+    rng: &mut Mt19937,
+) -> [Vec<f32>; 3] {
+    let mut a = vec![0.0; rank * inputs];
+    let mut b = vec![0.0; outputs * rank];
+    let mut bias = vec![0.0; if has_bias { outputs } else { 0 }];
     kaiming_uniform(rng, inputs, &mut a);
-    kaiming_uniform(rng, lora.rank, &mut b);
-    if lora.bias.is_some() {
-        let bound = 1.0 / (lora.rank as f64).sqrt();
+    kaiming_uniform(rng, rank, &mut b);
+    if has_bias {
+        let bound = 1.0 / (rank as f64).sqrt();
         rng.fill_uniform_f32(&mut bias, -bound as f32, bound as f32);
     }
     match init {
         InitLora::Default => kaiming_uniform(rng, inputs, &mut a),
-        InitLora::Gaussian => rng.fill_normal_f32(&mut a, 0.0, (1.0 / lora.rank as f64) as f32),
+        InitLora::Gaussian => rng.fill_normal_f32(&mut a, 0.0, (1.0 / rank as f64) as f32),
         InitLora::Random | InitLora::Pissa | InitLora::PissaIterations(_) | InitLora::Olora => {}
     }
     if matches!(init, InitLora::Default | InitLora::Gaussian) {
         b.fill(0.0);
         bias.fill(0.0);
     }
-    lora.a.write(backend, parameters, &a, 0);
-    lora.b.write(backend, parameters, &b, 0);
-    if let Some(slot) = &mut lora.bias {
-        slot.write(backend, parameters, &bias, 0);
-    }
+    [a, b, bias]
 }
 
 /// `W ← W - s·B·A` with the A and B that stand for the largest part of W; they are kept as the branch's first values.

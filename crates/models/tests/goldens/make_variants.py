@@ -40,8 +40,9 @@ TABLES = {
 }
 METHODS = {"linear": {}, "cat": {}, "svd": dict(svd_rank=3), "ties": dict(density=0.5),
            "ties_frequency": dict(density=0.5, majority_sign_method="frequency"), "magnitude_prune": dict(density=0.5),
-           # What is kept is random below a density of 1.
-           "dare_linear": dict(density=1.0), "dare_ties": dict(density=1.0)}
+           "dare_linear": dict(density=1.0), "dare_ties": dict(density=1.0),
+           # What is kept is random: `torch.manual_seed(11)` comes before.
+           "dare_linear_half": dict(density=0.5), "dare_ties_half": dict(density=0.5)}
 
 def main():
     root = sys.argv[1]
@@ -73,7 +74,9 @@ def main():
     for name, options in METHODS.items():
         model = PeftModel.from_pretrained(base(), os.path.join(root, "variants", "plain"), adapter_name="plain")
         model.load_adapter(os.path.join(root, "variants", "other"), adapter_name="other")
-        model.add_weighted_adapter(["plain", "other"], [0.7, -0.4], "sum", name.removesuffix("_frequency"), **options)
+        method = name.removesuffix("_frequency").removesuffix("_half")
+        torch.manual_seed(11)
+        model.add_weighted_adapter(["plain", "other"], [0.7, -0.4], "sum", method, **options)
         model.set_adapter("sum")
         with torch.no_grad():
             logits[name] = model.eval()(input_ids=tokens).logits[0].contiguous()
