@@ -1,14 +1,17 @@
-"""PEFT's merge is ours, transformers loads it, and llama.cpp says our GGUF files' token ids and answers.
+"""PEFT's merge is ours, transformers loads it, and gguf-py and llama.cpp agree with every GGUF type that we write.
 
     cargo build --release && cargo xtask golden export_roundtrip PYTHON MODEL_DIR LLAMA_PYTHON [BINARY]
 
 MODEL_DIR is SmolLM2-135M-Instruct as a Hugging Face directory, LLAMA_PYTHON a Python with llama-cpp-python (it need not
 have the other peers). In float32:
   1. PEFT makes an adapter whose B matrices are not zero and merges it; llm-foundry merges it; transformers loads both.
-  2. llm-foundry exports the merged model to every GGUF type; gguf-py reads them; llama.cpp loads each, gives the ids of
-     some texts and continues some prompts greedily.
-Ends with exit code 1 when logits differ by more than LOGIT_TOLERANCE, an id differs, a type of 8 bits or more answers
-otherwise than llm-foundry does with the same file, or a file does not load. Needs torch, transformers, peft, gguf.
+  2. llm-foundry exports the merged model to every GGUF type. gguf-py reads each file: types of 32 numbers a block (and
+     f16, bf16) must have the bytes of its own quantisation. llama.cpp quantises our f32 file to each type: tensor by tensor
+     ours must be of the same type and not further from the source (of the K types the bytes are equal).
+  3. llama.cpp loads each, gives the ids of some texts and continues some prompts greedily.
+Ends with exit code 1 when logits differ by more than LOGIT_TOLERANCE, a type or an id differs, an error is larger than
+llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file, or a file does not load.
+Needs torch, transformers, peft, gguf.
 """
 import json
 import subprocess
@@ -16,14 +19,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
-from gguf import GGUFReader
-from peft import LoraConfig, PeftModel, get_peft_model
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize, quantize
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
-TYPES = ["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s",
-         "q2_k", "q5_1", "q5_0", "q4_1", "q4_0"]
+# Each with llama.cpp's number of it (`enum llama_ftype`).
+TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q5_k_s": 16, "q4_k_m": 15, "q4_k_s": 14,
+         "q3_k_l": 13, "q3_k_m": 12, "q3_k_s": 11, "q2_k": 10, "q5_1": 9, "q5_0": 8, "q4_1": 3, "q4_0": 2}
 # Types whose greedy answers must be llm-foundry's: llama.cpp computes in other roundings (it quantises activations to 8
 # bits for quantised weights), so that for coarse weights a near tie may fall the other way.
 SAME_ANSWERS = ["f32", "f16", "q8_0"]
@@ -34,11 +40,18 @@ PROMPTS = ["The capital of France is", "<|im_start|>user\nWho are you?<|im_end|>
 NEW_TOKENS = 16
 # Two float32 implementations of the same sums, logits up to some 40.
 LOGIT_TOLERANCE = 1e-3
+# Errors are sums in float32 and float64.
+ERROR_TOLERANCE = 1e-5
 
 LLAMA = r"""
 import json, sys
+import llama_cpp
 from llama_cpp import Llama
 ask = json.load(sys.stdin)
+for name, (ftype, path) in ask["quantise"].items():
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread = ftype, 2
+    assert llama_cpp.llama_model_quantize(ask["source"].encode(), path.encode(), params) == 0, name
 out = {}
 for name, path in ask["files"].items():
     llama = Llama(path, n_ctx=256, n_threads=2, verbose=False, logits_all=False, flash_attn=False)
@@ -53,7 +66,7 @@ for name, path in ask["files"].items():
             new.append(token)
         answers.append(new)
     out[name] = {"ids": ids, "answers": answers}
-json.dump(out, sys.stdout)
+print("\n" + json.dumps(out))
 """
 
 
@@ -88,21 +101,72 @@ def merge(model_dir, room):
     return worst <= LOGIT_TOLERANCE
 
 
+def numbers(tensor):
+    """A tensor of a GGUF file as float32."""
+    return dequantize(tensor.data, tensor.tensor_type).astype(np.float32).ravel()
+
+
+def as_gguf_py(name, file, source):
+    """Whether tensors of the simple types have the bytes that gguf-py gives them."""
+    kinds = GGMLQuantizationType
+    simple = {kinds.F16, kinds.BF16, kinds.Q8_0, kinds.Q5_1, kinds.Q5_0, kinds.Q4_1, kinds.Q4_0}
+    checked = [t for t in file.tensors if t.tensor_type in simple]
+    differ = [t.name for t in checked if not np.array_equal(
+        quantize(source[t.name].reshape(t.shape[::-1]), t.tensor_type).view(np.uint8).ravel(),
+        np.ascontiguousarray(t.data).view(np.uint8).ravel())]
+    if differ:
+        print(f"{name}: gguf-py gives {len(differ)} of {len(checked)} tensors other bytes, such as {differ[0]}")
+    return not differ
+
+
+def as_llama(name, file, theirs, source):
+    """Whether each tensor has llama.cpp's type and no larger error; how many have its bytes."""
+    theirs = {t.name: t for t in theirs.tensors}
+    equal, fine = 0, set(theirs) == {t.name for t in file.tensors}
+    errors = np.zeros(2)
+    for ours in file.tensors:
+        other, exact = theirs[ours.name], source[ours.name].astype(np.float64)
+        if ours.tensor_type != other.tensor_type:
+            print(f"{name}: {ours.name} is {ours.tensor_type.name}, llama.cpp's {other.tensor_type.name}")
+            fine = False
+        equal += np.array_equal(ours.data, other.data)
+        both = np.array([np.square(numbers(t) - exact).sum() for t in (ours, other)])
+        if both[0] > both[1] * (1 + ERROR_TOLERANCE):
+            print(f"{name}: {ours.name} has an error of {both[0]:.6e}, llama.cpp's has {both[1]:.6e}")
+            fine = False
+        errors += both
+    whole = np.sqrt(sum(np.square(x.astype(np.float64)).sum() for x in source.values()))
+    ours, other = np.sqrt(errors) / whole
+    print(f"{name:7} rounding error {ours:.6e}, llama.cpp's {other:.6e}; {equal} of {len(theirs)} tensors have its bytes")
+    return fine
+
+
 def export(room, llama_python):
     """Every type, read by gguf-py and llama.cpp."""
     files = {}
     for name in TYPES:
-        path = room / f"{name}.gguf"
-        report = json.loads(foundry("export", room / "merged", "--to", "gguf", "--quant", name, "-o", path, "--json"))
-        files[name] = str(path)
-        kinds = {str(t.tensor_type.name) for t in GGUFReader(path).tensors}
+        files[name] = str(room / f"{name}.gguf")
+        report = json.loads(foundry("export", room / "merged", "--to", "gguf", "--quant", name, "-o", files[name], "--json"))
+        kinds = {str(t.tensor_type.name) for t in GGUFReader(files[name]).tensors}
         print(f"{name:7} {report['bytes'] / 1e6:6.1f} MB  KL {report['comparison']['mean_kl']:.2e}  {sorted(kinds)}")
-    ask = {"files": files, "texts": TEXTS, "prompts": PROMPTS, "new": NEW_TOKENS}
+    quantised = {name: (ftype, str(room / f"theirs-{name}.gguf")) for name, ftype in TYPES.items() if name != "f32"}
+    ask = {"files": files, "texts": TEXTS, "prompts": PROMPTS, "new": NEW_TOKENS, "source": files["f32"],
+           "quantise": quantised}
     done = subprocess.run([llama_python, "-c", LLAMA], input=json.dumps(ask), text=True, capture_output=True)
     if done.returncode != 0:
         sys.exit(f"llama.cpp: {done.stderr[-2000:]}")
-    theirs, fine = json.loads(done.stdout), True
-    tokenizer = AutoTokenizer.from_pretrained(room / "merged")
+    fine = answers_agree(room, files, json.loads(done.stdout.splitlines()[-1]))
+    source = {t.name: numbers(t) for t in GGUFReader(files["f32"]).tensors}
+    for name, (_, path) in quantised.items():
+        file = GGUFReader(files[name])
+        fine &= as_gguf_py(name, file, source)
+        fine &= as_llama(name, file, GGUFReader(path), source)
+    return fine
+
+
+def answers_agree(room, files, theirs):
+    """Token ids and greedy answers."""
+    tokenizer, fine = AutoTokenizer.from_pretrained(room / "merged"), True
     ids = [tokenizer(text)["input_ids"] for text in TEXTS]
     for name in TYPES:
         if theirs[name]["ids"] != ids:
@@ -128,4 +192,6 @@ def main(model_dir, llama_python, binary=None):
     sys.exit(0 if all(results) else 1)
 
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 use crate::config::{CardSection, yaml_scalar};
 use crate::hub::is_hub_id;
 use crate::model_source::expand_home;
+use crate::names::{without_place, without_places_in};
 use foundry_formats::ModelFiles;
 use foundry_formats::gguf::Gguf;
 use std::fmt::Write as _;
@@ -12,7 +13,8 @@ use std::fmt::Write as _;
 pub(crate) struct Card {
     /// What the result is called: the last part of its directory.
     pub(crate) name: String,
-    /// What the base model is called by the configuration.
+    /// What the base model is called by the configuration. Here and in the command, paths of this machine are shown
+    /// by their last part.
     pub(crate) base: String,
     /// Its hub id, where it is one.
     pub(crate) base_id: Option<String>,
@@ -55,7 +57,7 @@ impl Card {
         let kind = if self.is_adapter { "LoRA adapter for" } else { "fine-tuned version of" };
         let base = match &self.base_id {
             Some(id) => format!("[{id}](https://huggingface.co/{id})"),
-            None => format!("`{}`", self.base),
+            None => format!("`{}`", without_place(&self.base)),
         };
         let _ = writeln!(text, "# {}\n", self.name);
         let version = env!("CARGO_PKG_VERSION");
@@ -84,8 +86,9 @@ impl Card {
 
     fn how(&self, text: &mut String) {
         if !self.command.is_empty() {
-            let fence = fence(&self.command);
-            let _ = writeln!(text, "\n## Command\n\n{fence}console\n$ {}\n{fence}", self.command);
+            let command = without_places_in(&self.command);
+            let fence = fence(&command);
+            let _ = writeln!(text, "\n## Command\n\n{fence}console\n$ {command}\n{fence}");
         }
         if !self.configuration.is_empty() {
             let fence = fence(&self.configuration);
@@ -132,7 +135,7 @@ impl Card {
     }
 
     fn use_section(&self, text: &mut String) {
-        let base = self.base_id.as_ref().unwrap_or(&self.base);
+        let base = self.base_id.as_deref().unwrap_or_else(|| without_place(&self.base));
         let chat = match self.is_adapter {
             true => format!("llm-foundry chat {base} --adapter DIRECTORY_OF_THIS_FILE"),
             false => "llm-foundry chat DIRECTORY_OF_THIS_FILE".to_owned(),
@@ -243,12 +246,13 @@ mod tests {
     fn a_local_base_is_no_hub_id() {
         let local =
             Card { base: "/models/own".into(), base_id: None, license: None, is_adapter: false, ..card() };
+        let adapter =
+            Card { is_adapter: true, command: "llm-foundry train /a/b/x.yaml".into(), ..local.clone() };
+        let text = adapter.to_markdown();
+        assert!(text.contains("chat own --adapter") && text.contains("$ llm-foundry train x.yaml"), "{text}");
         let text = local.to_markdown();
         assert!(!text.contains("base_model") && !text.contains("license:"), "{text}");
-        assert!(
-            text.contains("fine-tuned version of `/models/own`") && text.contains("Not stated"),
-            "{text}"
-        );
+        assert!(text.contains("fine-tuned version of `own`") && text.contains("Not stated"), "{text}");
     }
 
     #[test]

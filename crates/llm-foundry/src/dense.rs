@@ -1,8 +1,9 @@
 //! The weights of a model as dense numbers, however they are stored, for what rewrites models.
 
-use crate::config;
+use crate::config::{self, ComputeDtype};
+use crate::console;
 use crate::failure::{Failure, Outcome};
-use crate::machine::Machine;
+use crate::machine::{Machine, dtype_name};
 use foundry_formats::{ModelFiles, TensorSource};
 use foundry_kernels::Backend;
 use foundry_models::{Dequantized, QuantizedWeights, quantized_weights};
@@ -22,12 +23,14 @@ pub(crate) fn stored(files: &ModelFiles) -> Outcome<Option<QuantizedWeights>> {
     quantized_weights(&files.config).map_err(Failure::input)
 }
 
-/// Dense weights rounded as the run that trained `adapter` rounded them.
+/// Dense weights rounded as the run that trained `adapter` rounded them: `config.resolved.yaml` tells the bits, and the
+/// number format that its machine chose.
 pub(crate) fn as_trained<'a>(
     files: &ModelFiles,
     adapter: &Path,
     machine: Machine,
     backend: &'a dyn Backend,
+    quiet: bool,
 ) -> Outcome<Dequantized<'a>> {
     // A checkpoint's is one directory up.
     let above = adapter.parent().unwrap_or(Path::new("")).join("config.resolved.yaml");
@@ -47,6 +50,16 @@ pub(crate) fn as_trained<'a>(
     let wanted = resolved.config.model.quantization();
     let wanted = wanted.ok_or_else(|| unknown("the adapter was not trained on quantised weights"))?;
     let weights = files.weights().map_err(Failure::input)?;
-    let compute = machine.compute(resolved.config.model.dtype);
+    let dtype = resolved.config.model.dtype;
+    let compute = machine.compute(dtype);
+    if dtype == ComputeDtype::Auto {
+        let said = format!(
+            "warning: {} is of a version that did not write down the number format of its machine; {}, this machine's, is \
+             taken",
+            path.display(),
+            dtype_name(compute)
+        );
+        console::say(quiet, said);
+    }
     Dequantized::as_trained(weights, wanted, compute, backend).map_err(Failure::input)
 }

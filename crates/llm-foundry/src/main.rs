@@ -12,6 +12,7 @@ mod comparison;
 mod config;
 mod console;
 mod corpus;
+mod crash;
 mod data_files;
 mod data_report;
 mod dense;
@@ -22,6 +23,7 @@ mod hub;
 mod import;
 mod machine;
 mod model_source;
+mod names;
 mod output_dir;
 mod plan;
 #[cfg(feature = "cloud")]

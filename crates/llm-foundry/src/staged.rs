@@ -1,5 +1,6 @@
 //! A result that appears whole or not at all: made beside its place, checked there, and moved in at the end.
 
+use crate::crash;
 use crate::failure::{Failure, Outcome};
 use foundry_formats::{flush_dir, flush_tree};
 use std::fs::{self, File, TryLockError};
@@ -87,6 +88,7 @@ impl Staged {
     /// directory), else an exchange. The new name is on disk before the old contents are gone.
     fn replace(&self, made: &Path) -> Outcome {
         let target = &self.target;
+        crash::reach("result.before_publish", target)?;
         let moved = match fs::rename(made, target) {
             Err(_) if target.is_dir() => exchange(made, target),
             moved => moved,

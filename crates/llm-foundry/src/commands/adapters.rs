@@ -5,6 +5,7 @@ use crate::cli::{AdaptersCommand, MachineArgs, MergeAdaptersArgs};
 use crate::console;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
+use crate::names;
 use crate::staged::{Kind, Staged};
 use crate::vocabulary::shared_tokenizer;
 use foundry_models::{CombineOptions, CombinedAdapter, families};
@@ -60,10 +61,10 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
 }
 
 fn card(args: &MergeAdaptersArgs, base: &str) -> Card {
-    let parts = args.adapters.iter().map(|a| format!("{} times `{}`", a.weight, name_of(&a.dir)));
+    let parts = args.adapters.iter().map(|a| format!("{} times `{}`", a.weight, names::of_model(&a.dir)));
     let licenses = args.adapters.iter().map(|a| std::fs::read_to_string(a.dir.join("README.md")).ok());
     Card {
-        name: name_of(&args.output),
+        name: names::of_model(&args.output),
         base: base.to_owned(),
         base_id: hub_id(base),
         is_adapter: true,
@@ -71,10 +72,4 @@ fn card(args: &MergeAdaptersArgs, base: &str) -> Card {
         made: Some(format!("adapters combined by {}: {}", args.method, parts.collect::<Vec<_>>().join(", "))),
         ..Card::default()
     }
-}
-
-/// The last part of a path.
-pub(super) fn name_of(path: &Path) -> String {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }

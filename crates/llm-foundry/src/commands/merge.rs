@@ -1,16 +1,17 @@
 //! `llm-foundry merge`: an adapter added to its base model.
 
-use super::adapters::name_of;
 use crate::card::{Card, hub_id, license_in, license_of};
 use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
 use crate::comparison::{Comparison, LOST, affordable, compare, logits, probes};
 use crate::console::{bytes, say};
+use crate::crash;
 use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
+use crate::names;
 use crate::special_tokens;
 use crate::staged::{Kind, Staged};
 use crate::vocabulary;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     let base_rows = decoder.vocab_size;
     let decoder = vocabulary::grown(decoder, &tokenizer, std::iter::once(args.adapter.as_path()))?;
     let backend = machine.backend();
-    let weights = base(args, &files, machine, &backend)?;
+    let weights = base(args, &files, machine, &backend, quiet)?;
     let weights = with_vocabulary(weights, &decoder, Some(&args.adapter)).map_err(Failure::input)?;
     let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
     let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
@@ -112,6 +113,7 @@ impl<'a> Check<'a> {
     /// Base with adapter, and what was written, on the same texts.
     fn compared(&self, base: &dyn TensorSource, written: &Path) -> Outcome<Comparison> {
         let Self { args, machine, compute, tokenizer, decoder } = *self;
+        crash::reach("result.before_check", written)?;
         let probes = probes(tokenizer, decoder.max_position_embeddings)?;
         let reference = logits(base, decoder, Some(&args.adapter), &probes, compute, machine)?;
         let written = ModelFiles::open(written).map_err(Failure::run)?;
@@ -163,11 +165,11 @@ fn same_place(a: &Path, b: &Path) -> bool {
 fn write_card(args: &MergeArgs, files: &ModelFiles, comparison: Option<Comparison>, dir: &Path) -> Outcome {
     let own = std::fs::read_to_string(args.adapter.join("README.md")).ok();
     let card = Card {
-        name: name_of(&args.output),
+        name: names::of_model(&args.output),
         base: args.model.clone(),
         base_id: hub_id(&args.model),
         license: own.and_then(|card| license_in(&card)).or_else(|| license_of(files)),
-        made: Some(format!("the adapter `{}` was added to its weights", name_of(&args.adapter))),
+        made: Some(format!("the adapter `{}` was added to its weights", names::of_model(&args.adapter))),
         results: comparison.iter().flat_map(|c| c.rows("base with adapter")).collect(),
         ..Card::default()
     };
@@ -198,6 +200,7 @@ fn base<'a>(
     files: &ModelFiles,
     machine: Machine,
     backend: &'a CpuBackend,
+    quiet: bool,
 ) -> Outcome<Box<dyn TensorSource + 'a>> {
     match (args.base, dense::stored(files)?) {
         (Some(BaseWeights::Original), Some(_)) => Err(Failure::Input(format!(
@@ -206,7 +209,7 @@ fn base<'a>(
             args.model
         ))),
         (Some(BaseWeights::Dequantized), None) => {
-            Ok(Box::new(dense::as_trained(files, &args.adapter, machine, backend)?))
+            Ok(Box::new(dense::as_trained(files, &args.adapter, machine, backend, quiet)?))
         }
         _ => Ok(dense::weights(files)?),
     }

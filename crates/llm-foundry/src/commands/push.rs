@@ -31,8 +31,15 @@ pub(crate) fn run(args: &PushArgs, quiet: bool) -> Outcome {
     }
     let files = choose(&args.dir)?;
     if files.iter().any(|(path, name, _)| name == "README.md" && tells_a_configuration(path)) {
-        let note = "note: README.md shows the command and the configuration, names of files included; it goes with the \
-                    rest: look at it first";
+        let note = "note: README.md shows the command and the configuration, with names of files but not their directories; it \
+                    goes with the rest: look at it first";
+        crate::console::say(quiet, note);
+    }
+    if let Some(base) = local_base(&args.dir) {
+        let note = format!(
+            "note: adapter_config.json names its base model by a path of this machine, {base}; put the hub id there for \
+             others to find it"
+        );
         crate::console::say(quiet, note);
     }
     if args.dry_run {
@@ -76,6 +83,14 @@ fn upload(_: &PushArgs, _: Vec<Chosen>, _: bool) -> Outcome {
 /// A model card that a run wrote.
 fn tells_a_configuration(card: &Path) -> bool {
     std::fs::read_to_string(card).is_ok_and(|text| text.contains(crate::card::CONFIGURATION))
+}
+
+/// The base of an adapter, where its name is a path that nobody else has.
+fn local_base(dir: &Path) -> Option<String> {
+    let config = std::fs::read(dir.join("adapter_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
+    let base = config.get("base_model_name_or_path")?.as_str()?;
+    (!base.is_empty() && crate::card::hub_id(base).is_none()).then(|| base.to_owned())
 }
 
 /// The files of a model or adapter in `dir`, without those of the run itself.

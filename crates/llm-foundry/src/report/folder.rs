@@ -3,6 +3,7 @@
 use crate::data_report::DATA_REPORT;
 use crate::failure::Outcome;
 use crate::history::History;
+use crate::names;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -51,11 +52,8 @@ impl Run {
             std::fs::read(dir.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         };
         let samples = text(SAMPLES).unwrap_or_default();
-        let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         Ok(Self {
-            name: absolute
-                .file_name()
-                .map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned()),
+            name: names::last_part(dir).unwrap_or_else(|| "run".into()),
             dir: dir.to_owned(),
             history,
             config: text(CONFIG).map_or_else(|_| Vec::new(), |text| settings(&text)),
@@ -121,7 +119,7 @@ mod tests {
         let text = "model: {name_or_path: 'a # b', dtype: auto}\ndata:\n  train: x.jsonl\nlora:\n  r: 4\n";
         let resolved =
             crate::config::from_text("my.yaml", text.into(), &["training.seed=7".into()]).expect("valid");
-        let settings = settings(&resolved.to_file());
+        let settings = settings(&resolved.to_file("float32"));
         let find =
             |path: &str| settings.iter().find(|s| s.path == path).unwrap_or_else(|| panic!("no {path}"));
         assert_eq!(find("model.name_or_path").value, "\"a # b\"");
@@ -133,6 +131,7 @@ mod tests {
         );
         assert_eq!(find("training.seed").origin.as_deref(), Some("command line: training.seed=7"));
         assert_eq!(find("training.learning_rate").origin, None);
+        assert_eq!(find("model.dtype").value, "float32", "what the machine chose for `auto`");
         assert!(settings.len() > 40, "{}", settings.len());
     }
 }

@@ -309,10 +309,36 @@ fn adapters_on_quantised_weights_are_merged_into_either_base() {
     };
     assert!(values("original") != values("dequantized"));
     assert_eq!(values("of-stored"), values("dequantized"));
+    // The number format is that of the run, whatever this machine would choose.
+    let resolved = room.read("run/config.resolved.yaml");
+    assert!(resolved.contains("  dtype: bfloat16"), "{resolved}");
+    room.write("run/config.resolved.yaml", resolved.replace("  dtype: bfloat16", "  dtype: float32"));
+    merge(model(), "of-float32", &["--base", "dequantized", "--no-check"]).expect_done();
+    assert!(values("of-float32") != values("dequantized"));
+    room.write("run/config.resolved.yaml", resolved.replace("  dtype: bfloat16", "  dtype: auto"));
+    let said = merge(model(), "of-auto", &["--base", "dequantized", "--no-check"]).expect_done();
+    assert!(said.err.contains("did not write down the number format"), "{}", said.err);
     // And on to GGUF.
     room.foundry(&["export", "nf4", "--to", "gguf", "--quant", "f32", "-o", "nf4.gguf"]).expect_done();
     std::fs::remove_file(room.path("run/config.resolved.yaml")).expect("removed");
     merge(model(), "x", &["--base", "dequantized"]).expect_refusal(&["config.resolved.yaml", "original"]);
+}
+
+#[test]
+fn a_run_writes_down_what_its_machine_has_chosen() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    let text = room.read("config.yaml").replace("  dtype: float32\n", "");
+    room.write("config.yaml", text);
+    let isa = ["--isa", "portable"];
+    room.foundry(&[&["train", "config.yaml", "model.load_in_4bit=true"][..], &isa].concat()).expect_done();
+    assert!(room.read("run/config.resolved.yaml").contains("  dtype: float32  # default"));
+    let merged = |name: &str, more: &[&str]| {
+        let args = ["merge", model(), "run", "-o", name, "--base", "dequantized", "--no-check"];
+        room.foundry(&[&args, more].concat()).expect_done();
+        std::fs::read(room.path(name).join("model.safetensors")).expect("written")
+    };
+    assert!(merged("here", &[]) == merged("there", &isa));
 }
 
 #[test]

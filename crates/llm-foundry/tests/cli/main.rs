@@ -24,6 +24,8 @@ mod serve;
 mod shell;
 mod signals;
 mod slips;
+#[cfg(target_os = "linux")]
+mod spoilt;
 mod streams;
 mod support;
 mod sweeps;

@@ -2,6 +2,7 @@
 
 use crate::support::{Room, copy_files, tiny_model};
 use serde_json::Value;
+use std::path::Path;
 
 fn model() -> &'static str {
     tiny_model().to_str().expect("UTF-8")
@@ -60,9 +61,38 @@ fn every_result_has_a_model_card() {
     assert!(card.contains("library_name: peft") && card.contains("0.5 times `run`"), "{card}");
     let said = room.foundry(&["push", "run", "me/run", "--dry-run"]).expect_done();
     assert!(said.err.contains("README.md shows the command"), "{}", said.err);
+    assert!(said.err.contains("adapter_config.json names its base model"), "{}", said.err);
     assert!(
         !room.foundry(&["push", "merged", "me/run", "--dry-run"]).expect_done().err.contains("README.md")
     );
+}
+
+#[test]
+fn cards_show_no_directories_of_this_machine() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 1\n  save_strategy: \"no\"\n");
+    let absolute = |name: &str| room.path(name).to_str().expect("UTF-8").to_owned();
+    let (config, train) = (absolute("config.yaml"), format!("data.train=['{}']", absolute("train.jsonl")));
+    let output = format!("output_dir={}", absolute("run"));
+    room.foundry(&["train", &config, &train, &output]).expect_done();
+    room.foundry(&["merge", model(), &absolute("run"), "-o", &absolute("merged")]).expect_done();
+    room.foundry(&["export", &absolute("merged"), "--to", "safetensors", "-o", &absolute("again")])
+        .expect_done();
+    let above = |path: &str| Path::new(path).parent().expect("there").to_str().expect("UTF-8").to_owned();
+    for name in ["run", "merged", "again"] {
+        let card = room.read(&format!("{name}/README.md"));
+        for place in [above(&absolute("run")), above(model())] {
+            assert!(!card.contains(&place), "{name}: {place} in:\n{card}");
+        }
+    }
+    let card = room.read("run/README.md");
+    for shown in
+        ["train config.yaml", "output_dir=run", "name_or_path: tiny-model", "| files | train.jsonl |"]
+    {
+        assert!(card.contains(shown), "no `{shown}` in:\n{card}");
+    }
+    // What stays on this machine can be run again.
+    assert!(room.read("run/config.resolved.yaml").contains(&absolute("train.jsonl")));
 }
 
 #[test]

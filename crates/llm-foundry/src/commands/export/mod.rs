@@ -8,12 +8,14 @@ use crate::card::{Card, hub_id, license_of};
 use crate::cli::{ExportArgs, MachineArgs};
 use crate::comparison::{Agreement, Comparison, LOST, affordable, compare, logits, probes, tokenizers_agree};
 use crate::console::{bytes, is_interactive, say};
+use crate::crash;
 use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
+use crate::names;
 use crate::staged::{Kind, Staged};
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
 use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
@@ -48,8 +50,13 @@ pub(crate) fn run(args: &ExportArgs, machine_args: &MachineArgs) -> Outcome {
     let machine = Machine::choose(machine_args, None)?;
     let path = find(&args.model, &args.revision, Need::Everything, machine_args.quiet)?;
     let files = ModelFiles::open(&path).map_err(Failure::input)?;
-    let job =
-        Job { args, quiet: machine_args.quiet, machine, files: &files, name: name_of(&args.model, &path) };
+    let job = Job {
+        args,
+        quiet: machine_args.quiet,
+        machine,
+        files: &files,
+        name: names::of_model(Path::new(&args.model)),
+    };
     match to {
         "safetensors" => job.safetensors(),
         "ollama" => job.ollama(),
@@ -271,6 +278,7 @@ impl Job<'_> {
     /// Opens what was written and compares token ids, the rendered chat and predictions with the source.
     fn read_back(&self, written: &Path, is_precise: bool, compute: Option<Dtype>) -> Outcome<Option<Check>> {
         let Some(compute) = compute else { return Ok(None) };
+        crash::reach("result.before_check", written)?;
         let broken = |e: FormatError| Failure::Run(format!("what was written cannot be read back: {e}"));
         let other = ModelFiles::open(written).map_err(broken)?;
         let source: Tokenizer = self.files.tokenizer().map_err(Failure::input)?;
@@ -364,13 +372,4 @@ impl Job<'_> {
         }
         Ok(())
     }
-}
-
-/// `runs/merged/` and `merged.gguf` are both called merged; of a hub id the part after the slash counts.
-fn name_of(model: &str, path: &Path) -> String {
-    let given = Path::new(model.trim_end_matches('/'));
-    let is_gguf = given.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-    let stem = if is_gguf { given.file_stem() } else { given.file_name() };
-    let stem = stem.or(path.file_name()).map(|name| name.to_string_lossy().into_owned());
-    stem.filter(|name| !name.is_empty() && name != "." && name != "..").unwrap_or_else(|| "model".into())
 }

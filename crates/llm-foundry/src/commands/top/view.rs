@@ -2,6 +2,7 @@
 
 use crate::failure::Outcome;
 use crate::history::{History, Line, number};
+use crate::names;
 use foundry_engine::callbacks::METRICS;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -65,8 +66,7 @@ impl RunView {
         let history = History::read(dir)?;
         let changed = std::fs::metadata(dir.join(METRICS)).and_then(|metadata| metadata.modified());
         let age = changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
-        let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        let name = absolute.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = names::last_part(dir).unwrap_or_default();
         Ok(Self::of(&history, name, age.unwrap_or_default()))
     }
 

@@ -4,6 +4,7 @@ use crate::card::{Card, hub_id, license_of};
 use crate::config::Config;
 use crate::console::thousands;
 use crate::machine::dtype_name;
+use crate::names;
 use crate::plan::Plan;
 use foundry_engine::{EvalReport, Summary};
 use foundry_models::Tuning;
@@ -12,10 +13,9 @@ use std::path::Path;
 /// What is known before the run.
 pub(super) fn card(plan: &Plan, config: &Config, yaml: &str, output_dir: &Path, command: String) -> Card {
     let subject = &plan.subject;
-    let absolute = std::path::absolute(output_dir).unwrap_or_else(|_| output_dir.to_owned());
     let datasets = config.data.train.0.iter().chain(&config.data.eval.0);
     Card {
-        name: absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned()),
+        name: names::of_model(output_dir),
         base: subject.name.clone(),
         base_id: hub_id(&subject.name),
         is_adapter: matches!(subject.tuning, Tuning::Lora(_)),
@@ -60,7 +60,8 @@ fn evaluation(report: &EvalReport) -> [(String, String); 3] {
 }
 
 fn data_lines(plan: &Plan, config: &Config) -> Vec<(String, String)> {
-    let mut lines = vec![("files".to_owned(), config.data.train.0.join(", "))];
+    let files: Vec<&str> = config.data.train.0.iter().map(|file| names::without_place(file)).collect();
+    let mut lines = vec![("files".to_owned(), files.join(", "))];
     let sets = plan
         .corpus
         .iter()

@@ -2,7 +2,6 @@
 
 mod card;
 mod command;
-mod crash;
 mod examiner;
 mod facts;
 mod profile;
@@ -18,7 +17,7 @@ use crate::console;
 use crate::data_report;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
-use crate::machine::Machine;
+use crate::machine::{Machine, dtype_name};
 use crate::model_source::expand_home;
 use crate::output_dir::{self, Claim, Existing};
 use crate::plan::Plan;
@@ -88,12 +87,13 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     if let Some(checkpoint) = &resume {
         resume::carry_best(&plan.args, checkpoint, &output_dir, quiet)?;
     }
-    output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved.to_file())?;
+    let resolved_file = resolved.to_file(dtype_name(plan.subject.compute));
+    output_dir::write_whole(&output_dir.join("config.resolved.yaml"), &resolved_file)?;
     if let Some(corpus) = &plan.corpus {
         let counts = format!("{:#}\n", data_report::of_corpus(corpus));
         output_dir::write_whole(&output_dir.join(data_report::DATA_REPORT), &counts)?;
     }
-    let card = card::card(&plan, config, &resolved.to_yaml(), &output_dir, command.clone());
+    let card = card::card(&plan, config, &resolved.to_card(), &output_dir, command.clone());
     let say = Say { quiet, json: args.json };
     let job = Job { command, tracking, config, output_dir: &output_dir, backend: &backend, began, say };
     let outcome = job.fit(plan, facts, card, &mut decoder, examiner, resume.as_ref());

@@ -1,7 +1,7 @@
 //! Writing what was trained: the files of PEFT or transformers, and the tokenizer.
 
-use super::crash::CrashAt;
 use crate::card::Card;
+use crate::crash::CrashAt;
 use crate::failure::{Failure, Outcome};
 use crate::special_tokens;
 use crate::subject::Subject;

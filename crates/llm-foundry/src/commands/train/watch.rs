@@ -1,9 +1,9 @@
 //! Who watches a training run: metrics, console, signals, limits, checkpoints.
 
-use super::crash::CrashAt;
 use super::tracking::Tracking;
 use crate::config::Config;
 use crate::console::{ConsoleLines, TrainingConsole};
+use crate::crash::CrashAt;
 use crate::signals::SignalRequests;
 use foundry_engine::callbacks::{
     Callback, Checkpoint, EarlyStopping, Flow, Memory, MetricsJsonl, Throughput, TimeLimit,

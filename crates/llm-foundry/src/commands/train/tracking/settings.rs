@@ -5,6 +5,7 @@ use super::names::AXIS;
 use crate::config::{self, Config, TrackerKind};
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
+use crate::names;
 use crate::output_dir::check_writable;
 use crate::plan::Plan;
 use foundry_tracking::mlflow::MlflowSettings;
@@ -235,9 +236,7 @@ impl Sources<'_> {
 
     /// The name of the output directory.
     fn own_name(&self) -> String {
-        let absolute =
-            std::path::absolute(self.output_dir).unwrap_or_else(|_| PathBuf::from(self.output_dir));
-        absolute.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
+        names::last_part(self.output_dir).unwrap_or_else(|| "run".into())
     }
 
     /// The run's settings as transformers' callbacks give them: training arguments beside the model's configuration,

@@ -1,15 +1,19 @@
 //! `FOUNDRY_CRASH_AT`, for tests: something bad happens at a named moment.
 //!
 //! `step.7` is after the update of step 7; `final.before_move` and `final.during_move` are while the result is put into
-//! the output directory; the other names are those of [`foundry_engine::checkpoint::CRASH_POINTS`]. A count may follow:
-//! `checkpoint.before_rename#2` is the second time. The process kills itself (SIGKILL: nothing is tidied up), unless
-//! `hang:` stands before the name (it sleeps there forever) or `full:` (the disk is full there, where files
-//! are written).
+//! the output directory; `result.before_check` and `result.before_publish` are between the writing of what a merge or an
+//! export makes and its comparison with the source, and before it gets its name; the other names are those of
+//! [`foundry_engine::checkpoint::CRASH_POINTS`]. A count may follow: `checkpoint.before_rename#2` is the second time. The
+//! process kills itself (SIGKILL: nothing is tidied up), unless `hang:` stands before the name (it sleeps there
+//! forever), `stop:` (SIGSTOP: a test may change files and let it go on) or `full:` (the disk is full there, where
+//! files are written).
 
+use crate::failure::{Failure, Outcome};
 use foundry_engine::callbacks::{Callback, Flow};
 use foundry_engine::checkpoint::{CrashHook, no_crash};
 use foundry_engine::{EngineError, StepReport};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,12 +23,13 @@ use std::time::Duration;
 enum Mishap {
     Kill,
     Hang,
+    Stop,
     FullDisk,
 }
 
 /// Where to crash, and how.
 #[derive(Clone, Debug)]
-pub(super) struct CrashAt {
+pub(crate) struct CrashAt {
     point: String,
     mishap: Mishap,
     left: Arc<AtomicU32>,
@@ -32,10 +37,11 @@ pub(super) struct CrashAt {
 
 impl CrashAt {
     /// What the environment asks for.
-    pub(super) fn from_env() -> Option<Self> {
+    pub(crate) fn from_env() -> Option<Self> {
         let wanted = std::env::var("FOUNDRY_CRASH_AT").ok().filter(|v| !v.is_empty())?;
         let (mishap, rest) = match wanted.split_once(':') {
             Some(("hang", rest)) => (Mishap::Hang, rest),
+            Some(("stop", rest)) => (Mishap::Stop, rest),
             Some(("full", rest)) => (Mishap::FullDisk, rest),
             _ => (Mishap::Kill, wanted.as_str()),
         };
@@ -50,6 +56,7 @@ impl CrashAt {
         }
         match self.mishap {
             Mishap::FullDisk => return Err(io::ErrorKind::StorageFull.into()),
+            Mishap::Stop => return signal_hook::low_level::raise(signal_hook::consts::SIGSTOP),
             Mishap::Hang => loop {
                 std::thread::sleep(Duration::from_secs(3600));
             },
@@ -61,12 +68,18 @@ impl CrashAt {
     }
 
     /// For whoever writes files: the environment's wish, or an empty hook.
-    pub(super) fn hook(this: Option<Self>) -> CrashHook {
+    pub(crate) fn hook(this: Option<Self>) -> CrashHook {
         match this {
             Some(crash) => Arc::new(move |point| crash.reach(point)),
             None => no_crash(),
         }
     }
+}
+
+/// For commands that make one result at `place`: a moment that the environment may have named.
+pub(crate) fn reach(point: &str, place: &Path) -> Outcome {
+    let Some(crash) = CrashAt::from_env() else { return Ok(()) };
+    crash.reach(point).map_err(|e| Failure::io("write", place, &e))
 }
 
 impl Callback for CrashAt {
