@@ -39,6 +39,9 @@ pub struct GgufExport<'a> {
 pub struct GgufSummary {
     /// For each stored type: what it holds and how far it is from the source.
     pub types: BTreeMap<&'static str, TypeSummary>,
+    /// For each tensor of the source that is in the file, by its name there: the sum of the squares of what rounding
+    /// changed, so that whoever reads the file back can tell that the numbers are those that were written.
+    pub squared_errors: BTreeMap<String, f64>,
     /// What a user should know about the file.
     pub warnings: Vec<String>,
 }
@@ -104,6 +107,9 @@ impl GgufExport<'_> {
                     TypeSummary::default()
                 }
             };
+            if let Some(source) = &planned.source {
+                summary.squared_errors.insert(source.clone(), part.squared_error);
+            }
             let total = summary.types.entry(planned.info.dtype.name()).or_default();
             total.tensors += 1;
             total.elements += planned.info.elements() as u64;

@@ -1,7 +1,7 @@
 //! `merge` and `export`: from an adapter to files that other programs read.
 
-use crate::support::{Room, copy_files, tiny_model};
-use foundry_formats::safetensors::{Entry, Writer, open};
+use crate::support::{Room, copy_files, rewrite_tensors, tiny_model};
+use foundry_formats::safetensors::open;
 use foundry_formats::{ModelFiles, StoredDtype};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -34,25 +34,9 @@ fn merge(room: &Room, more: &[&str]) -> Value {
     serde_json::from_str(&room.foundry(&args).expect_done().out).expect("JSON")
 }
 
-/// Writes the adapter's tensors again, each as `change` wants it: another name, other values, or not at all.
+/// Writes the adapter's tensors again, each as `change` wants it.
 fn spoil(room: &Room, change: impl Fn(&str, &mut Vec<f32>) -> Option<String>) {
-    let path = room.path("adapter/adapter_model.safetensors");
-    let source = open(&path).expect("readable");
-    let mut kept = Vec::new();
-    for info in source.tensors() {
-        let mut values = vec![0f32; info.elements()];
-        source.read_f32(&info.name, 0, &mut values).expect("read");
-        if let Some(name) = change(&info.name, &mut values) {
-            kept.push((Entry::new(name, StoredDtype::F32, &info.shape), values));
-        }
-    }
-    drop(source);
-    let entries: Vec<Entry> = kept.iter().map(|(entry, _)| entry.clone()).collect();
-    let mut writer = Writer::create(&path, &entries, &[("format".into(), "pt".into())]).expect("created");
-    for (entry, values) in &kept {
-        writer.write_f32(&entry.name, values).expect("written");
-    }
-    writer.finish().expect("finished");
+    rewrite_tensors(&room.path("adapter/adapter_model.safetensors"), change);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What merge, export and adapters must not take away, lose or claim.
 
-use crate::support::{Room, copy_files, tiny_model};
+use crate::support::{Room, copy_files, rewrite_tensors, tiny_model};
 use serde_json::Value;
 use std::path::Path;
 
@@ -195,6 +195,52 @@ fn an_adapter_of_other_shapes_is_refused_before_anything_is_written() {
     std::fs::write(base.join("config.json"), config.to_string()).expect("written");
     room.foundry(&["merge", "narrow", "run", "-o", "merged"]).expect_refusal(&["adapter", "layers.1"]);
     assert!(!room.path("merged").exists());
+}
+
+/// Every way to write a model, and the merge of an adapter into it, refuse one whose parts do not belong together.
+#[test]
+fn a_model_that_does_not_fit_itself_is_refused_before_anything_is_written() {
+    let room = room();
+    let before = room.names();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let lacking = |tensor: &str, _: &mut Vec<f32>| (tensor != name).then(|| tensor.to_owned());
+    let strange = |tensor: &str, _: &mut Vec<f32>| Some(tensor.replace("1.mlp.up_proj", "1.mlp.odd_proj"));
+    let broken: [(&str, &dyn Fn(&Path), &[&str]); 3] = [
+        ("lacking", &|dir| rewrite_tensors(&dir.join("model.safetensors"), lacking), &[name]),
+        ("strange", &|dir| rewrite_tensors(&dir.join("model.safetensors"), strange), &["mlp."]),
+        ("wordy", &|dir| add_tokens(dir, 768), &["tokenizer", "embedding", "768"]),
+    ];
+    for (dir, spoil, words) in broken {
+        spoil(&room.model(dir));
+        for to in [
+            &["gguf", "--quant", "q4_k_m"][..],
+            &["ollama"],
+            &["safetensors"],
+            &["safetensors", "--quant", "nf4"],
+        ] {
+            for more in [&["-o", "out"][..], &["-o", "out", "--no-check"]] {
+                let args = [&["export", dir, "--to"], to, more].concat();
+                room.foundry(&args).expect_refusal(words);
+            }
+        }
+        // An adapter brings a tokenizer of its own.
+        if dir != "wordy" {
+            room.foundry(&["merge", dir, "run", "-o", "out"]).expect_refusal(words);
+            room.foundry(&["merge", dir, "run", "-o", "out", "--no-check"]).expect_refusal(words);
+        }
+        std::fs::remove_dir_all(room.path(dir)).expect("removed");
+        assert_eq!(room.names(), before, "{dir}: nothing is written");
+    }
+}
+
+/// Adds a token with this id to the tokenizer in `dir`.
+fn add_tokens(dir: &Path, id: u32) {
+    let path = dir.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+    let token = serde_json::json!({"id": id, "content": "<|more|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true});
+    tokenizer["added_tokens"].as_array_mut().expect("a list").push(token);
+    std::fs::write(path, tokenizer.to_string()).expect("written");
 }
 
 #[test]

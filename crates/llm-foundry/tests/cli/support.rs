@@ -1,6 +1,8 @@
 //! A room for one test: a directory of its own, a tiny model, small data, and the binary.
 
 use assert_cmd::Command;
+use foundry_formats::StoredDtype;
+use foundry_formats::safetensors::{Entry, Writer, open};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -140,6 +142,26 @@ pub(crate) fn chats(count: usize) -> String {
         json!({"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]})
     };
     (0..count).map(|i| format!("{}\n", line(i))).collect()
+}
+
+/// Writes the tensors of a file again, each as `change` wants it: another name, other values, or not at all.
+pub(crate) fn rewrite_tensors(path: &Path, change: impl Fn(&str, &mut Vec<f32>) -> Option<String>) {
+    let source = open(path).expect("readable");
+    let mut kept = Vec::new();
+    for info in source.tensors() {
+        let mut values = vec![0f32; info.elements()];
+        source.read_f32(&info.name, 0, &mut values).expect("read");
+        if let Some(name) = change(&info.name, &mut values) {
+            kept.push((Entry::new(name, StoredDtype::F32, &info.shape), values));
+        }
+    }
+    drop(source);
+    let entries: Vec<Entry> = kept.iter().map(|(entry, _)| entry.clone()).collect();
+    let mut writer = Writer::create(path, &entries, &[("format".into(), "pt".into())]).expect("created");
+    for (entry, values) in &kept {
+        writer.write_f32(&entry.name, values).expect("written");
+    }
+    writer.finish().expect("finished");
 }
 
 pub(crate) fn copy_files(from: &Path, to: &Path) {

@@ -1,6 +1,7 @@
 //! `llm-foundry export`: a model written for other programs, read back and compared before it appears.
 
 mod ollama;
+mod rounding;
 mod vllm;
 
 use super::merge::{parse_size, size_of};
@@ -138,7 +139,7 @@ impl Job<'_> {
             .map_err(Failure::of_model)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), true, compute)?;
+        let check = self.read_back(staged.dir(), true, compute, None)?;
         self.finish_dir(&staged, quant, check.as_ref())?;
         let size = size_of(staged.dir());
         staged.publish_dir()?;
@@ -171,7 +172,7 @@ impl Job<'_> {
             .map_err(Failure::of_model)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8), compute)?;
+        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8), compute, None)?;
         self.finish_dir(&staged, quant, check.as_ref())?;
         let size = size_of(staged.dir());
         staged.publish_dir()?;
@@ -233,7 +234,8 @@ impl Job<'_> {
             );
         }
         let is_precise = matches!(recipe, Recipe::F32 | Recipe::F16 | Recipe::BF16 | Recipe::Q8_0);
-        Ok((summary, self.read_back(&path, is_precise, compute)?))
+        let check = self.read_back(&path, is_precise, compute, Some(&summary))?;
+        Ok((summary, check))
     }
 
     /// Before anything is written: that the vocabulary fits the embedding, and how the result is compared.
@@ -275,8 +277,15 @@ impl Job<'_> {
         }
     }
 
-    /// Opens what was written and compares token ids, the rendered chat and predictions with the source.
-    fn read_back(&self, written: &Path, is_precise: bool, compute: Option<Dtype>) -> Outcome<Option<Check>> {
+    /// Opens what was written and compares token ids, the rendered chat, weights (where `summary` tells how far they may
+    /// be) and predictions with the source.
+    fn read_back(
+        &self,
+        written: &Path,
+        is_precise: bool,
+        compute: Option<Dtype>,
+        summary: Option<&GgufSummary>,
+    ) -> Outcome<Option<Check>> {
         let Some(compute) = compute else { return Ok(None) };
         crash::reach("result.before_check", written)?;
         let broken = |e: FormatError| Failure::Run(format!("what was written cannot be read back: {e}"));
@@ -288,6 +297,10 @@ impl Job<'_> {
                 "the written tokenizer is not the source's: {difference}; nothing was kept (with --no-check it would be)"
             ))
         })?;
+        if let Some(summary) = summary {
+            let (source, written) = (dense::weights(self.files)?, other.weights().map_err(broken)?);
+            rounding::is_as_written(source.as_ref(), written.as_ref(), &summary.squared_errors)?;
+        }
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let probes = probes(&source, config.max_position_embeddings)?;
@@ -362,7 +375,8 @@ impl Job<'_> {
         match check {
             Some(check) => {
                 let Agreement { texts, chat } = check.agreement;
-                writeln!(out, "read back: token ids equal on {texts} texts; {chat}")?;
+                let weights = if summary.is_some() { "weights as written; " } else { "" };
+                writeln!(out, "read back: {weights}token ids equal on {texts} texts; {chat}")?;
                 writeln!(out, "source and written model: {}", check.comparison.text())?;
             }
             None => writeln!(out, "not read back (--no-check)")?,
