@@ -37,7 +37,7 @@ TIE = 1e-3
 # Overrides of the configuration.
 OURS = {
     "plain": [],
-    "gaussian": ["lora.init_lora_weights=gaussian", "lora.target_modules='.*self_attn.*'"],
+    "gaussian": ["lora.init_lora_weights=gaussian", r"lora.target_modules='.*self_attn\..*'"],
     "rslora": ["lora.use_rslora=true", "lora.target_modules=[q_proj, v_proj]"],
     "dora": ["lora.use_dora=true"],
     "pissa": ["lora.init_lora_weights=pissa", "lora.r=8"],

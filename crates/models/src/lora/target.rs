@@ -161,10 +161,7 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
                 }
                 Slot::EmbedTokens | Slot::LmHead => return Err(no_adapter_on(&module)),
                 Slot::InputLayernorm | Slot::PostAttentionLayernorm | Slot::Norm => {
-                    return Err(ModelError::Lora {
-                        what: format!("`target_modules` matches `{module}`, which is not a linear layer"),
-                        remedy: "narrow `target_modules`, or name the module in `modules_to_save`".into(),
-                    });
+                    return Err(not_linear(&module));
                 }
                 _ => Role::Adapted,
             }
@@ -172,6 +169,15 @@ pub(crate) fn roles(config: &DecoderConfig, spec: &LoraSpec) -> Result<Roles, Mo
             Role::Frozen
         };
         roles.push((module, role));
+    }
+    let is_target = |name: &str| {
+        let is_out = excluded.as_ref().is_some_and(|e| e.matches(name)) || is_kept_from_targets(spec, name);
+        !is_out && target.matches(name) && layers.contain(name, &target)
+    };
+    // PEFT looks at these too, and would not read the adapter: `.*attn.*` matches `model.layers.0.self_attn`.
+    let around = roles.iter().flat_map(|(module, _)| containers(module).skip(1));
+    if let Some(name) = around.into_iter().find(|name| !matches!(target, Matcher::All) && is_target(name)) {
+        return Err(not_linear(name));
     }
     check_all_found(spec, &targets, excluded.as_ref(), &roles)?;
     check_token_indices(config, spec, &roles)?;
@@ -244,6 +250,13 @@ pub(crate) fn modules(config: &DecoderConfig) -> Vec<(Slot, String)> {
     let after = family.modules.iter().skip_while(|(_, p)| !in_layers(p)).filter(|(_, p)| !in_layers(p));
     let plain = |(slot, pattern): &(Slot, &str)| (*slot, (*pattern).to_string());
     before.map(plain).chain(layers).chain(after.map(plain)).collect()
+}
+
+fn not_linear(module: &str) -> ModelError {
+    ModelError::Lora {
+        what: format!("`target_modules` matches `{module}`, which is not a linear layer"),
+        remedy: "narrow `target_modules`, or name the module in `modules_to_save`".into(),
+    }
 }
 
 fn no_adapter_on(module: &str) -> ModelError {
@@ -425,6 +438,13 @@ mod tests {
             (
                 LoraSpec { target_modules: list(&["input_layernorm"]), ..LoraSpec::default() },
                 "not a linear layer",
+            ),
+            (
+                LoraSpec {
+                    target_modules: Some(TargetModules::Regex(".*self_attn.*".into())),
+                    ..LoraSpec::default()
+                },
+                "`model.layers.0.self_attn`, which is not a linear layer",
             ),
             (LoraSpec { target_modules: list(&["query"]), ..LoraSpec::default() }, "q_proj"),
             (LoraSpec { modules_to_save: Some(vec!["wte".into()]), ..all_linear() }, "wte"),
