@@ -15,6 +15,8 @@ use std::path::Path;
 /// Above this mean divergence in nats a file of 8 bits or more does not hold the source: rounding to 8 bits stays below
 /// 0.01.
 pub(crate) const LOST: f64 = 0.1;
+/// Above this nothing of the source's predictions is left: rounding to four bits changes them by some 0.1 nats.
+pub(crate) const LOST_IN_FOUR_BITS: f64 = 2.0;
 /// Longest text that is compared, in tokens.
 const LONGEST: usize = 48;
 /// Ordinary words, numbers, other scripts, code, spaces: what tokenizers differ on.
@@ -217,6 +219,16 @@ fn kl(a: &[f32], b: &[f32]) -> f64 {
         .sum()
 }
 
+/// A number with two or three digits that count.
+fn figure(x: f64) -> String {
+    match x.abs() {
+        size if size >= 1.0 => format!("{x:.2}"),
+        size if size >= 0.01 => format!("{x:.3}"),
+        size if size > 0.0 => format!("{x:.1e}"),
+        _ => x.to_string(),
+    }
+}
+
 impl Comparison {
     /// Something is no number.
     pub(crate) fn is_broken(&self) -> bool {
@@ -226,12 +238,12 @@ impl Comparison {
     /// For people.
     pub(crate) fn text(&self) -> String {
         format!(
-            "largest difference of logits {:.2e}, mean KL divergence {:.2e}, the same most likely token at {} of {} positions \
+            "the same most likely token at {} of {} positions; mean KL divergence {} nats, largest difference of logits {} \
              (computed in {})",
-            self.largest_logit_difference,
-            self.mean_kl,
             (self.same_top_token * self.positions as f64).round(),
             self.positions,
+            figure(self.mean_kl),
+            figure(self.largest_logit_difference),
             self.computed_in
         )
     }
@@ -270,5 +282,11 @@ mod tests {
         assert_eq!(other.same_top_token, 0.0);
         let broken = compare(&[vec![0.0, 0.0]], &[vec![f32::NAN, 0.0]], 2, Dtype::F32);
         assert!(broken.largest_logit_difference.is_nan() && broken.is_broken());
+        assert!(
+            other
+                .text()
+                .starts_with("the same most likely token at 0 of 1 positions; mean KL divergence 0.144 nats")
+        );
+        assert_eq!([0.0, 3e-7, 11.1, f64::NAN].map(figure), ["0", "3.0e-7", "11.10", "NaN"]);
     }
 }

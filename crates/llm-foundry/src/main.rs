@@ -31,6 +31,7 @@ mod remote;
 mod report;
 #[cfg(feature = "serve")]
 mod serve;
+mod shell_words;
 mod signals;
 mod special_tokens;
 mod staged;

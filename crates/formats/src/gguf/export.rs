@@ -44,6 +44,8 @@ pub struct GgufSummary {
     pub squared_errors: BTreeMap<String, f64>,
     /// What a user should know about the file.
     pub warnings: Vec<String>,
+    /// What explains it.
+    pub notes: Vec<String>,
 }
 
 /// The tensors of one stored type.
@@ -91,6 +93,7 @@ impl GgufExport<'_> {
         let plan = self.plan(&description)?;
         let mut summary = GgufSummary { warnings: description.warnings.clone(), ..GgufSummary::default() };
         let metadata = self.metadata(&description, &mut summary.warnings)?;
+        summary.notes.extend(self.recipe.fallback_note(plan.iter().map(|planned| &planned.info)));
         let tensors: Vec<TensorInfo> = plan.iter().map(|planned| planned.info.clone()).collect();
         let mut writer = GgufWriter::create(path, &metadata, &tensors)?;
         let mut scratch = Scratch::default();

@@ -1,7 +1,7 @@
 //! Which type each tensor of an exported model gets: llama.cpp's mixtures (`llama-quant.cpp`,
 //! `llama_tensor_get_type_impl` and `tensor_type_fallback`) for dense Llama models.
 
-use crate::StoredDtype;
+use crate::{StoredDtype, TensorInfo};
 
 /// A quantisation by the name that llama.cpp's users know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,21 @@ impl Recipe {
         }
         let row = shape.last().copied().unwrap_or(1);
         fallback(self.mixed(base, name, row, sizes), row)
+    }
+
+    /// Why tensors of a file are not of the type that its name promises.
+    pub(super) fn fallback_note<'a>(self, tensors: impl Iterator<Item = &'a TensorInfo>) -> Option<String> {
+        let base = self.row().3;
+        let block = base.block().0;
+        let rows = tensors.filter(|info| info.dtype != StoredDtype::F32);
+        let rows: Vec<usize> = rows.filter_map(|info| info.shape.last().copied()).collect();
+        let odd = rows.iter().filter(|row| !row.is_multiple_of(block)).count();
+        let example = rows.iter().find(|row| !row.is_multiple_of(block))?;
+        Some(format!(
+            "{odd} of {} matrices have rows of {example} numbers, which are no whole blocks of {block}; they are stored in \
+             types of smaller blocks instead of {base}, as llama.cpp does",
+            rows.len()
+        ))
     }
 
     fn mixed(self, base: StoredDtype, name: &str, row: usize, sizes: ModelSizes) -> StoredDtype {
@@ -215,5 +230,14 @@ mod tests {
         assert_eq!(of(Recipe::Q8_0, "blk.1.ffn_up.weight", 48), StoredDtype::F16);
         assert_eq!(of(Recipe::Q4_0, "token_embd.weight", 576), StoredDtype::Q8_0);
         assert_eq!(of(Recipe::Q4_0, "token_embd.weight", 512), StoredDtype::Q6K);
+        let info = |dtype, row| TensorInfo { name: "x".into(), shape: vec![64, row], dtype };
+        let tensors =
+            [info(StoredDtype::Q5_0, 576), info(StoredDtype::Q6K, 1536), info(StoredDtype::F32, 576)];
+        let note = Recipe::Q4_K_M.fallback_note(tensors.iter()).expect("a note");
+        assert!(
+            note.starts_with("1 of 2 matrices have rows of 576") && note.contains("blocks of 256"),
+            "{note}"
+        );
+        assert_eq!(Recipe::Q8_0.fallback_note(tensors.iter()), None);
     }
 }

@@ -12,6 +12,7 @@ use crate::hub::Need;
 use crate::machine::Machine;
 use crate::model_source::find;
 use crate::names;
+use crate::shell_words::quoted;
 use crate::special_tokens;
 use crate::staged::{Kind, Staged};
 use crate::vocabulary;
@@ -186,11 +187,22 @@ fn report(args: &MergeArgs, size: u64, comparison: Option<Comparison>) -> Outcom
         writeln!(out, "{report}")?;
         return Ok(());
     }
-    writeln!(out, "{}: {}", args.output.display(), bytes(size))?;
+    let config = HfConfig::read(&args.output.join("config.json")).map_err(Failure::run)?;
+    let dtype = config.opt_str("dtype").map_err(Failure::run)?.unwrap_or("float32");
+    writeln!(out, "{}: {}, {dtype}", args.output.display(), bytes(size))?;
     match comparison {
-        Some(comparison) => writeln!(out, "adapter and merged model: {}", comparison.text())?,
+        Some(comparison) => {
+            let rounded = match dtype {
+                "float32" => String::new(),
+                _ => format!("; that includes rounding the merged weights to {dtype}"),
+            };
+            writeln!(out, "base with adapter and merged model: {}{rounded}", comparison.text())?;
+        }
         None => writeln!(out, "not compared with the adapter (--no-check)")?,
     }
+    let merged = quoted(&args.output.display().to_string());
+    writeln!(out, "next: llm-foundry chat {merged}")?;
+    writeln!(out, "next: llm-foundry export {merged} --to gguf --quant q4_k_m")?;
     Ok(())
 }
 

@@ -86,7 +86,7 @@ const DAMAGES: [(fn(&Room) -> PathBuf, &str); 3] = [
 /// Every form of result whose every kind of damage is found: the words of the command, its name, files or directory.
 #[test]
 fn a_damaged_export_is_refused_and_not_kept() {
-    let forms: [(&[&str], &str); 7] = [
+    let forms: [(&[&str], &str); 8] = [
         (&["--to", "gguf", "--quant", "f32"], "out.gguf"),
         (&["--to", "gguf", "--quant", "f16"], "out.gguf"),
         (&["--to", "gguf", "--quant", "q8_0"], "out.gguf"),
@@ -94,6 +94,7 @@ fn a_damaged_export_is_refused_and_not_kept() {
         (&["--to", "safetensors"], "out"),
         (&["--to", "safetensors", "--quant", "fp8"], "out"),
         (&["--to", "safetensors", "--quant", "int8"], "out"),
+        (&["--to", "safetensors", "--quant", "nf4"], "out"),
     ];
     for (words, name) in forms {
         let room = Room::new();

@@ -22,6 +22,7 @@ use crate::model_source::expand_home;
 use crate::output_dir::{self, Claim, Existing};
 use crate::plan::Plan;
 use crate::report;
+use crate::shell_words::quoted;
 use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use examiner::Examiner;
@@ -228,6 +229,17 @@ impl Job<'_> {
         save::into_output_dir(model, self.backend, card, self.output_dir)?;
         let what = if matches!(subject.tuning, Tuning::Lora(_)) { "adapter" } else { "model" };
         console::say(self.say.quiet, format!("{what} saved in {}", self.output_dir.display()));
+        // Without a template there is nothing to chat with.
+        let can_chat =
+            subject.tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.chat_template().is_some());
+        let command = if can_chat { "chat" } else { "generate" };
+        let output = quoted(&self.output_dir.display().to_string());
+        let model = match &subject.tuning {
+            Tuning::Lora(_) => format!("{} --adapter {output}", quoted(&subject.name)),
+            _ => output,
+        };
+        let prompt = if can_chat { "" } else { " --prompt 'Once upon a time'" };
+        console::say(self.say.quiet, format!("next: llm-foundry {command} {model}{prompt}"));
         Ok(())
     }
 
