@@ -5,8 +5,8 @@ use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::machine::{Machine, dtype_name};
 use foundry_formats::{ModelFiles, TensorSource};
-use foundry_kernels::Backend;
-use foundry_models::{Dequantized, QuantizedWeights, quantized_weights};
+use foundry_kernels::{Backend, Dtype, Meter};
+use foundry_models::{Decoder, DecoderConfig, Dequantized, QuantizedWeights, Tuning, quantized_weights};
 use std::path::Path;
 
 /// Dense weights; those that bitsandbytes stored in few bits are widened.
@@ -16,6 +16,13 @@ pub(crate) fn weights(files: &ModelFiles) -> Outcome<Box<dyn TensorSource>> {
         None => Ok(weights),
         Some(_) => Ok(Box::new(Dequantized::of_stored(weights).map_err(Failure::input)?)),
     }
+}
+
+/// That dense `weights` are those of a model of this shape, by names and shapes; errors name `path`.
+pub(crate) fn check(weights: &dyn TensorSource, config: &DecoderConfig, path: &Path) -> Outcome {
+    let model = Decoder::allocate(&Meter::default(), config, &Tuning::Frozen, Dtype::F32, 1, true);
+    let checked = model.and_then(|model| model.check_names(weights));
+    checked.map_err(|e| Failure::Input(format!("{}: {e}", path.display())))
 }
 
 /// How the files store the layers, if in few bits.

@@ -39,6 +39,23 @@ impl Decoder {
         Ok(())
     }
 
+    /// That dense `weights` are this model's, by names and shapes: no number is read.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`], but for files that cannot be read.
+    pub fn check_names(&self, weights: &dyn TensorSource) -> Result<(), ModelError> {
+        let head = format!("{}.weight", self.config.family.module(crate::families::Slot::LmHead, 0));
+        self.refuse_unexpected(weights, &head)?;
+        for slot in self.weights() {
+            let Some(name) = slot.base.as_deref() else { continue };
+            let is_copy = self.config.tie_word_embeddings && name == head;
+            if !is_copy {
+                check_shape(weights, name, slot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Tensors that would be left out. Rotary frequencies, which older checkpoints store, are computed.
     fn refuse_unexpected(&self, weights: &dyn TensorSource, head: &str) -> Result<(), ModelError> {
         let known: std::collections::HashSet<&str> =

@@ -49,6 +49,8 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     let backend = machine.backend();
     let weights = base(args, &files, machine, &backend, quiet)?;
     let weights = with_vocabulary(weights, &decoder, Some(&args.adapter)).map_err(Failure::input)?;
+    // First, or else the adapter would be blamed.
+    dense::check(weights.as_ref(), &decoder, &files.path)?;
     let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
     let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
     let config = config(&files.config, &decoder, merged.unties_head());

@@ -193,6 +193,8 @@ fn an_adapter_of_other_shapes_is_refused_before_anything_is_written() {
     let mut config: Value = serde_json::from_str(&room.read("narrow/config.json")).expect("JSON");
     config["num_hidden_layers"] = Value::from(1);
     std::fs::write(base.join("config.json"), config.to_string()).expect("written");
+    let first_layer = |name: &str, _: &mut Vec<f32>| (!name.contains("layers.1.")).then(|| name.to_owned());
+    rewrite_tensors(&base.join("model.safetensors"), first_layer);
     room.foundry(&["merge", "narrow", "run", "-o", "merged"]).expect_refusal(&["adapter", "layers.1"]);
     assert!(!room.path("merged").exists());
 }

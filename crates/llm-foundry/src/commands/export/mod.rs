@@ -22,7 +22,7 @@ use crate::names;
 use crate::shell_words::quoted;
 use crate::staged::{Kind, Staged};
 use foundry_formats::gguf::{GgufExport, GgufSummary, Recipe};
-use foundry_formats::{FormatError, ModelFiles, StoredDtype, Tokenizer};
+use foundry_formats::{FormatError, ModelFiles, StoredDtype, TensorSource, Tokenizer};
 use foundry_kernels::{Dtype, Quantization};
 use foundry_models::{
     Decoder, DecoderConfig, Finite, QuantizedWeights, SaveOptions, Storage, Tuning, WeightFormat,
@@ -135,7 +135,7 @@ impl Job<'_> {
         let output = self.output(&format!("{}-{quant}", self.name));
         let staged = self.staged(&output, Kind::Directory)?;
         let weights = dense::weights(self.files)?;
-        let compute = self.before(&self.files.tokenizer().map_err(Failure::input)?)?;
+        let compute = self.before(weights.as_ref(), &self.files.tokenizer().map_err(Failure::input)?)?;
         let size = parse_size(&self.args.max_shard_size)?;
         let generation = self.files.generation_config.as_ref();
         let needed = model_bytes(weights.as_ref(), &self.files.config, wanted).map_err(Failure::input)?;
@@ -159,7 +159,7 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let weights = dense::weights(self.files)?;
-        let compute = self.before(&self.files.tokenizer().map_err(Failure::input)?)?;
+        let compute = self.before(weights.as_ref(), &self.files.tokenizer().map_err(Failure::input)?)?;
         // Half of it at most: fewer bits for the layers.
         let plain = WeightFormat::Plain(StoredDtype::BF16);
         let needed = model_bytes(weights.as_ref(), &self.files.config, plain).map_err(Failure::input)?;
@@ -210,7 +210,7 @@ impl Job<'_> {
         decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let weights = dense::weights(self.files)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
-        let compute = self.before(&tokenizer)?;
+        let compute = self.before(weights.as_ref(), &tokenizer)?;
         let export = GgufExport {
             weights: weights.as_ref(),
             config: &self.files.config,
@@ -245,10 +245,12 @@ impl Job<'_> {
         Ok((summary, check))
     }
 
-    /// Before anything is written: that the vocabulary fits the embedding, and how the result is compared.
-    fn before(&self, tokenizer: &Tokenizer) -> Outcome<Option<Dtype>> {
+    /// Before anything is written: that weights, configuration and vocabulary belong together, and how the result is
+    /// compared.
+    fn before(&self, weights: &dyn TensorSource, tokenizer: &Tokenizer) -> Outcome<Option<Dtype>> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
+        dense::check(weights, &config, &self.files.path)?;
         let (rows, tokens) = (config.vocab_size, tokenizer.rows());
         if tokens > rows {
             return Err(at(&format!(

@@ -13,7 +13,7 @@ use foundry_tracking::tensorboard::{self, EventSettings};
 use foundry_tracking::wandb::{RunSettings, ServerSettings};
 use foundry_tracking::{Credentials, Pace, apart, wrong_address};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The trackers of a run, not yet begun.
 #[derive(Clone, Debug, Default)]
