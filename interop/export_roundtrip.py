@@ -6,8 +6,8 @@ MODEL_DIR is SmolLM2-135M-Instruct as a Hugging Face directory, LLAMA_PYTHON a P
 have the other peers). In float32:
   1. PEFT makes an adapter whose B matrices are not zero and merges it; llm-foundry merges it; transformers loads both.
   2. llm-foundry exports the merged model to every GGUF type. gguf-py reads each file: types of 32 numbers a block (and
-     f16, bf16) must have the bytes of its own quantisation. llama.cpp quantises our f32 file to each type: tensor by tensor
-     ours must be of the same type and not further from the source (of the K types the bytes are equal).
+     f16, bf16) must have the bytes of its own quantisation. llama.cpp quantises our f32 file to each type: tensor by
+     tensor ours must be of the same type and not further from the source (of the K types the bytes are equal).
   3. llama.cpp loads each, gives the ids of some texts and continues some prompts greedily.
 Ends with exit code 1 when logits differ by more than LOGIT_TOLERANCE, a type or an id differs, an error is larger than
 llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file, or a file does not load.

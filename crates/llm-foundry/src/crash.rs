@@ -1,10 +1,10 @@
 //! `FOUNDRY_CRASH_AT`, for tests: something bad happens at a named moment.
 //!
 //! `step.7` is after the update of step 7; `final.before_move` and `final.during_move` are while the result is put into
-//! the output directory; `result.before_check` and `result.before_publish` are between the writing of what a merge or an
-//! export makes and its comparison with the source, and before it gets its name; the other names are those of
-//! [`foundry_engine::checkpoint::CRASH_POINTS`]. A count may follow: `checkpoint.before_rename#2` is the second time. The
-//! process kills itself (SIGKILL: nothing is tidied up), unless `hang:` stands before the name (it sleeps there
+//! the output directory; `result.before_check` is between what a merge or an export writes and its comparison with the
+//! source, `result.before_publish` before it gets its name; the other names are those of
+//! [`foundry_engine::checkpoint::CRASH_POINTS`]. A count may follow: `checkpoint.before_rename#2` is the second time.
+//! The process kills itself (SIGKILL: nothing is tidied up), unless `hang:` stands before the name (it sleeps there
 //! forever), `stop:` (SIGSTOP: a test may change files and let it go on) or `full:` (the disk is full there, where
 //! files are written).
 

@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn paths_of_this_machine_are_reduced_and_all_else_stays() {
         for (text, shown) in [
-            ("/home/me/data/a b.jsonl", "a b.jsonl"),
+            ("/data/mine/a b.jsonl", "a b.jsonl"),
             ("~/models/own/", "own"),
-            ("C:\\Users\\me\\x.gguf", "x.gguf"),
+            ("D:\\models\\mine\\x.gguf", "x.gguf"),
             ("data/a.jsonl", "data/a.jsonl"),
             ("../a.jsonl", "../a.jsonl"),
             ("org/model", "org/model"),

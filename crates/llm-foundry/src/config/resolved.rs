@@ -15,8 +15,8 @@ impl Resolved {
             .collect()
     }
 
-    /// What a run leaves as `config.resolved.yaml`: each value with its origin; it can be run again as it is. In place of
-    /// `model.dtype: auto` stands the number format that this machine has chosen, so that another one does the same.
+    /// What a run leaves as `config.resolved.yaml`: each value with its origin; it can be run again as it is. In place
+    /// of `model.dtype: auto` stands the number format that this machine has chosen, so that another one does the same.
     pub(crate) fn to_file(&self, compute: &'static str) -> String {
         let head =
             "# Written by llm-foundry. Behind each value is where it was written; `default`: nowhere.\n";

@@ -87,8 +87,8 @@ pub struct CombineOptions {
     pub majority_sign: MajoritySign,
     /// Rank of the result of `svd`; `None`: the largest of the adapters'.
     pub svd_rank: Option<usize>,
-    /// Seed of the random pruning of `dare_*`: the numbers kept are those of `torch.manual_seed(seed)` followed by PEFT's
-    /// `add_weighted_adapter`.
+    /// Seed of the random pruning of `dare_*`: the numbers kept are those of `torch.manual_seed(seed)` followed by
+    /// PEFT's `add_weighted_adapter`.
     pub seed: u64,
 }
 
@@ -217,8 +217,8 @@ fn keep_largest(tensor: &mut [f32], density: f64) {
     order[keep..].iter().for_each(|i| tensor[*i] = 0.0);
 }
 
-/// Keeps each number with probability `density`, divided by it: `torch.bernoulli` of a tensor of densities, which draws a
-/// uniform float32 for each number and keeps those below.
+/// Keeps each number with probability `density`, divided by it: `torch.bernoulli` of a tensor of densities, which draws
+/// a uniform float32 for each number and keeps those below.
 fn keep_random(tensor: &mut [f32], density: f64, rng: &mut Mt19937) {
     if density >= 1.0 {
         return;

@@ -286,8 +286,8 @@ impl Job<'_> {
         }
     }
 
-    /// Opens what was written and compares token ids, the rendered chat, weights (where `summary` tells how far they may
-    /// be) and predictions with the source.
+    /// Opens what was written and compares token ids, the rendered chat, weights (where `summary` tells how far they
+    /// may be) and predictions with the source.
     fn read_back(
         &self,
         written: &Path,
