@@ -207,7 +207,8 @@ fn a_model_that_does_not_fit_itself_is_refused_before_anything_is_written() {
     let name = "model.layers.1.mlp.up_proj.weight";
     let lacking = |tensor: &str, _: &mut Vec<f32>| (tensor != name).then(|| tensor.to_owned());
     let strange = |tensor: &str, _: &mut Vec<f32>| Some(tensor.replace("1.mlp.up_proj", "1.mlp.odd_proj"));
-    let broken: [(&str, &dyn Fn(&Path), &[&str]); 3] = [
+    type Broken<'a> = (&'a str, &'a dyn Fn(&Path), &'a [&'a str]);
+    let broken: [Broken<'_>; 3] = [
         ("lacking", &|dir| rewrite_tensors(&dir.join("model.safetensors"), lacking), &[name]),
         ("strange", &|dir| rewrite_tensors(&dir.join("model.safetensors"), strange), &["mlp."]),
         ("wordy", &|dir| add_tokens(dir, 768), &["tokenizer", "embedding", "768"]),

@@ -76,7 +76,10 @@ fn other_chat(room: &Room) -> PathBuf {
     dir
 }
 
-const DAMAGES: [(fn(&Room) -> PathBuf, &str); 3] = [
+/// What makes the other model, and what is said of it.
+type Damage = (fn(&Room) -> PathBuf, &'static str);
+
+const DAMAGES: [Damage; 3] = [
     // Of GGUF the numbers are compared before predictions are.
     (other_logits, "does not predict what the source does|does not come back as it was written"),
     (other_tokens, "gets other token ids from the"),
