@@ -2,9 +2,10 @@
 
     python interop/lm_eval_equality.py --binary target/release/llm-foundry --model MODEL_DIR --work DIR
         [--mmlu DIR] [--gsm8k-test FILE --gsm8k-train FILE] [--subjects 6] [--mmlu-limit 40] [--zero-shot-limit 10]
-        [--gsm8k-limit 40] [--dtype float32] [--only own,own3,chat,zero,five,gsm8k,cot]
+        [--gsm8k-limit 40] [--dtype float32] [--only own,own3,chat,system,ifeval,zero,five,gsm8k,cot]
 
-Needs `pip install lm_eval torch transformers`. MMLU: the original directory with dev/ and test/; GSM8K: the two
+Needs `pip install lm_eval torch transformers`; `ifeval` also langdetect, immutabledict, nltk and its punkt_tab.
+MMLU: the original directory with dev/ and test/; GSM8K: the two
 JSONL files. Sets in the style of ARC, WikiText, HellaSwag and others are made here, of words of our own. Both programs
 get the same data; lm_eval's own task files are used with nothing changed but where the data is. What must hold, else
 exit code 1: the same values to the last digit for acc, acc_norm and exact_match, prompts and continuations byte for
@@ -98,6 +99,16 @@ def own_sets():
                       "mc2_targets": {"choices": [f"It is a {w}." for w in words], "labels": [1, 1, 0, 0, 0]}})
     for name in ("truthfulqa_mc1", "truthfulqa_mc2"):
         task(name, f"truthfulqa/{name}.yaml", {"validation": lines(data / name / "validation.jsonl", truth)})
+    wishes = [("punctuation:no_comma", {}, "Do not use commas."), ("length_constraints:number_sentences", {"num_sentences": 4, "relation": "less than"}, "Use fewer than 4 sentences."),
+              ("change_case:english_lowercase", {}, "Write in small letters only."), ("keywords:existence", {"keywords": ["river"]}, "Use the word river."),
+              ("length_constraints:number_words", {"num_words": 30, "relation": "at least"}, "Use at least 30 words."), ("startend:quotation", {}, "Put your answer in double quotes."),
+              ("detectable_format:title", {}, "Give a title in double angular brackets."), ("language:response_language", {"language": "en"}, "Answer in English.")]
+    asked = []
+    for i in range(12):
+        own = rnd.sample(wishes, 2)
+        asked.append({"key": i, "prompt": f"Tell me about the {THINGS[i % len(THINGS)]}. " + " ".join(text for _, _, text in own),
+                      "instruction_id_list": [name for name, _, _ in own], "kwargs": [kwargs for _, kwargs, _ in own]})
+    task("ifeval", "ifeval/ifeval.yaml", {"train": lines(data / "ifeval" / "train.jsonl", asked)})
     passages = [{"text": f"We walked to {rnd.choice(PLACES)} and saw the {w}. It was a fine {w}, and everybody liked the {w}"} for w in THINGS * 2]
     task("lambada_openai", "lambada/lambada_openai.yaml", {"test": lines(data / "lambada_openai" / "test.jsonl", passages)})
 
@@ -110,15 +121,16 @@ def gsm8k():
     task("gsm8k", "gsm8k/gsm8k.yaml", files); task("gsm8k_cot", "gsm8k/gsm8k-cot.yaml", files)
 
 
-def run_theirs(lm, manager, names, shots, limit, chat):
+def run_theirs(lm, manager, names, shots, limit, chat, system, generation):
     start = time.perf_counter()
     results = lm_eval.simple_evaluate(model=lm, tasks=names, num_fewshot=shots, limit=limit,
                                       task_manager=manager, log_samples=True,
-                                      apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=1000)
+                                      apply_chat_template=chat, fewshot_as_multiturn=chat, system_instruction=system,
+                                      gen_kwargs=generation, bootstrap_iters=1000)
     return results, time.perf_counter() - start
 
 
-def run_ours(names, shots, limit, chat):
+def run_ours(names, shots, limit, chat, system, generation):
     out = work / "ours"
     for old in glob.glob(f"{out}/**/*", recursive=True):
         if os.path.isfile(old): os.remove(old)
@@ -126,6 +138,8 @@ def run_ours(names, shots, limit, chat):
     command += ["--num-fewshot", str(shots)] if shots is not None else []
     command += ["--limit", str(limit)] if limit else []
     command += ["--apply-chat-template"] if chat else []
+    command += ["--system-instruction", system] if system else []
+    command += ["--gen-kwargs", generation] if generation else []
     start = time.perf_counter()
     said = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -138,15 +152,15 @@ def run_ours(names, shots, limit, chat):
     return json.loads(said.stdout), samples, seconds
 
 
-def compare(label, lm, manager, names, shots=None, limit=None, chat=False):
-    theirs, their_seconds = run_theirs(lm, manager, names, shots, limit, chat)
-    ours, samples, our_seconds = run_ours(names, shots, limit, chat)
+def compare(label, lm, manager, names, shots=None, limit=None, chat=False, system=None, generation=None):
+    theirs, their_seconds = run_theirs(lm, manager, names, shots, limit, chat, system, generation)
+    ours, samples, our_seconds = run_ours(names, shots, limit, chat, system, generation)
     bad, worst, documents, differing = [], 0.0, 0, 0
     for name in names:
         for key, value in theirs["results"][name].items():
             own = ours["results"][name].get(key)
             if isinstance(value, float):
-                exact = key.split(",")[0] in ("acc", "acc_norm", "exact_match") and name != "truthfulqa_mc2"
+                exact = key.split(",")[0] in EXACT and name != "truthfulqa_mc2"
                 if own is None or (own != value if exact else abs(own - value) > 1e-5 * max(1.0, abs(value)) * (100 if "stderr" in key else 1)):
                     bad.append(f"{name} {key}: theirs {value!r}, ours {own!r}")
             elif key not in ("alias",) and own != value: bad.append(f"{name} {key}: theirs {value!r}, ours {own!r}")
@@ -178,6 +192,9 @@ def compare(label, lm, manager, names, shots=None, limit=None, chat=False):
     return not bad
 
 
+EXACT = ("acc", "acc_norm", "exact_match", "prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")
+
+
 def wanted(label): return not a.only or label in a.only.split(",")
 
 
@@ -191,6 +208,8 @@ lm = HFLM(pretrained=a.model, dtype=a.dtype, device="cpu", batch_size=a.batch_si
 if wanted("own"): good &= compare("own sets", lm, manager, ["arc_easy", "wikitext", "hellaswag", "winogrande", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"], limit=a.own_limit or None)
 if wanted("own3"): good &= compare("own sets, 3-shot", lm, manager, ["arc_easy", "hellaswag", "winogrande"], shots=3, limit=a.own_limit or None)
 if wanted("chat"): good &= compare("own sets, chat template, 2-shot", lm, manager, ["arc_easy", "hellaswag"], shots=2, chat=True, limit=a.own_limit or None)
+if wanted("system"): good &= compare("own sets, chat template, 1-shot, system instruction", lm, manager, ["arc_easy", "hellaswag"], shots=1, chat=True, system="You are a careful clerk.", limit=a.own_limit or None)
+if wanted("ifeval"): good &= compare("own ifeval", lm, manager, ["ifeval"], chat=True, generation="max_gen_toks=96", limit=a.own_limit or None)
 if subjects and wanted("zero"): good &= compare("MMLU 0-shot, all subjects", lm, manager, [f"mmlu_{s}" for s in subjects], shots=0, limit=a.zero_shot_limit or None)
 some = ["abstract_algebra", "anatomy", "high_school_computer_science", "philosophy", "us_foreign_policy", "virology"][:a.subjects]
 if subjects and wanted("five"): good &= compare("MMLU 5-shot", lm, manager, [f"mmlu_{s}" for s in some], shots=5, limit=a.mmlu_limit or None)

@@ -251,3 +251,20 @@ fn sampling(asked: &GenerateRequest, model: &Sampling) -> Sampling {
         ..model.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_one_context_are_together_wherever_they_were() {
+        let request = |tokens: &[u32]| ScoreRequest { tokens: tokens.to_vec(), scored: 1 };
+        let requests =
+            [request(&[1, 2, 3, 7]), request(&[1, 9, 5]), request(&[1, 2, 3, 8]), request(&[1, 2, 4, 7])];
+        let order = by_beginning(requests.iter().map(|request| request.parts().0));
+        assert_eq!(order, [0, 2, 3, 1], "the longest common beginnings are neighbours");
+        let groups = grouped(&requests, &order);
+        assert_eq!(groups.len(), 3);
+        assert_eq!((groups[0].prefix.as_slice(), groups[0].endings.len()), ([1, 2, 3].as_slice(), 2));
+    }
+}

@@ -190,3 +190,102 @@ fn generation_is_greedy_and_ends_before_the_stop_string() {
     model.eos_token_ids = vec![expected[2]];
     assert_eq!(model.generate_until(&[request(vec![])]).unwrap(), [""]);
 }
+
+/// A prompt of two words after which the model would say `word`.
+fn prompt_before(decoder: &mut Decoder, backend: &CpuBackend, word: u32) -> [u32; 2] {
+    let all = (0..WORDS as u32 - 1).flat_map(|a| (0..WORDS as u32 - 1).map(move |b| [a, b]));
+    let says = |prompt: &[u32; 2]| {
+        let logits = decoder.last_logits(backend, prompt, &[2]).unwrap();
+        (0..WORDS).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])) == Some(word as usize)
+    };
+    all.into_iter().find(says).expect("a word of twenty after one of 361 prompts")
+}
+
+#[test]
+fn a_stop_string_that_is_a_special_token_stops() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 32));
+    let prompt = prompt_before(&mut decoder, &backend, WORDS as u32 - 1);
+    // No end of sequence: only the stop string ends it.
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    let request = |until: &[&str]| GenerateRequest {
+        tokens: prompt.to_vec(),
+        until: until.iter().map(|stop| (*stop).to_owned()).collect(),
+        max_new_tokens: 6,
+        drawing: Drawing::GREEDY,
+    };
+    let answers = model.generate_until(&[request(&["<end>"]), request(&["w99"])]).unwrap();
+    assert_eq!(answers[0], "");
+    assert!(!answers[1].is_empty(), "it goes on after the token, which is not shown");
+}
+
+#[test]
+fn the_models_own_settings_hold_where_a_request_has_none() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 32));
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    let request =
+        GenerateRequest { tokens: vec![4, 2], until: vec![], max_new_tokens: 12, drawing: Drawing::GREEDY };
+    model.sampling.repetition_penalty = 50.0;
+    let answer = model.generate_until(std::slice::from_ref(&request)).unwrap().remove(0);
+    let words: Vec<&str> = answer.split(' ').collect();
+    let mut once = words.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), words.len(), "no word twice under such a penalty: {answer}");
+    let drawing = Drawing { do_sample: true, temperature: Some(0.001), ..Drawing::GREEDY };
+    let drawn = model.generate_until(&[GenerateRequest { drawing, ..request }]).unwrap();
+    assert_eq!(drawn[0], answer, "drawn almost without chance");
+}
+
+#[test]
+fn many_requests_are_answered_in_their_order_and_counted() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 32));
+    let requests: Vec<GenerateRequest> = (0..200u32)
+        .map(|i| GenerateRequest {
+            tokens: vec![i * 7 % 19, i * 5 % 19],
+            until: vec![],
+            max_new_tokens: 1 + i as usize % 4,
+            drawing: Drawing::GREEDY,
+        })
+        .collect();
+    let scored: Vec<ScoreRequest> =
+        (0..60u32).map(|i| ScoreRequest { tokens: vec![i % 3, 4, i % 19], scored: 1 }).collect();
+    let mut told = Vec::new();
+    let mut progress = |done: usize, all: usize| told.push((done, all));
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    model.progress = Some(&mut progress);
+    let answers = model.generate_until(&requests).unwrap();
+    let scores = model.log_likelihood(&scored).unwrap();
+    let (texts, likelihoods): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, all)| *all == 200);
+    assert!(texts.len() > 4 && texts.is_sorted() && texts.last() == Some(&(200, 200)), "{texts:?}");
+    assert!(likelihoods.is_sorted() && likelihoods.last() == Some(&(60, 60)), "{likelihoods:?}");
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    for (answer, request) in answers.iter().zip(&requests).step_by(17) {
+        assert_eq!(*answer, model.generate_until(std::slice::from_ref(request)).unwrap()[0], "{request:?}");
+    }
+    for (score, request) in scores.iter().zip(&scored) {
+        let alone = model.log_likelihood(std::slice::from_ref(request)).unwrap()[0];
+        assert!((score.log_prob - alone.log_prob).abs() < 1e-5, "{request:?}");
+    }
+}
+
+#[test]
+fn a_cache_is_as_large_as_there_is_memory_for() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), decoder(&backend, 32));
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    let request = ScoreRequest { tokens: vec![1; 40], scored: 1 };
+    let free = model.log_likelihood(std::slice::from_ref(&request)).unwrap();
+    // 64 tokens' keys and values of 8 numbers each, and a rotation of 8 numbers for each of 39 (40) positions.
+    model.memory = Some(64 * 2 * 8 * 4 + 40 * 8 * 4);
+    assert_eq!(
+        model.log_likelihood(std::slice::from_ref(&request)).unwrap(),
+        free,
+        "with no room for others"
+    );
+    model.memory = Some(2000);
+    let error = model.log_likelihood(&[request]).unwrap_err().to_string();
+    assert!(error.contains("39 tokens") && error.contains("2000 are available"), "{error}");
+}

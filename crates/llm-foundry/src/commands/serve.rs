@@ -5,7 +5,7 @@ use crate::cli::{MachineArgs, ServeArgs};
 use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::serve::{ServeOptions, serve};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
 
 /// Binds, loads, serves until a signal ends the process.
@@ -20,12 +20,24 @@ pub(crate) fn run(args: &ServeArgs, machine: &MachineArgs) -> Outcome {
     let options = ServeOptions {
         model_names: names(args),
         api_key: args.api_key.clone(),
+        hosts: hosts(args, address),
         most_open: args.max_open,
         body_bytes: args.max_body,
     };
     let name = options.model_names[0].clone();
     console::say(machine.quiet, format!("{name} at http://{address}/v1 (Ctrl-C ends it)"));
     serve(&mut answerer, listener, options).map_err(Failure::run)
+}
+
+/// What programs of this machine call it.
+fn hosts(args: &ServeArgs, address: SocketAddr) -> Vec<String> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
+    hosts.extend([ip, args.host.clone()]);
+    hosts
 }
 
 /// The model's own name, the last part of it, and what `--name` adds.

@@ -22,7 +22,6 @@ pub(super) struct HttpRequest {
     pub(super) method: String,
     /// Without what follows a `?`.
     pub(super) path: String,
-    pub(super) authorization: Option<String>,
     pub(super) body: Vec<u8>,
     /// The client wants to send more after the answer.
     pub(super) keeps_alive: bool,
@@ -52,10 +51,14 @@ pub(super) struct Connection {
 }
 
 /// Method, path and what matters of the headers.
-struct Head {
+pub(super) struct Head {
     method: String,
-    path: String,
-    authorization: Option<String>,
+    pub(super) path: String,
+    pub(super) authorization: Option<String>,
+    /// The name under which the client knows the server.
+    pub(super) host: Option<String>,
+    /// The web page that asks.
+    pub(super) origin: Option<String>,
     length: usize,
     keeps_alive: bool,
     expects_continue: bool,
@@ -73,8 +76,11 @@ impl Connection {
         Ok(Self { stream, read: Vec::new(), body_bytes })
     }
 
-    /// Waits for the next request.
-    pub(super) fn request(&mut self) -> Result<HttpRequest, NoRequest> {
+    /// Waits for the next request. `admits` sees its head before the body is read.
+    pub(super) fn request(
+        &mut self,
+        admits: &dyn Fn(&Head) -> Result<(), Refused>,
+    ) -> Result<HttpRequest, NoRequest> {
         if self.read.is_empty() {
             self.more(Instant::now() + IDLE).map_err(|_| NoRequest::Gone)?;
         }
@@ -88,6 +94,7 @@ impl Connection {
             }
             self.more(deadline)?;
         };
+        admits(&head).map_err(NoRequest::Refused)?;
         if head.length > self.body_bytes {
             let (length, most) = (head.length, self.body_bytes);
             return Err(refused(
@@ -104,8 +111,8 @@ impl Connection {
         }
         let rest = self.read.split_off(head.length);
         let body = std::mem::replace(&mut self.read, rest);
-        let Head { method, path, authorization, keeps_alive, .. } = head;
-        Ok(HttpRequest { method, path, authorization, body, keeps_alive })
+        let Head { method, path, keeps_alive, .. } = head;
+        Ok(HttpRequest { method, path, body, keeps_alive })
     }
 
     /// Reads what comes next.
@@ -206,6 +213,8 @@ fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, NoRequest> {
         method: request.method.unwrap_or_default().to_owned(),
         path: request.path.unwrap_or_default().split('?').next().unwrap_or_default().to_owned(),
         authorization: None,
+        host: None,
+        origin: None,
         length: 0,
         keeps_alive: is_new,
         expects_continue: false,
@@ -222,6 +231,8 @@ fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, NoRequest> {
                 return Err(refused(411, "send the body with a Content-Length, not in chunks"));
             }
             "authorization" => head.authorization = Some(value.to_owned()),
+            "host" => head.host = Some(value.to_owned()),
+            "origin" => head.origin = Some(value.to_owned()),
             "connection" => {
                 let has = |word: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
                 head.keeps_alive = (is_new || has("keep-alive")) && !has("close");
@@ -245,6 +256,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -30,7 +30,7 @@ use asked::{Asked, Prompt};
 use fields::ApiError;
 use foundry_models::Sampling;
 use foundry_models::inference::Request;
-use http::{Connection, HttpRequest, NoRequest, Refused};
+use http::{Connection, Head, HttpRequest, NoRequest, Refused};
 use metrics::Metrics;
 use replies::Reply;
 use serde_json::json;
@@ -55,10 +55,21 @@ pub(crate) struct ServeOptions {
     pub(crate) model_names: Vec<String>,
     /// Without it everything but `/health` is refused.
     pub(crate) api_key: Option<String>,
+    /// Names of this machine that a client without a key may use.
+    pub(crate) hosts: Vec<String>,
     /// Texts that may be open at once.
     pub(crate) most_open: usize,
     /// Bytes of a request's body.
     pub(crate) body_bytes: usize,
+}
+
+/// Whether a `Host` header names `own`, whatever port it says.
+fn is_host(header: &str, own: &str) -> bool {
+    let rest = header.to_ascii_lowercase();
+    let port = rest.strip_prefix(&own.to_ascii_lowercase());
+    let is_port =
+        |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
+    port.is_some_and(|rest| rest.is_empty() || is_port(rest))
 }
 
 /// What every connection shares.
@@ -158,7 +169,7 @@ impl Shared {
     fn talk(&self, stream: TcpStream) {
         let Ok(mut connection) = Connection::new(stream, self.options.body_bytes) else { return };
         loop {
-            let request = match connection.request() {
+            let request = match connection.request(&|head| self.admits(head)) {
                 Ok(request) => request,
                 Err(NoRequest::Gone) => return,
                 Err(NoRequest::Refused(Refused { status, message })) => {
@@ -197,10 +208,6 @@ impl Shared {
             let error = ApiError::new(405, format!("{path} takes {method}, not {}", request.method));
             return (path, Answered::Page(error.into()));
         }
-        if path != "/health" && !self.is_allowed(request) {
-            let error = ApiError::new(401, "a key is needed: `Authorization: Bearer KEY`");
-            return (path, Answered::Page(error.into()));
-        }
         let answered = match path {
             "/health" => Answered::Page(Page::json(json!({"status": "ok"}))),
             "/metrics" => {
@@ -221,13 +228,32 @@ impl Shared {
         (path, answered)
     }
 
-    /// Compares all of the key, so that the time says nothing of it.
-    fn is_allowed(&self, request: &HttpRequest) -> bool {
-        let Some(key) = &self.options.api_key else { return true };
-        let given = request.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
+    /// Whether a request may be made: with the key, or without one only by programs of this machine. A web page that is
+    /// open in a browser here is none: it says where it is from, and one whose name was made to point to this machine
+    /// says that name.
+    fn admits(&self, head: &Head) -> Result<(), Refused> {
+        let refused = |status: u16, message: &str| Err(Refused { status, message: message.to_owned() });
+        let Some(key) = &self.options.api_key else {
+            let host = head
+                .host
+                .as_deref()
+                .is_none_or(|host| self.options.hosts.iter().any(|own| is_host(host, own)));
+            return match head.origin.is_none() && host {
+                true => Ok(()),
+                false => refused(403, "web pages and other names of this machine need a key (--api-key)"),
+            };
+        };
+        if head.path == "/health" {
+            return Ok(());
+        }
+        // Compares all of the key, so that the time says nothing of it.
+        let given = head.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
         let given = given.unwrap_or_default().trim().as_bytes();
         let differences = key.bytes().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
-        differences == 0 && key.len() == given.len()
+        match differences == 0 && key.len() == given.len() {
+            true => Ok(()),
+            false => refused(401, "a key is needed: `Authorization: Bearer KEY`"),
+        }
     }
 
     fn models(&self) -> serde_json::Value {
@@ -253,6 +279,7 @@ impl Shared {
         let job = |(choice, request): (usize, Request)| Job {
             request,
             stops: asked.common.sampling.stop.clone(),
+            is_continuation: !asked.is_chat,
             choice,
             updates: updates.clone(),
             abandoned: abandoned.clone(),

@@ -170,7 +170,9 @@ impl<'a> Reply<'a> {
         if self.asked.is_chat {
             let entry = |token: u32, log_prob: f32| {
                 let text = self.texts.one(token);
-                json!({"token": text, "logprob": log_prob, "bytes": text.as_bytes()})
+                // Part of a character has no text whose bytes could be told.
+                let bytes = self.texts.is_text(token).then(|| text.as_bytes().to_vec());
+                json!({"token": text, "logprob": log_prob, "bytes": bytes})
             };
             let told = |score: &TokenScore| {
                 let mut told = entry(score.token, score.log_prob);
@@ -190,7 +192,8 @@ impl<'a> Reply<'a> {
         let mut row = |token: u32, log_prob: Value, top: Value| {
             let text = self.texts.one(token);
             offsets.push(offset);
-            offset += text.chars().count();
+            // What is not part of the text takes no place in it.
+            offset += if self.texts.is_shown(token) { text.chars().count() } else { 0 };
             tokens.push(text);
             log_probs.push(log_prob);
             tops.push(top);

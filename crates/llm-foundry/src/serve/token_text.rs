@@ -26,6 +26,16 @@ impl<'a> TokenTexts<'a> {
         text.filter(|text| !text.contains('\u{FFFD}')).unwrap_or_else(|| format!("token_id:{token}"))
     }
 
+    /// Whether a token is text by itself, not part of a character.
+    pub(super) fn is_text(&self, token: u32) -> bool {
+        self.tokenizer.decode(&[token], false).is_ok_and(|text| !text.contains('\u{FFFD}'))
+    }
+
+    /// Whether it is part of what people see: text, and no special token.
+    pub(super) fn is_shown(&self, token: u32) -> bool {
+        self.is_text(token) && self.tokenizer.decode(&[token], true).is_ok_and(|text| !text.is_empty())
+    }
+
     /// The text of many tokens.
     pub(super) fn all(&self, tokens: &[u32]) -> String {
         self.tokenizer.decode(tokens, true).unwrap_or_default()

@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, Sender};
 pub(super) struct Job {
     pub(super) request: Request,
     pub(super) stops: Vec<String>,
+    /// The answer is read as part of the prompt's text.
+    pub(super) is_continuation: bool,
     /// Which of the request's choices it is.
     pub(super) choice: usize,
     pub(super) updates: Sender<Update>,
@@ -76,7 +78,12 @@ pub(super) fn run(answerer: &mut Answerer, jobs: &Receiver<Job>, open: &AtomicUs
             false => None,
         };
         for job in first.into_iter().chain(jobs.try_iter()) {
-            match answers.submit(inference, job.request.clone(), &job.stops) {
+            let request = job.request.clone();
+            let submitted = match job.is_continuation {
+                true => answers.submit_continuation(inference, request, &job.stops),
+                false => answers.submit(inference, request, &job.stops),
+            };
+            match submitted {
                 Ok(id) => {
                     running.insert(id, job);
                 }

@@ -65,7 +65,7 @@ impl Server {
         let length = body.len();
         self.raw(
             format!(
-                "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
             )
             .as_bytes(),
         )
@@ -149,7 +149,7 @@ fn echoed_prompts_have_log_probabilities() {
     let told = &answer["choices"][0]["logprobs"];
     let column = |name: &str| told[name].as_array().unwrap_or_else(|| panic!("{name}: {told}"));
     let new = column("tokens").len() - ids.len();
-    assert!(new <= 1, "none if the end of the text is likeliest: {told}");
+    assert_eq!(new, 1, "the new token, and be it the end of the text: {told}");
     for name in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
         assert_eq!(column(name).len(), ids.len() + new, "{name}");
     }
@@ -197,7 +197,7 @@ fn conversations_are_answered_whole_and_in_chunks() {
 
 #[test]
 fn wrong_requests_are_told_what_is_wrong() {
-    let server = Server::start(&["--max-body", "4000"]);
+    let server = Server::start(&["--max-body", "4000", "--max-open", "200"]);
     let refused = |status: u16, (found, body): Answer, words: &[&str]| {
         assert_eq!(found, status, "{body}");
         let error: Value = serde_json::from_str(&body).expect("JSON");
@@ -218,6 +218,7 @@ fn wrong_requests_are_told_what_is_wrong() {
     refused(400, wrong(json!({"max_tokens": 100_000})), &["100000", "--max-length"]);
     refused(400, wrong(json!({"prompt": [1, 2, 999_999]})), &["999999"]);
     refused(413, wrong(json!({"prompt": "a".repeat(5000)})), &["--max-body"]);
+    refused(400, wrong(json!({"prompt": vec!["a"; 20], "n": 16})), &["320 texts", "--max-open"]);
     refused(400, server.raw(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"), &["HTTP"]);
     refused(431, server.raw(&[b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 40_000]].concat()), &["headers"]);
     refused(
@@ -238,15 +239,55 @@ fn a_key_is_asked_for() {
         (401, 401, 200)
     );
     assert_eq!((key("secret"), key("secre"), key("secrets"), key("Secret")), (200, 401, 401, 401));
+    let long = "a".repeat(2_000_000);
+    assert_eq!(server.send("POST", COMPLETIONS, "", &long).0, 401, "before the body is looked at");
     let said = Room::new().foundry(&["serve", tiny_model().to_str().expect("UTF-8"), "--host", "0.0.0.0"]);
     said.expect_refusal(&["--api-key", "127.0.0.1"]);
+}
+
+#[test]
+fn web_pages_are_no_programs_of_this_machine() {
+    let server = Server::start(&[]);
+    let host = |name: &str| {
+        server
+            .raw(format!("GET /v1/models HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes())
+            .0
+    };
+    let port = server.address.port();
+    assert_eq!(
+        (host(&format!("localhost:{port}")), host(&format!("127.0.0.1:{port}")), host("[::1]")),
+        (200, 200, 200)
+    );
+    assert_eq!(
+        (host("evil.example"), host("localhost.evil.example"), host("127.0.0.1.evil:80")),
+        (403, 403, 403)
+    );
+    assert_eq!(server.send("GET", "/v1/models", "Origin: http://evil.example\r\n", "").0, 403);
+}
+
+#[test]
+fn a_client_without_a_stream_that_leaves_is_noticed() {
+    let server = Server::start(&["--max-length", "250", "--max-running", "2"]);
+    let until = Instant::now() + Duration::from_secs(60);
+    let body =
+        json!({"model": "tiny", "prompt": vec!["a"; 15], "max_tokens": 240, "temperature": 3, "n": 16});
+    let text = body.to_string();
+    while server.metric("llm_foundry_cancelled_total") == 0.0 {
+        assert!(Instant::now() < until, "every answer was computed to its end");
+        let mut leaving = server.connect();
+        let head = format!("POST {COMPLETIONS} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", text.len());
+        leaving.write_all(format!("{head}{text}").as_bytes()).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+        drop(leaving);
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 #[test]
 fn one_connection_takes_several_requests() {
     let server = Server::start(&[]);
     let mut stream = server.connect();
-    let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // Two at once, then one more.
     stream.write_all(&[request.as_slice(), request].concat()).expect("sent");
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));

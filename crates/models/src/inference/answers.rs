@@ -52,6 +52,22 @@ impl<'a> Answers<'a> {
         Ok(id)
     }
 
+    /// The same, of an answer that is read as part of the prompt's text: with the space between them.
+    ///
+    /// # Errors
+    /// As [`Inference::submit`].
+    pub fn submit_continuation(
+        &mut self,
+        inference: &mut Inference,
+        request: Request,
+        stops: &[String],
+    ) -> Result<RequestId, ModelError> {
+        let stream = TextStream::after(self.tokenizer, stops, &request.tokens);
+        let id = self.submit(inference, request, stops)?;
+        self.open.insert(id, stream);
+        Ok(id)
+    }
+
     /// As [`Inference::step`], for requests that were submitted here.
     ///
     /// # Errors

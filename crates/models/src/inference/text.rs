@@ -3,6 +3,9 @@
 
 use foundry_formats::{FormatError, Tokenizer};
 
+/// Tokens of a prompt that its answer is decoded after: enough to begin with a whole character.
+const CONTEXT: usize = 8;
+
 /// The tokens of those `stops` that are special tokens: these are not part of the text, so that no text ends with them.
 pub fn special_stops(tokenizer: &Tokenizer, stops: &[String]) -> Vec<u32> {
     let is_special = |id: &u32| tokenizer.decode(&[*id], true).is_ok_and(|text| text.is_empty());
@@ -36,6 +39,12 @@ impl<'a> TextStream<'a> {
             shown: 0,
             stopped: false,
         }
+    }
+
+    /// Text that goes on from the last of `before`, so that a space at its beginning is not taken for that of a text.
+    pub fn after(tokenizer: &'a Tokenizer, stops: &[String], before: &[u32]) -> Self {
+        let context = before[before.len().saturating_sub(CONTEXT)..].to_vec();
+        Self { settled: context.len(), ids: context, ..Self::new(tokenizer, stops) }
     }
 
     /// Takes a token and returns the text that can now be shown.

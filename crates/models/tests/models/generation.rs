@@ -411,6 +411,39 @@ fn scores_of_prompt_and_answer_are_those_of_the_logits() {
 }
 
 #[test]
+fn the_end_of_a_text_has_a_score_too() {
+    let (backend, golden) = (backend(), Golden::open("llama"));
+    let mut decoder = frozen(&golden, &backend, 96);
+    let prompt = &golden.tokens[..8];
+    let logits = decoder.last_logits(&backend, prompt, &[8]).unwrap();
+    let end = greedy(&logits);
+    let mut engine = inference(&decoder, &backend, one(64));
+    let plain = request(prompt, &Sampling { max_new_tokens: 4, ..Sampling::default() });
+    engine.submit(Request { eos_token_ids: vec![end], log_probs: Some(1), ..plain }).unwrap();
+    let mut events = Vec::new();
+    engine.step(&mut decoder, &backend, &mut events).unwrap();
+    let event = &events[0];
+    assert_eq!((event.token, event.finish), (None, Some(Finish::EndOfSequence)));
+    assert_eq!((event.scores.len(), event.scores[0].token, event.scores[0].top[0].0), (1, end, end));
+}
+
+#[test]
+fn scores_are_told_pass_by_pass() {
+    let (backend, golden) = (backend(), Golden::open("llama"));
+    let mut decoder = frozen(&golden, &backend, 24);
+    let mut engine = inference(&decoder, &backend, one(64));
+    let group = |from: usize| Continuations {
+        prefix: golden.tokens[from..from + 10].to_vec(),
+        endings: vec![vec![1]],
+    };
+    let groups: Vec<Continuations> = (0..12).map(group).collect();
+    let mut told = Vec::new();
+    let scores = engine.score_and_tell(&mut decoder, &backend, &groups, &mut |done| told.push(done)).unwrap();
+    assert!(told.len() > 3 && told.is_sorted() && told.last() == Some(&12), "{told:?}");
+    assert_eq!(scores, engine.score(&mut decoder, &backend, &groups).unwrap());
+}
+
+#[test]
 fn what_cannot_be_scored_is_refused() {
     let backend = backend();
     let golden = Golden::open("llama");
