@@ -2,6 +2,7 @@
 
 Usage: make_seeds.py        (needs nothing but Python; writes beside itself into corpus/)
 """
+import hashlib
 import json
 import os
 import struct
@@ -116,20 +117,30 @@ def configs():
     write("manifest", "self", '{"format": 2, "step": 3, "files": {"manifest.json": {"bytes": 1, "sha256": "00"}, ".": {"bytes": 0, "sha256": ""}}}')
 
 
-def token_file(width, lengths, mask):
+def token_file(width, lengths, mask, version=1, continued=()):
     total = sum(lengths)
     pad = lambda data: data + bytes(-len(data) % 8)
-    head = b"LFTOKENS" + struct.pack("<IIQQQ", 1, width, len(lengths), total, 1 if mask else 0) + bytes(24)
+    flags = (1 if mask else 0) + (2 if continued else 0)
+    head = b"LFTOKENS" + struct.pack("<IIQQQ", version, width, len(lengths), total, flags) + bytes(24)
     tokens = b"".join(struct.pack("<H" if width == 2 else "<I", 7 * i % 700) for i in range(total))
     bits = bytes(0x5A for _ in range((total + 7) // 8)) if mask else b""
     offsets = b"".join(struct.pack("<Q", sum(lengths[:i])) for i in range(len(lengths) + 1))
-    return head + pad(tokens) + pad(bits) + offsets
+    content = head + pad(tokens) + pad(bits) + offsets
+    if version == 1:
+        return content
+    if continued:
+        content += pad(sum(1 << d for d in continued).to_bytes((len(lengths) + 7) // 8, "little"))
+    blocks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+    return content + b"".join(hashlib.sha256(block).digest() for block in blocks)
 
 
 def token_files():
     write("token_files", "two_bytes", token_file(2, [3, 0, 14], False))
     write("token_files", "four_bytes_masked", token_file(4, [5, 9], True))
     write("token_files", "empty", token_file(2, [], False))
+    write("token_files", "sums", token_file(2, [3, 0, 14], True, 2))
+    write("token_files", "continued", token_file(4, [5, 9, 1], True, 2, (1, 2)))
+    write("token_files", "first_continues", token_file(2, [5, 9], False, 2, (0,)))
     write("token_files", "falling_offsets", token_file(2, [3, 5], False)[:-16] + struct.pack("<QQ", 9, 8))
     write("token_files", "huge_counts", b"LFTOKENS" + struct.pack("<IIQQQ", 1, 4, 1 << 61, 1 << 62, 1) + bytes(24))
 

@@ -18,16 +18,19 @@ pub struct PackedRow {
 }
 
 impl PackedRow {
-    /// Adds one sequence; empty ones vanish.
-    pub(crate) fn push(&mut self, tokens: &[u32], labels: &[i32]) {
-        if tokens.is_empty() {
-            return;
+    /// Begins a sequence, whose tokens follow.
+    pub(crate) fn begin(&mut self) {
+        self.seq_lens.push(0);
+    }
+
+    /// Adds tokens and labels to the sequence that was begun; its first label is ignored.
+    pub(crate) fn extend(&mut self, tokens: impl Iterator<Item = (u32, i32)>) {
+        let sequence = self.seq_lens.last_mut().expect("a sequence was begun");
+        for (token, label) in tokens {
+            self.tokens.push(token);
+            self.labels.push(if *sequence == 0 { IGNORED } else { label });
+            *sequence += 1;
         }
-        let start = self.labels.len();
-        self.tokens.extend_from_slice(tokens);
-        self.labels.extend_from_slice(labels);
-        self.labels[start] = IGNORED;
-        self.seq_lens.push(tokens.len() as u32);
     }
 
     /// Adds all sequences of another row.

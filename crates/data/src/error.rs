@@ -410,6 +410,48 @@ pub enum DataError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Tokens in which another token has a named role.
+    #[error(
+        "{}: these tokens were made with {name} `{made}`, and this run's is {}; set it to the one that was used, or tokenise the data again",
+        dir.display(),
+        asked.as_ref().map_or_else(|| "not set".to_owned(), |asked| format!("`{asked}`"))
+    )]
+    OtherSpecialToken {
+        /// The directory.
+        dir: PathBuf,
+        /// The role.
+        name: String,
+        /// Which token the rows were made with.
+        made: String,
+        /// Which one the run has.
+        asked: Option<String>,
+    },
+    /// Tokens of an older version, of conversations that may have been split, in a run that holds some out.
+    #[error(
+        "{}: these tokens were written by an older version of this program, which does not say which rows are of one conversation; with `multi_turn: split` or `auto` a held-out part could hold what is trained on\n  tokenise the data again, or give `data.eval` in place of `data.eval_fraction`",
+        dir.display()
+    )]
+    ExamplesUnknown {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// More documents than are numbered.
+    #[error(
+        "{}: with this file there are 2³² documents or more, which are too many to be indexed; set `streaming: true`",
+        path.display()
+    )]
+    TooManyDocuments {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A shard that is being written by another process.
+    #[error("{}: another process is writing shard {shard}; wait for it, or stop it first", dir.display())]
+    ShardInUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The shard.
+        shard: String,
+    },
     /// A setting that is settled in the tokens.
     #[error(
         "{}: `data.{key}` is {asked}, but these tokens were made with {made}, and that cannot be changed any more; remove `{key}`, or tokenise the data again",

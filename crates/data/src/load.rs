@@ -1,5 +1,8 @@
 //! From the named files to a data set: read, tokenise, split, truncate, pack, shuffle, count.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
 use foundry_formats::Tokenizer;
 
 use crate::counter::{ExampleCounter, has_label};
@@ -7,11 +10,12 @@ use crate::dataset::{Dataset, PackedRow, Sequence};
 use crate::error::DataError;
 use crate::numpy_rng::NumpyRng;
 use crate::pack::{one_per_row, pack};
-use crate::pipeline::{Item, Pass, Pipeline, Tally};
+use crate::pipeline::{Item, Pass, Pipeline, RowId, Tally};
 use crate::prepare::Preparation;
 use crate::report::DataReport;
 use crate::spec::{DataSpec, Holdout};
 use crate::tokenize::Tokenized;
+use crate::tokens::check_holdout;
 
 /// Rows that are read before they are tokenised.
 const EXAMPLES_AT_ONCE: usize = 1024;
@@ -33,31 +37,68 @@ pub fn load(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError
 /// prepared like a data set of its own, the held-out one as `eval` says (its sources are not read).
 ///
 /// # Errors
-/// As [`load`], and [`DataError::BadHoldout`].
+/// As [`load`], [`DataError::BadHoldout`], and [`DataError::ExamplesUnknown`].
 pub fn load_with_holdout(
     spec: &DataSpec,
     eval: &DataSpec,
     tokenizer: &Tokenizer,
     holdout: Holdout,
 ) -> Result<(Dataset, Dataset), DataError> {
-    let (rows, base) = read_and_tokenize(spec, tokenizer)?;
-    let mut examples: Vec<Vec<Tokenized>> = Vec::new();
-    for row in rows {
-        match examples.last_mut().filter(|_| row.continues) {
-            Some(example) => example.push(row),
-            None => examples.push(vec![row]),
-        }
-    }
-    let bad = || DataError::BadHoldout { wanted: holdout.to_string(), examples: examples.len() };
-    let held_out = holdout.count(examples.len()).ok_or_else(bad)?;
-    let order = NumpyRng::seeded(spec.seed).permutation(examples.len());
-    let mut take = |indices: &[usize]| -> Vec<Tokenized> {
-        indices.iter().flat_map(|&i| std::mem::take(&mut examples[i])).collect()
+    check_holdout(&spec.all_sources())?;
+    let (mut rows, base) = read_and_tokenize(spec, tokenizer)?;
+    let ids: Vec<(RowId, RowId)> = rows.iter().map(|row| (row.row, row.example())).collect();
+    let dealt = deal(&ids, |index| rows[index].continues, spec.seed, holdout, spec.is_mixed());
+    let (training, evaluation) = dealt?;
+    let mut take = |indices: Vec<usize>| -> Vec<Tokenized> {
+        indices.into_iter().map(|index| std::mem::take(&mut rows[index])).collect()
     };
-    let evaluation = take(&order[..held_out]);
-    let training = take(&order[held_out..]);
+    let (training, evaluation) = (take(training), take(evaluation));
     let training = finish(spec, tokenizer, training, base.clone())?;
     Ok((training, finish(eval, tokenizer, evaluation, base)?))
+}
+
+/// Deals rows, each known by itself and by its example, to training and evaluation: by a permutation of the examples,
+/// the first ones are held out. `continues`: a row is of the same example as the one before. What a mixture repeats
+/// (only with `repeats` it is looked for) is on one side, and is held out once.
+pub(crate) fn deal<K: Copy + Eq + Hash>(
+    rows: &[(K, K)],
+    continues: impl Fn(usize) -> bool,
+    seed: u64,
+    holdout: Holdout,
+    repeats: bool,
+) -> Result<(Vec<usize>, Vec<usize>), DataError> {
+    let is_first = |index: &usize| *index == 0 || !continues(*index) || rows[*index].1 != rows[*index - 1].1;
+    let starts: Vec<usize> = (0..rows.len()).filter(is_first).collect();
+    let rows_of = |part: usize| starts[part]..starts.get(part + 1).copied().unwrap_or(rows.len());
+    // The parts of each example, in which it comes again or is continued apart.
+    let mut examples: Vec<Vec<usize>> = Vec::new();
+    if repeats {
+        let mut numbers: HashMap<K, usize> = HashMap::new();
+        for (part, &start) in starts.iter().enumerate() {
+            let number = *numbers.entry(rows[start].1).or_insert(examples.len());
+            examples.resize_with(examples.len().max(number + 1), Vec::new);
+            examples[number].push(part);
+        }
+    }
+    let count = if repeats { examples.len() } else { starts.len() };
+    let bad = || DataError::BadHoldout { wanted: holdout.to_string(), examples: count };
+    let wanted = holdout.count(count).ok_or_else(bad)?;
+    let order = NumpyRng::seeded(seed).permutation(count);
+    let (mut training, mut evaluation) = (Vec::new(), Vec::new());
+    if !repeats {
+        evaluation.extend(order[..wanted].iter().flat_map(|&part| rows_of(part)));
+        training.extend(order[wanted..].iter().flat_map(|&part| rows_of(part)));
+        return Ok((training, evaluation));
+    }
+    let (mut held_out, mut measured) = (HashSet::new(), HashSet::new());
+    for part in order[..wanted].iter().flat_map(|&number| &examples[number]) {
+        held_out.insert(*part);
+        evaluation.extend(rows_of(*part).filter(|&row| !measured.contains(&rows[row].0)));
+        measured.extend(rows_of(*part).map(|row| rows[row].0));
+    }
+    let parts = NumpyRng::seeded(seed).permutation(starts.len()).into_iter();
+    training.extend(parts.filter(|part| !held_out.contains(part)).flat_map(rows_of));
+    Ok((training, evaluation))
 }
 
 /// Reads all files and tokenises their examples; the report has what belongs to the files.

@@ -19,12 +19,17 @@ pub const PACKING_CHUNK: usize = 1000;
 pub fn pack(sequences: &[Sequence], max_length: usize, strategy: PackingStrategy) -> Vec<PackedRow> {
     let mut rows = Vec::new();
     for chunk in sequences.chunks(PACKING_CHUNK) {
-        match strategy {
-            PackingStrategy::Bfd => pack_pieces(chunk, &heads(chunk, max_length), max_length, &mut rows),
-            PackingStrategy::BfdSplit => {
-                pack_pieces(chunk, &fragments(chunk, max_length), max_length, &mut rows)
+        let lengths: Vec<usize> = chunk.iter().map(|s| s.tokens.len()).collect();
+        for pieces in arrange(&lengths, max_length, strategy) {
+            let mut row = PackedRow::default();
+            for (index, Piece { sequence, range }) in pieces.into_iter().enumerate() {
+                if index == 0 || strategy != PackingStrategy::Wrapped {
+                    row.begin();
+                }
+                let Sequence { tokens, labels } = &chunk[sequence];
+                row.extend(tokens[range.clone()].iter().copied().zip(labels[range].iter().copied()));
             }
-            PackingStrategy::Wrapped => wrap(chunk, max_length, &mut rows),
+            rows.push(row);
         }
     }
     rows
@@ -45,27 +50,32 @@ pub fn one_per_row(sequences: Vec<Sequence>) -> Vec<PackedRow> {
     rows
 }
 
-/// A part of one sequence: `chunk[sequence].tokens[range]`.
-struct Piece {
-    sequence: usize,
-    range: Range<usize>,
+/// A part of one sequence: tokens `range` of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) sequence: usize,
+    pub(crate) range: Range<usize>,
+}
+
+/// Which pieces of sequences of these lengths, a chunk of at most [`PACKING_CHUNK`], make up each row.
+pub(crate) fn arrange(lengths: &[usize], max_length: usize, strategy: PackingStrategy) -> Vec<Vec<Piece>> {
+    match strategy {
+        PackingStrategy::Bfd => in_bins(&heads(lengths, max_length), max_length),
+        PackingStrategy::BfdSplit => in_bins(&fragments(lengths, max_length), max_length),
+        PackingStrategy::Wrapped => wrapped(lengths, max_length),
+    }
 }
 
 /// `bfd`: the first `max_length` tokens of each sequence.
-fn heads(chunk: &[Sequence], max_length: usize) -> Vec<Piece> {
-    let lengths = chunk.iter().map(|s| s.tokens.len().min(max_length));
-    lengths
-        .enumerate()
-        .filter(|(_, len)| *len > 0)
-        .map(|(sequence, len)| Piece { sequence, range: 0..len })
-        .collect()
+fn heads(lengths: &[usize], max_length: usize) -> Vec<Piece> {
+    let heads = lengths.iter().map(|len| 0..max_length.min(*len)).enumerate();
+    heads.filter(|(_, range)| !range.is_empty()).map(|(sequence, range)| Piece { sequence, range }).collect()
 }
 
 /// `bfd_split`: pieces of exactly `max_length` tokens, the last one of each sequence shorter.
-fn fragments(chunk: &[Sequence], max_length: usize) -> Vec<Piece> {
+fn fragments(lengths: &[usize], max_length: usize) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for (sequence, s) in chunk.iter().enumerate() {
-        let len = s.tokens.len();
+    for (sequence, &len) in lengths.iter().enumerate() {
         for start in (0..len).step_by(max_length) {
             pieces.push(Piece { sequence, range: start..len.min(start.saturating_add(max_length)) });
         }
@@ -73,17 +83,30 @@ fn fragments(chunk: &[Sequence], max_length: usize) -> Vec<Piece> {
     pieces
 }
 
-fn pack_pieces(chunk: &[Sequence], pieces: &[Piece], max_length: usize, rows: &mut Vec<PackedRow>) {
+/// Pieces into bins, by best fit decreasing.
+fn in_bins(pieces: &[Piece], max_length: usize) -> Vec<Vec<Piece>> {
     let lengths: Vec<usize> = pieces.iter().map(|p| p.range.len()).collect();
-    for bin in best_fit_decreasing(&lengths, max_length) {
-        let mut row = PackedRow::default();
-        for id in bin {
-            let piece = &pieces[id];
-            let sequence = &chunk[piece.sequence];
-            row.push(&sequence.tokens[piece.range.clone()], &sequence.labels[piece.range.clone()]);
+    let bins = best_fit_decreasing(&lengths, max_length);
+    bins.into_iter().map(|bin| bin.into_iter().map(|id| pieces[id].clone()).collect()).collect()
+}
+
+/// `wrapped`: all tokens of the chunk end to end, cut every `max_length`; boundaries of sequences are forgotten.
+fn wrapped(lengths: &[usize], max_length: usize) -> Vec<Vec<Piece>> {
+    let mut rows: Vec<Vec<Piece>> = Vec::new();
+    let mut room = 0;
+    for (sequence, &len) in lengths.iter().enumerate() {
+        let mut start = 0;
+        while start < len {
+            if room == 0 {
+                rows.push(Vec::new());
+                room = max_length;
+            }
+            let range = start..len.min(start.saturating_add(room));
+            (start, room) = (range.end, room - range.len());
+            rows.last_mut().expect("one was begun").push(Piece { sequence, range });
         }
-        rows.push(row);
     }
+    rows
 }
 
 /// Best fit decreasing: which item goes to which bin of `capacity`. All lengths are in 1..=capacity.
@@ -117,17 +140,6 @@ fn best_fit_decreasing(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
         }
     }
     bins
-}
-
-/// `wrapped`: all tokens of the chunk end to end, cut every `max_length`; boundaries of sequences are forgotten.
-fn wrap(chunk: &[Sequence], max_length: usize, rows: &mut Vec<PackedRow>) {
-    let tokens: Vec<u32> = chunk.iter().flat_map(|s| s.tokens.iter().copied()).collect();
-    let labels: Vec<i32> = chunk.iter().flat_map(|s| s.labels.iter().copied()).collect();
-    for (tokens, labels) in tokens.chunks(max_length).zip(labels.chunks(max_length)) {
-        let mut row = PackedRow::default();
-        row.push(tokens, labels);
-        rows.push(row);
-    }
 }
 
 #[cfg(test)]

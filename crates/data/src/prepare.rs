@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::error::{DataError, Place};
 use crate::example::{Example, from_row};
 use crate::filter::{Deduplication, NgramSet};
-use crate::pipeline::{Item, Pass, Pipeline, SourceStream, Tally};
+use crate::pipeline::{Item, Pass, Pipeline, RowId, SourceStream, Tally};
 use crate::report::{DataReport, FileCount, SourceCount};
 use crate::shape::Shape;
 use crate::source::Row;
@@ -132,23 +132,29 @@ impl<'a> Preparation<'a> {
     pub(crate) fn run(&mut self, items: Vec<Item>) -> Result<Vec<Tokenized>, DataError> {
         let mut examples = Vec::with_capacity(items.len());
         for item in items {
-            let (source, file) = (item.id.source, item.id.file);
+            let id = item.id;
             self.text_bytes += item.row.size() as u64;
             match self.example(item) {
                 Ok(Some((place, example))) => {
-                    self.report.files[self.files[&(source, file)]].examples += 1;
-                    examples.push((source, place, example));
+                    self.report.files[self.files[&(id.source, id.file)]].examples += 1;
+                    examples.push((id, place, example));
                 }
                 Ok(None) => {}
                 Err(error) => self.tally.refuse(error)?,
             }
         }
         let mut tokenized = Vec::with_capacity(examples.len());
-        for (result, (number, _, _)) in self.tokenize(&examples).into_iter().zip(&examples) {
+        for (result, (id, _, kept)) in self.tokenize(&examples).into_iter().zip(&examples) {
+            let since_example = match kept {
+                Kept::Tokens(document) => document.since_example(),
+                Kept::Example(_) => 0,
+            };
             match result {
                 Ok(rows) => tokenized.extend(rows.into_iter().enumerate().map(|(index, row)| Tokenized {
-                    continues: index > 0,
-                    source_number: *number,
+                    continues: index > 0 || since_example > 0,
+                    source_number: id.source,
+                    row: *id,
+                    since_example,
                     ..row
                 })),
                 Err(error) => self.tally.refuse(error)?,
@@ -204,10 +210,10 @@ impl<'a> Preparation<'a> {
     }
 
     /// Tokenises on all threads; results are in the order of the examples.
-    fn tokenize(&self, examples: &[(usize, Place, Kept)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
-        let one = |(source, place, kept): &(usize, Place, Kept)| match kept {
+    fn tokenize(&self, examples: &[(RowId, Place, Kept)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
+        let one = |(id, place, kept): &(RowId, Place, Kept)| match kept {
             Kept::Example(example) => {
-                let plan = self.plans[*source].as_ref().and_then(|plan| plan.tokenizing.as_ref());
+                let plan = self.plans[id.source].as_ref().and_then(|plan| plan.tokenizing.as_ref());
                 plan.expect("a source with a row has a plan").example(example, place)
             }
             Kept::Tokens(document) => {

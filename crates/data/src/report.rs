@@ -80,6 +80,9 @@ pub struct DataReport {
     pub duplicates: usize,
     /// Examples that were compared to find duplicates: all, or the first million.
     pub compared: usize,
+    /// Examples that were read to see how they end, whether they repeat others and whether they begin with two BOS tokens;
+    /// the counts of these are extrapolated from them. `None`: all.
+    pub examined: Option<usize>,
     /// Examples that share a long run of words with the evaluation data; `None`: not looked for.
     pub contaminated: Option<usize>,
     /// Rows that could not be used and were left out (`on_error: skip`).
@@ -236,6 +239,9 @@ impl fmt::Display for DataReport {
         let share = percent(self.duplicates, self.compared);
         writeln!(f, "duplicates {} ({share:.1} % of {of})", self.duplicates)?;
         write!(f, "double BOS {}", self.double_bos)?;
+        if let Some(examined) = self.examined {
+            write!(f, "\n(ends, duplicates and double BOS: by {examined} examples from all over the data)")?;
+        }
         if let Some(contaminated) = self.contaminated {
             let share = percent(contaminated, self.examples);
             write!(f, "\nshared with the evaluation data {contaminated} ({share:.1} %)")?;

@@ -1,6 +1,6 @@
 //! What to load and how: the `data` section of a run, under Hugging Face's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,9 @@ pub struct Source {
     pub fraction: Option<f64>,
     /// How likely the next row is one of this source; all sources of a data set have one, or none has.
     pub probability: Option<f64>,
+    /// Settings that were given for this source or for all, under the names of the configuration, even where they are
+    /// defaults: what was asked for must be what token files were made with.
+    pub given: BTreeSet<String>,
 }
 
 impl Default for Source {
@@ -87,6 +90,7 @@ impl Default for Source {
             take: None,
             fraction: None,
             probability: None,
+            given: BTreeSet::new(),
         }
     }
 }
@@ -243,6 +247,11 @@ impl Default for DataSpec {
 }
 
 impl DataSpec {
+    /// Whether sources are mixed by probabilities, so that rows may come again and rows of one example apart.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.sources.iter().any(|source| source.probability.is_some())
+    }
+
     /// The sources, `files` being one.
     pub fn all_sources(&self) -> Vec<Source> {
         if self.files.is_empty() {

@@ -24,6 +24,7 @@ use crate::pipeline::{HeldOut, Part, Pass, Pipeline, PipelineState};
 use crate::prepare::Preparation;
 use crate::report::DataReport;
 use crate::spec::{DataSpec, Source};
+use crate::tokens::check_holdout;
 
 /// Bytes of text after which a chunk ends early.
 pub const CHUNK_BYTES: usize = 8 << 20;
@@ -130,7 +131,7 @@ impl StreamLoader {
     /// [`DataError::StreamWithoutLength`]: rows of a stream need a greatest length, for which memory is set aside.
     /// [`DataError::NotStreamed`]: settings that need all rows at once.
     pub fn new(spec: StreamSpec, tokenizer: Arc<Tokenizer>) -> Result<Self, DataError> {
-        check(&spec.data)?;
+        check(&spec)?;
         let report = DataReport::default();
         Ok(Self { spec, tokenizer, place: StreamState::START, chunk: Vec::new(), report, producer: None })
     }
@@ -190,7 +191,11 @@ impl Batches for StreamLoader {
 }
 
 /// What a stream cannot do.
-fn check(spec: &DataSpec) -> Result<(), DataError> {
+fn check(stream: &StreamSpec) -> Result<(), DataError> {
+    let spec = &stream.data;
+    if stream.eval_fraction > 0.0 {
+        check_holdout(&spec.all_sources())?;
+    }
     if spec.max_length.is_none() {
         return Err(DataError::StreamWithoutLength);
     }
@@ -321,7 +326,7 @@ pub struct Sample {
 /// # Errors
 /// As [`crate::load`], for what the first chunk shows.
 pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataError> {
-    check(&spec.data)?;
+    check(spec)?;
     let sources = spec.data.all_sources();
     let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());

@@ -210,10 +210,10 @@ fn the_held_out_part_is_not_streamed() {
     assert_eq!(many.held_out().within, 10_000);
     let two = DataSpec { sources: vec![spec.data.sources[0].clone(); 2], ..spec.data.clone() };
     assert_eq!(StreamSpec { data: two, ..spec.clone() }.held_out().within, 5_000);
-    // Rows that a first look does not see: the only one that is not held out comes last.
+    // Rows that a first look does not see: those that are not held out come late.
     let mut late = spec.clone();
     late.eval_fraction = 0.5;
-    late.data.sources[0].take = Some(1);
+    late.data.sources[0].take = Some(6);
     loader(&late).next_batch().unwrap();
     let sampled = sample(&spec, &tiny()).unwrap();
     assert_eq!(sampled.data.report.examples, training.len());

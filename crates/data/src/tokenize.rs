@@ -15,6 +15,7 @@ use crate::dataset::Sequence;
 use crate::error::{DataError, Place};
 use crate::example::{ChatExtras, Example, Message};
 use crate::mask::common_prefix;
+use crate::pipeline::RowId;
 use crate::shape::Shape;
 use crate::spec::{DataSpec, MultiTurn, TrainOn};
 use crate::turns::rewrites_history;
@@ -24,6 +25,13 @@ impl Tokenized {
     pub(crate) fn before(sequence: Sequence, bos: Option<u32>, place: &Place) -> Self {
         let double_bos = bos.is_some_and(|bos| sequence.tokens.starts_with(&[bos, bos]));
         Self { sequence, double_bos, source: Some(Arc::clone(&place.path)), ..Self::default() }
+    }
+
+    /// What stands for the example that it is of, whatever number of rows that makes.
+    pub(crate) fn example(&self) -> RowId {
+        let mut first = self.row;
+        first.at.offset -= self.since_example.min(first.at.offset);
+        first
     }
 }
 
@@ -63,6 +71,10 @@ pub(crate) struct Tokenized {
     pub(crate) continues: bool,
     /// The number of its source.
     pub(crate) source_number: usize,
+    /// Where it stands.
+    pub(crate) row: RowId,
+    /// Documents of a token file between the first one of its example and this one.
+    pub(crate) since_example: u64,
     /// The file it comes from.
     pub(crate) source: Option<Arc<Path>>,
 }

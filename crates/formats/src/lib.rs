@@ -25,5 +25,5 @@ pub use error::FormatError;
 pub use flush::{flush_dir, flush_tree};
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
-pub use token_file::{TokenDocument, TokenFile, TokenFileCounts, TokenFileWriter};
+pub use token_file::{TokenDocument, TokenFile, TokenFileCounts, TokenFileWriter, TokenView};
 pub use tokenizer::{Tokenizer, guarded, panic_is_guarded};

@@ -14,8 +14,9 @@ use crate::FormatError;
 
 /// Largest page of the usual systems: ranges are cut to whole ones.
 const PAGE: usize = 16 << 10;
-/// What Linux maps at once when one page of a file is touched (`fault_around_bytes`).
-const AROUND: usize = 64 << 10;
+/// The most that Linux maps at once when one page of a file is touched: `fault_around_bytes` is 64 KiB by default, and
+/// never reaches beyond a table of pages.
+const AROUND: usize = 2 << 20;
 
 /// A regular file mapped read-only into memory.
 #[derive(Debug)]
@@ -82,7 +83,12 @@ impl MappedFile {
     /// As [`MappedFile::release`], with the pages around the range that the system brings along: for ranges that are
     /// smaller than a page, whose neighbours can be read again.
     pub(crate) fn release_around(&self, range: std::ops::Range<usize>) {
-        self.release(range.start / AROUND * AROUND..range.end.next_multiple_of(AROUND).min(self.len));
+        let Some(map) = &self.map else { return };
+        // What is mapped together is told by addresses, not by places in the file.
+        let base = map.as_ptr() as usize;
+        let start = ((base + range.start) / AROUND * AROUND).saturating_sub(base);
+        let end = (base + range.end).next_multiple_of(AROUND) - base;
+        self.release(start..end.min(self.len));
     }
 
     /// The file's path as it was opened.

@@ -4,20 +4,24 @@ use crate::config::{AutoOr, Config, DataSection, SourceSection};
 use crate::data_files::Finder;
 use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, Part};
+use foundry_data::tokens::{Indexed, IndexedTokens, are_tokens, index, index_with_holdout};
 use foundry_data::{
-    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Source, StreamSpec, held_out, load,
-    load_with_holdout, sample,
+    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Rows as _, Source, StreamSpec,
+    held_out, load, load_with_holdout, sample,
 };
 use foundry_formats::Tokenizer;
+use std::sync::Arc;
 
 /// Bytes of data files above which rows are streamed.
 const STREAM_ABOVE: u64 = 64 << 20;
 
 /// Loaded data.
 pub(crate) struct Corpus {
-    /// All rows, or, of a stream, its first ones.
+    /// All rows, or, of a stream, its first ones; of indexed token files only the report.
     pub(crate) train: Dataset,
     pub(crate) eval: Option<Dataset>,
+    /// Training rows are token files, read in any order.
+    pub(crate) indexed: Option<Arc<IndexedTokens>>,
     /// Training rows are read while training.
     pub(crate) stream: Option<Stream>,
 }
@@ -61,11 +65,19 @@ impl CorpusFiles {
             if !section.columns.is_empty() {
                 source.columns.clone_from(&section.columns);
             }
+            let own = format!("sources.{index}.");
+            source
+                .given
+                .extend(data.given.iter().filter_map(|key| key.strip_prefix(&own).map(str::to_owned)));
             (source.skip, source.take, source.fraction) = (section.skip, section.take, section.fraction);
             source.probability = section.weight.map(|weight| weight / weights);
             train.push(source);
         }
-        let eval = source(data, find("data.eval", &data.eval.0, Meant::Eval)?).into_iter().collect();
+        let mut eval: Vec<Source> =
+            source(data, find("data.eval", &data.eval.0, Meant::Eval)?).into_iter().collect();
+        // What is measured is all of it, as it is.
+        let of_training = ["filter", "deduplicate", "decontaminate"];
+        eval.iter_mut().for_each(|source| source.given.retain(|key| !of_training.contains(&key.as_str())));
         let decontaminate = match &data.decontaminate {
             None => None,
             Some(wanted) => Some(Decontamination {
@@ -101,9 +113,10 @@ impl CorpusFiles {
     ) -> Outcome<Corpus> {
         let data = &config.data;
         let file_bytes = bytes(&self.train)?;
+        let is_tokens = are_tokens(&self.train);
         let streams = match data.streaming {
             AutoOr::Given(given) => given,
-            AutoOr::Auto => file_bytes > STREAM_ABOVE,
+            AutoOr::Auto => file_bytes > STREAM_ABOVE && !is_tokens,
         };
         let eval = self.eval.clone();
         let spec = self.training_spec(config, eos_token_ids, threads, rendered_at);
@@ -111,15 +124,36 @@ impl CorpusFiles {
         if streams {
             return stream(config, tokenizer, spec, &eval_spec, file_bytes);
         }
-        if data.eval_fraction > 0.0 {
-            let holdout = Holdout::Fraction(data.eval_fraction);
+        let holdout = (data.eval_fraction > 0.0).then_some(Holdout::Fraction(data.eval_fraction));
+        if is_tokens {
+            return indexed(tokenizer, &spec, &eval_spec, holdout);
+        }
+        if let Some(holdout) = holdout {
             let (train, eval) =
                 load_with_holdout(&spec, &eval_spec, tokenizer, holdout).map_err(Failure::input)?;
-            return Ok(Corpus { train, eval: Some(eval), stream: None });
+            return Ok(Corpus { train, eval: Some(eval), indexed: None, stream: None });
         }
         let train = load(&spec, tokenizer).map_err(Failure::input)?;
-        Ok(Corpus { train, eval: eval_rows(&eval_spec, tokenizer)?, stream: None })
+        Ok(Corpus { train, eval: eval_rows(&eval_spec, tokenizer)?, indexed: None, stream: None })
     }
+}
+
+/// Token files, whose rows stay where they are.
+fn indexed(
+    tokenizer: &Tokenizer,
+    spec: &DataSpec,
+    eval: &DataSpec,
+    holdout: Option<Holdout>,
+) -> Outcome<Corpus> {
+    let (Indexed { rows, report }, eval) = match holdout {
+        Some(holdout) => {
+            let parts = index_with_holdout(spec, eval, tokenizer, holdout).map_err(Failure::input)?;
+            (parts.0, Some(parts.1))
+        }
+        None => (index(spec, tokenizer).map_err(Failure::input)?, eval_rows(eval, tokenizer)?),
+    };
+    let train = Dataset { rows: Vec::new(), report };
+    Ok(Corpus { train, eval, indexed: Some(rows), stream: None })
 }
 
 fn eval_rows(spec: &DataSpec, tokenizer: &Tokenizer) -> Outcome<Option<Dataset>> {
@@ -156,7 +190,7 @@ fn stream(
         false => eval_rows(eval, tokenizer)?,
     };
     let stream = Stream { spec, file_bytes, sampled_bytes: first.text_bytes };
-    let corpus = Corpus { train: first.data, eval, stream: Some(stream) };
+    let corpus = Corpus { train: first.data, eval, indexed: None, stream: Some(stream) };
     if config.training.max_steps < 1 {
         let (rows, steps) = corpus.guess(config);
         return Err(Failure::Input(format!(
@@ -177,6 +211,7 @@ fn source(data: &DataSection, files: Vec<DataFile>) -> Option<Source> {
         format: data.format.hint(),
         text_field: data.text_field.clone(),
         columns: data.columns.clone(),
+        given: data.given.clone(),
         ..Source::default()
     })
 }
@@ -235,11 +270,35 @@ fn bytes(sources: &[Source]) -> Outcome<u64> {
 }
 
 impl Corpus {
+    /// Rows for training; of a stream, its first ones.
+    pub(crate) fn rows(&self) -> usize {
+        self.indexed.as_ref().map_or(self.train.rows.len(), |rows| rows.len())
+    }
+
+    /// Training row `index`, which must be below [`Corpus::rows`].
+    pub(crate) fn row(&self, index: usize) -> Outcome<PackedRow> {
+        let Some(rows) = &self.indexed else { return Ok(self.train.rows[index].clone()) };
+        let mut row = PackedRow::default();
+        rows.append(index, &mut row).map_err(Failure::input)?;
+        Ok(row)
+    }
+
     /// The most tokens that a micro-batch of `batch_size` rows can have, whatever the order of the rows.
-    pub(crate) fn longest_batch(&self, batch_size: usize) -> usize {
-        match self.stream.as_ref().and_then(|stream| stream.spec.data.max_length) {
-            Some(length) => batch_size.saturating_mul(length),
-            None => longest(&self.train.rows, batch_size),
+    pub(crate) fn longest_batch(&self, batch_size: usize) -> Outcome<usize> {
+        if let Some(length) = self.stream.as_ref().and_then(|stream| stream.spec.data.max_length) {
+            return Ok(batch_size.saturating_mul(length));
+        }
+        match &self.indexed {
+            Some(rows) => rows.longest(batch_size).map_err(Failure::input),
+            None => Ok(longest(&self.train.rows, batch_size)),
+        }
+    }
+
+    /// The longest training sequence that is at hand, in tokens; of indexed rows the longest row.
+    pub(crate) fn longest_sequence(&self) -> usize {
+        match self.indexed {
+            Some(_) => self.train.report.lengths.longest().min(self.train.report.longest_row),
+            None => self.train.rows.iter().flat_map(|row| &row.seq_lens).copied().max().unwrap_or(0) as usize,
         }
     }
 
@@ -252,7 +311,12 @@ impl Corpus {
     /// times (used, waiting, being made), text and tokens, and its shuffle buffer.
     pub(crate) fn bytes(&self) -> u64 {
         let tokens = |data: &Dataset| 8 * data.report.tokens as u64;
-        let held = tokens(&self.train) + self.eval.as_ref().map_or(0, tokens);
+        let eval = self.eval.as_ref().map_or(0, tokens);
+        if let Some(rows) = &self.indexed {
+            // And the order of an epoch, 8 bytes a row.
+            return rows.bytes() + 8 * rows.len() as u64 + eval;
+        }
+        let held = tokens(&self.train) + eval;
         let Some(stream) = &self.stream else { return held };
         let text = stream.sampled_bytes / (self.train.report.examples as u64).max(1);
         let buffered = text * stream.spec.shuffle_buffer as u64;

@@ -14,9 +14,15 @@ pub(super) struct Mixer {
     sources: Vec<SourceStream>,
     turn: Turn,
     stopping: StoppingStrategy,
-    /// Cumulative probabilities; empty: the sources follow each other.
+    /// Probabilities; empty: the sources follow each other.
+    probabilities: Vec<f64>,
+    /// Their sums up to each.
     cdf: Vec<f64>,
 }
+
+/// Draws of used-up sources in a row after which only those that are left are drawn from: datasets goes on drawing, which
+/// comes to the same in the end, but may take for ever where what is left is rare.
+const VAIN_DRAWS: usize = 1000;
 
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +53,8 @@ impl Mixer {
             None => Turn::InOrder(0),
             Some(_) => Turn::Drawn { rng: NumpyRng::seeded(seed), exhausted: vec![false; sources.len()] },
         };
-        Self { turn, cdf: probabilities.map(cumulative).unwrap_or_default(), sources, stopping }
+        let cdf = probabilities.map(cumulative).unwrap_or_default();
+        Self { turn, probabilities: probabilities.unwrap_or_default().to_vec(), cdf, sources, stopping }
     }
 
     pub(super) fn next(&mut self, tally: &mut Tally) -> Result<Option<Item>, DataError> {
@@ -62,6 +69,7 @@ impl Mixer {
                 Ok(None)
             }
             Turn::Drawn { rng, exhausted } => loop {
+                let again = self.stopping != StoppingStrategy::AllExhaustedWithoutReplacement;
                 let stops = match self.stopping {
                     StoppingStrategy::FirstExhausted => exhausted.contains(&true),
                     _ => !exhausted.contains(&false),
@@ -69,11 +77,10 @@ impl Mixer {
                 if stops {
                     return Ok(None);
                 }
-                let drawn = rng.choice(&self.cdf);
-                let again = self.stopping != StoppingStrategy::AllExhaustedWithoutReplacement;
-                if exhausted[drawn] && !again {
-                    continue;
-                }
+                let drawn = match again {
+                    true => rng.choice(&self.cdf),
+                    false => one_left(rng, &self.probabilities, &self.cdf, exhausted),
+                };
                 let source = &mut self.sources[drawn];
                 let item = source.next(tally)?;
                 // That a source is used up is known with its last row, not one row later.
@@ -123,4 +130,18 @@ impl Mixer {
         let gone = || DataError::BadState { problem: "a row of the shuffle buffer is gone".to_owned() };
         wanted.iter().map(|id| found.get(id).cloned().ok_or_else(gone)).collect()
     }
+}
+
+/// A source that is not used up; there is one.
+fn one_left(rng: &mut NumpyRng, probabilities: &[f64], cdf: &[f64], exhausted: &[bool]) -> usize {
+    let left: Vec<usize> = (0..exhausted.len()).filter(|&source| !exhausted[source]).collect();
+    if left.len() == 1 {
+        // Nothing is left to be drawn.
+        return left[0];
+    }
+    if let Some(drawn) = (0..VAIN_DRAWS).map(|_| rng.choice(cdf)).find(|&drawn| !exhausted[drawn]) {
+        return drawn;
+    }
+    let among: Vec<f64> = left.iter().map(|&source| probabilities[source]).collect();
+    left[rng.choice(&cumulative(&among)).min(left.len() - 1)]
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeldOut, Item, Part, RowId, Tally};
 use crate::error::DataError;
-use crate::source::{self, Position, RowReader};
+use crate::source::{self, Position, Row, RowReader};
 use crate::spec::{SampleBy, Source};
 
 /// The rows of one source.
@@ -96,29 +96,43 @@ impl SourceStream {
             let Some(item) = self.read_any(tally)? else { return Ok(None) };
             let number = self.state.row;
             self.state.row += 1;
-            if number >= self.source.skip && self.is_chosen(number) {
+            let example = Self::example(number, &item.row);
+            if number >= self.source.skip && self.is_chosen(example) {
+                // The rows of the source are chosen first, then divided: `take` means both sides together.
                 let used = self.state.used;
                 self.state.used += 1;
-                if let Part::Shard { index, of } = self.part
-                    && used % of != index
-                {
-                    continue;
+                if self.is_own(example, used) {
+                    return Ok(Some(item));
                 }
-                return Ok(Some(item));
             }
         }
         Ok(None)
     }
 
-    fn is_chosen(&self, number: u64) -> bool {
-        let draw = |seed: u64| unit(seed, self.index as u64, number);
-        let held_out = |of: HeldOut| number < of.within && draw(self.seed ^ HOLDOUT) < of.part;
-        self.source.fraction.is_none_or(|part| draw(self.seed) < part)
-            && match self.part {
-                Part::Whole | Part::Shard { .. } => true,
-                Part::Training(of) => !held_out(of),
-                Part::HeldOut(of) => held_out(of),
-            }
+    /// The number that stands for the whole example of row `number`: all documents that a conversation was split into
+    /// have the number of the first.
+    fn example(number: u64, row: &Row) -> u64 {
+        match row {
+            Row::Tokens(document) => number.saturating_sub(document.since_example()),
+            _ => number,
+        }
+    }
+
+    /// Whether `fraction` has an example.
+    fn is_chosen(&self, example: u64) -> bool {
+        self.source.fraction.is_none_or(|part| unit(self.seed, self.index as u64, example) < part)
+    }
+
+    /// Whether an example, whose row is number `used` of the chosen ones, is in this stream's part.
+    fn is_own(&self, example: u64, used: u64) -> bool {
+        let draw = || unit(self.seed ^ HOLDOUT, self.index as u64, example);
+        let is_held_out = |of: HeldOut| example < of.within && draw() < of.part;
+        match self.part {
+            Part::Whole => true,
+            Part::Shard { index, of } => used % of == index,
+            Part::Training(of) => !is_held_out(of),
+            Part::HeldOut(of) => is_held_out(of),
+        }
     }
 
     /// The next row that can be read.

@@ -60,6 +60,25 @@ fn mixtures_are_those_of_interleave_datasets() {
 }
 
 #[test]
+fn what_is_left_of_a_mixture_comes_however_rare_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = |name, rows, weight| Source { probability: Some(weight), ..lines(dir.path(), name, rows) };
+    let stopping_strategy = StoppingStrategy::AllExhaustedWithoutReplacement;
+    let spec = DataSpec { stopping_strategy, ..spec(3) };
+    for rare in [1e-6, 1e-17, 1e-300] {
+        let mut sources = vec![source("a", 4, 1.0), source("b", 50, rare)];
+        let rows = all(&spec, &sources, Pass::default());
+        assert_eq!(rows.len(), 54);
+        assert_eq!(rows.last().map(String::as_str), Some("b49"));
+        sources.push(source("c", 50, rare));
+        let rows = all(&spec, &sources, Pass::default());
+        assert_eq!(rows.len(), 104);
+        let of_b = rows[4..54].iter().filter(|row| row.starts_with('b')).count();
+        assert!((10..40).contains(&of_b), "{rare}: equally rare sources take turns: {of_b}");
+    }
+}
+
+#[test]
 fn sources_without_probabilities_follow_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let part = |source: Source, skip, take| Source { skip, take, ..source };

@@ -1,6 +1,8 @@
 //! The manifest of a shard: `shard-I-of-N.json`, and `shard-I-of-N.partial.json` while it is in the making.
 
-use std::io::Write as _;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,9 @@ use crate::shape::Shape;
 
 /// What `format` says.
 pub(super) const FORMAT: &str = "llm-foundry tokens";
-/// Version of the manifest.
-pub(super) const VERSION: u32 = 1;
+/// Version of the manifest and its files. Version 1 is read too: it does not know which documents are of one example,
+/// and its files have no sums of blocks.
+pub(super) const VERSION: u32 = 2;
 /// The largest manifest that is read, in bytes: a shuffle buffer's places are not in it, only lists of files.
 const LARGEST: u64 = 64 << 20;
 
@@ -33,8 +36,14 @@ pub(super) struct Manifest {
     pub(super) tokenizer: TokenizerRecord,
     /// Shape of the rows that the tokens were made from; of the first source with a row.
     pub(super) shape: Option<Shape>,
-    /// The chat template, where rows were conversations.
+    /// The chat template; `None` where no row of this shard was a conversation.
     pub(super) chat_template: Option<String>,
+    /// The named special tokens that were used: the one that ends plain texts, and those that the template names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) special_tokens: BTreeMap<String, String>,
+    /// The moment that the template told, in seconds since 1970, where it asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rendered_at: Option<i64>,
     /// What decided over tokens and masks, by the names of the configuration.
     pub(super) settings: Map<String, Value>,
     /// SHA-256 of the settings and of the ends of all input files.
@@ -56,6 +65,17 @@ pub(super) struct TokenizerRecord {
     pub(super) sha256: String,
     /// One more than its largest id.
     pub(super) ids: u32,
+    /// SHA-256 of its rules ([`foundry_formats::Tokenizer::rules`]); `None` where they cannot be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rules: Option<String>,
+}
+
+impl TokenizerRecord {
+    /// Whether both are the same, as far as both say.
+    pub(super) fn fits(&self, other: &Self) -> bool {
+        let same_rules = self.rules == other.rules || self.rules.is_none() || other.rules.is_none();
+        same_rules && self.sha256 == other.sha256 && self.ids == other.ids
+    }
 }
 
 /// A token file.
@@ -66,7 +86,7 @@ pub(crate) struct FileRecord {
     pub(crate) name: String,
     /// Its size.
     pub(crate) bytes: u64,
-    /// SHA-256 of all of it.
+    /// SHA-256 of its table of sums; in version 1, of all of it.
     pub(crate) sha256: String,
     /// Documents in it.
     pub(crate) documents: u64,
@@ -144,6 +164,15 @@ pub(super) fn of_name(name: &str) -> Option<(u32, u32, bool)> {
     Some((number(shard)?, number(shards)?, complete))
 }
 
+/// Whether a file whose name is that of a manifest is one: data sets have files of such names too.
+pub(super) fn is_manifest(path: &Path) -> bool {
+    /// Bytes at the start in which it must say so.
+    const START: u64 = 1 << 20;
+    let mut start = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
+    read.is_ok() && start.windows(FORMAT.len()).any(|window| window == FORMAT.as_bytes())
+}
+
 impl Manifest {
     /// Reads and checks one.
     pub(super) fn read(path: &Path) -> Result<Self, DataError> {
@@ -160,9 +189,11 @@ impl Manifest {
     }
 
     fn check(&self, path: &Path) -> Result<(), String> {
-        if self.format != FORMAT || self.version != VERSION {
+        if self.format != FORMAT || !(1..=VERSION).contains(&self.version) {
             let (format, version) = (&self.format, self.version);
-            return Err(format!("it is `{format}`, version {version}, not `{FORMAT}`, version {VERSION}"));
+            return Err(format!(
+                "it is `{format}`, version {version}, not `{FORMAT}`, version 1 to {VERSION}"
+            ));
         }
         let named = path.file_name().and_then(|name| of_name(&name.to_string_lossy()));
         if named.is_none_or(|(shard, shards, _)| (shard, shards) != (self.shard, self.shards))
@@ -182,6 +213,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Whether what another shard was made with is no contradiction: each forgets the template and the special tokens
+    /// that none of its rows needs.
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        let templates = self.chat_template == other.chat_template
+            || self.chat_template.is_none()
+            || other.chat_template.is_none();
+        let special = |(name, token): (&String, &String)| {
+            other.special_tokens.get(name).is_none_or(|other| other == token)
+        };
+        templates && self.special_tokens.iter().all(special)
+    }
+
     /// Writes it so that it is there whole or not at all.
     pub(super) fn write(&self, path: &Path) -> Result<(), DataError> {
         let text = serde_json::to_vec_pretty(self).expect("plain data");
@@ -194,26 +237,46 @@ fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>,
 ) -> Result<(), DataError> {
-    let temporary = temporary(path);
-    let written = std::fs::File::create(&temporary).and_then(|mut file| {
+    let temporary = Temporary::of(path);
+    let created = std::fs::File::options().write(true).create_new(true).open(&temporary.path);
+    let written = created.and_then(|mut file| {
         write(&mut file)?;
         file.sync_all()
     });
-    let moved = written.and_then(|()| publish(&temporary, path));
-    if moved.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
+    let moved = written.and_then(|()| temporary.publish(path));
     moved.map_err(|source| DataError::Io { path: path.to_owned(), source })
 }
 
-/// The name of a file in the making: one for each file, so that what a killed run leaves is replaced by the next.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.partial"))
+/// How names of files in the making end.
+pub(super) const UNFINISHED: &str = ".partial";
+
+/// The name of a file in the making, which no other attempt at the same file has; what is under it is removed with this,
+/// unless it was published.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    pub(super) path: PathBuf,
 }
 
-/// Gives a flushed file its name, and flushes that.
-pub(super) fn publish(temporary: &Path, path: &Path) -> std::io::Result<()> {
-    std::fs::rename(temporary, path)?;
-    foundry_formats::flush_dir(path.parent().unwrap_or(Path::new(".")))
+impl Temporary {
+    /// For a file that will be `path`.
+    pub(super) fn of(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Numbers of processes are not enough: every container has its number 1. The standard library's hasher has a
+        // random key.
+        let own = RandomState::new().hash_one(std::process::id());
+        Self { path: path.with_file_name(format!(".{name}.{own:016x}{UNFINISHED}")) }
+    }
+
+    /// Gives a flushed file its name, and flushes that.
+    pub(super) fn publish(&self, path: &Path) -> std::io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        foundry_formats::flush_dir(path.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After publishing there is nothing under this name.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }

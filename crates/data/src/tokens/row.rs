@@ -1,6 +1,7 @@
 //! A document of a token file on its way through the pipeline: where it is, not what it is, so that a shuffle buffer
 //! of a million of them takes little memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use foundry_formats::TokenFile;
@@ -28,28 +29,49 @@ impl TokenRow {
         self.file.document_tokens(self.index).map_or(0, |tokens| 4 * tokens)
     }
 
+    /// How many documents before it its example began.
+    pub(crate) fn since_example(&self) -> u64 {
+        if !self.file.has_continued() {
+            return 0;
+        }
+        let first = self.file.view().and_then(|view| view.example(self.index));
+        first.map_or(0, |first| self.index - first)
+    }
+
     /// Its tokens and labels.
     pub(crate) fn sequence(&self) -> Result<Sequence, DataError> {
-        let document = self.file.document(self.index).map_err(|e| DataError::TokenFile(Box::new(e)))?;
-        let largest = document.tokens.iter().copied().max().unwrap_or(0);
-        if largest >= self.ids {
-            return Err(DataError::TokenManifest {
-                path: self.file.path().to_owned(),
-                problem: format!(
-                    "document {} has the token id {largest}, but the tokenizer has ids below {}",
-                    self.index, self.ids
-                ),
-            });
-        }
-        let labels = match &document.learned {
-            None => document.tokens.iter().map(|&token| token as i32).collect(),
-            Some(learned) => {
-                let labels = document.tokens.iter().zip(learned);
-                labels.map(|(&token, &learned)| if learned { token as i32 } else { IGNORED }).collect()
-            }
-        };
-        Ok(Sequence { tokens: document.tokens, labels })
+        let (mut tokens, mut labels) = (Vec::new(), Vec::new());
+        read(&self.file, self.ids, self.index, 0..usize::MAX, |token, label| {
+            tokens.push(token);
+            labels.push(label);
+        })?;
+        Ok(Sequence { tokens, labels })
     }
+}
+
+/// Calls `take` with tokens and labels of a part of a document, all ids being below `ids`.
+pub(super) fn read(
+    file: &TokenFile,
+    ids: u32,
+    index: u64,
+    part: Range<usize>,
+    mut take: impl FnMut(u32, i32),
+) -> Result<(), DataError> {
+    let mut largest = 0;
+    let view = file.view();
+    let done = view.and_then(|view| {
+        view.read(index, part, |token, is_learned| {
+            largest = token.max(largest);
+            take(token, if is_learned { token as i32 } else { IGNORED });
+        })
+    });
+    done.map_err(|e| DataError::TokenFile(Box::new(e)))?;
+    if largest >= ids.max(1) {
+        let problem =
+            format!("document {index} has the token id {largest}, but the tokenizer has ids below {ids}");
+        return Err(DataError::TokenManifest { path: file.path().to_owned(), problem });
+    }
+    Ok(())
 }
 
 impl PartialEq for TokenRow {

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foundry_formats::{TokenFile, Tokenizer};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{FileRecord, Manifest, of_name, stem};
-use super::settings::{contradiction, fingerprint, hex};
+use super::manifest::{FileRecord, Manifest, is_manifest, of_name, stem};
+use super::settings::{contradiction, fingerprint, hex, template};
 use crate::error::DataError;
 use crate::shape::Shape;
 use crate::source::DataFile;
@@ -79,27 +80,33 @@ impl TokenSet {
         Ok(set)
     }
 
-    /// The manifests in a directory.
-    fn manifests(dir: &Path) -> Result<Option<Shards>, DataError> {
+    /// The manifests in a directory: files of such names are some where they say so, or where token files lie beside
+    /// them.
+    pub(super) fn manifests(dir: &Path) -> Result<Option<Shards>, DataError> {
         let entries =
             std::fs::read_dir(dir).map_err(|source| DataError::Io { path: dir.to_owned(), source })?;
-        let mut found = BTreeMap::new();
+        let (mut found, mut paths, mut has_tokens) = (BTreeMap::new(), Vec::new(), false);
         for entry in entries {
             let entry = entry.map_err(|source| DataError::Io { path: dir.to_owned(), source })?;
-            if let Some((shard, shards, complete)) = of_name(&entry.file_name().to_string_lossy()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            has_tokens |= name.ends_with(".tokens");
+            if let Some((shard, shards, complete)) = of_name(&name) {
                 *found.entry((shard, shards)).or_insert(false) |= complete;
+                paths.push(entry.path());
             }
         }
-        Ok((!found.is_empty()).then_some(found))
+        let is_set = !paths.is_empty() && (has_tokens || paths.iter().any(|path| is_manifest(path)));
+        Ok(is_set.then_some(found))
     }
 
     /// Adds a shard.
     fn add(&mut self, manifest: Manifest, path: &Path) -> Result<(), DataError> {
         let common = &mut self.common;
         let differs = [
+            ("another version of this program", common.version != manifest.version),
             ("another tokenizer", common.tokenizer != manifest.tokenizer),
             ("other settings", common.settings != manifest.settings),
-            ("another chat template", common.chat_template != manifest.chat_template),
+            ("another chat template", !common.agrees(&manifest)),
             ("other data", common.inputs != manifest.inputs),
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
@@ -107,7 +114,20 @@ impl TokenSet {
                 format!("it was made with {what} than shard {}; make all shards anew", common.shard);
             return Err(DataError::TokenManifest { path: path.to_owned(), problem });
         }
+        if let (Some(a), Some(b)) = (common.rendered_at, manifest.rendered_at)
+            && a != b
+        {
+            let problem = format!(
+                "its chat template told another moment ({b}) than shard {}'s ({a}, in seconds since 1970); make it anew \
+                 with --force --rendered-at {a}",
+                common.shard
+            );
+            return Err(DataError::TokenShards { dir: path.to_owned(), problem });
+        }
         common.shape = common.shape.or(manifest.shape);
+        common.chat_template = common.chat_template.take().or(manifest.chat_template);
+        common.rendered_at = common.rendered_at.or(manifest.rendered_at);
+        common.special_tokens.extend(manifest.special_tokens);
         common.counts = common.counts.plus(manifest.counts);
         self.files.extend(manifest.files);
         Ok(())
@@ -132,19 +152,37 @@ impl TokenSet {
         self.common.counts
     }
 
+    /// Whether it is known which documents are of one example: from version 2 on, or where none was split.
+    fn knows_examples(&self) -> bool {
+        let is_whole = |setting: &Value| ["whole", "refuse"].iter().any(|whole| setting == whole);
+        let whole = self.common.settings.get("multi_turn").is_some_and(|setting| match setting {
+            Value::Array(each) => each.iter().all(is_whole),
+            one => is_whole(one),
+        });
+        self.common.version >= 2 || whole
+    }
+
     /// The error of a run that these tokens were not made for.
     fn check(&self, spec: &DataSpec, source: &Source, tokenizer: &Tokenizer) -> Result<Shape, DataError> {
         let dir = || self.dir.clone();
-        if fingerprint(tokenizer) != self.common.tokenizer {
+        if !fingerprint(tokenizer).fits(&self.common.tokenizer) {
             return Err(DataError::OtherTokenizer { dir: dir() });
         }
-        if let Some((key, asked, made)) = contradiction(spec, source, &self.common.settings) {
+        if let Some((key, asked, made)) = contradiction(spec, source, &self.common.settings)? {
             let (asked, made) = (asked.to_string(), made.to_string());
             return Err(DataError::SettledInTokens { dir: dir(), key, asked, made });
         }
-        let template = spec.chat_template.as_deref().or(tokenizer.chat_template());
+        let template = template(spec, tokenizer);
         if self.common.chat_template.as_deref().is_some_and(|made| template != Some(made)) {
             return Err(DataError::OtherTemplate { dir: dir() });
+        }
+        let special: BTreeMap<String, String> = tokenizer.special_tokens().into_iter().collect();
+        if let Some((name, made)) =
+            self.common.special_tokens.iter().find(|(name, made)| special.get(*name) != Some(made))
+        {
+            let (name, made) = (name.clone(), made.clone());
+            let asked = special.get(&name).cloned();
+            return Err(DataError::OtherSpecialToken { dir: dir(), name, made, asked });
         }
         // Without rows there are no files either.
         Ok(self.common.shape.unwrap_or(Shape::Text))
@@ -178,42 +216,70 @@ pub(crate) fn check_source(
     Ok(shape)
 }
 
+/// The error of token files of which no part can be held out: conversations that were split would be torn.
+pub(crate) fn check_holdout(sources: &[Source]) -> Result<(), DataError> {
+    let mut parts = sources.iter().flat_map(|source| &source.files).filter_map(DataFile::token_part);
+    match parts.find(|part| !part.set.knows_examples()) {
+        Some(part) => Err(DataError::ExamplesUnknown { dir: part.set.dir.clone() }),
+        None => Ok(()),
+    }
+}
+
 impl TokenPart {
     /// One more than the largest id.
     pub(crate) fn ids(&self) -> u32 {
         self.set.common.tokenizer.ids
     }
 
-    /// The file, whose whole content is checked the first time.
+    /// What the manifest says of its content.
+    pub(super) fn sha256(&self) -> &str {
+        &self.record.sha256
+    }
+
+    /// The file: its size and its sums, which stand for all of its content, are checked the first time (of version 1
+    /// all of its content).
     pub(crate) fn open(&self, path: &Path) -> Result<Arc<TokenFile>, DataError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &*opened {
             return Ok(Arc::clone(file));
         }
-        check_content(path, &self.record)?;
-        let file = TokenFile::open(path).map_err(|e| DataError::TokenFile(Box::new(e)))?;
-        let counts = (file.documents(), file.tokens());
-        if counts != (self.record.documents, self.record.tokens) {
-            let problem =
-                format!("it has {} documents and {} tokens, its manifest says otherwise", counts.0, counts.1);
-            return Err(DataError::TokenManifest { path: path.to_owned(), problem });
-        }
+        let file = open_checked(path, &self.record, self.set.common.version)?;
         Ok(Arc::clone(opened.insert(Arc::new(file))))
     }
 }
 
-/// Size and SHA-256 of a token file, held against its manifest.
-pub(super) fn check_content(path: &Path, record: &FileRecord) -> Result<(), DataError> {
+/// Opens a token file that is what its manifest, of `version`, says; blocks of version 2 are checked when they are read.
+pub(super) fn open_checked(path: &Path, record: &FileRecord, version: u32) -> Result<TokenFile, DataError> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let damaged = |problem: String| DataError::TokenManifest { path: path.to_owned(), problem };
     let bytes = std::fs::metadata(path).map_err(io)?.len();
     if bytes != record.bytes {
         return Err(damaged(format!("it has {bytes} bytes, its manifest says {}", record.bytes)));
     }
-    if digest(path).map_err(io)? != record.sha256 {
-        return Err(damaged("its SHA-256 is not that of its manifest".to_owned()));
+    let other = || damaged("its SHA-256 is not that of its manifest".to_owned());
+    if version == 1 && digest(path).map_err(io)? != record.sha256 {
+        return Err(other());
     }
-    Ok(())
+    let failed = |e| DataError::TokenFile(Box::new(e));
+    let file = TokenFile::open(path).map_err(failed)?;
+    let sums = file.sums_sha256().map_err(failed)?;
+    if version != 1 && sums.is_none_or(|sums| hex(&sums) != record.sha256) {
+        return Err(other());
+    }
+    let counts = (file.documents(), file.tokens());
+    if counts != (record.documents, record.tokens) {
+        let (documents, tokens) = counts;
+        let problem =
+            format!("it has {documents} documents and {tokens} tokens, its manifest says otherwise");
+        return Err(damaged(problem));
+    }
+    Ok(file)
+}
+
+/// The whole content of a token file, held against its manifest, of `version`.
+pub(super) fn check_content(path: &Path, record: &FileRecord, version: u32) -> Result<(), DataError> {
+    let file = open_checked(path, record, version)?;
+    file.check_all().map_err(|e| DataError::TokenFile(Box::new(e)))
 }
 
 /// SHA-256 of a file.

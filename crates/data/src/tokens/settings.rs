@@ -1,12 +1,16 @@
 //! What decides over tokens and masks, and so is settled when they are written: a later run that asks for something
 //! else is refused, not ignored.
 
+use std::collections::BTreeMap;
+
 use foundry_formats::Tokenizer;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::TokenizerRecord;
+use crate::error::DataError;
+use crate::shape::Shape;
 use crate::spec::{DataSpec, Source};
 
 /// Texts whose ids belong to a tokenizer's fingerprint: what vocabularies alone do not tell is how text is cut, cased
@@ -19,7 +23,8 @@ const PROBES: [&str; 5] = [
     "<s>user</s> aaaaaaaaaaaaaaaaaaaa 1234567890123",
 ];
 
-/// Which tokenizer this is: equal for tokenizers that give equal ids, whatever file they come from.
+/// Which tokenizer this is: equal for tokenizers that give equal ids, whatever file they come from. Where both come from
+/// a `tokenizer.json`, their rules are compared as well.
 pub(crate) fn fingerprint(tokenizer: &Tokenizer) -> TokenizerRecord {
     let vocabulary = tokenizer.vocabulary();
     let mut hash = Sha256::new();
@@ -36,58 +41,90 @@ pub(crate) fn fingerprint(tokenizer: &Tokenizer) -> TokenizerRecord {
         }
     }
     let ids = vocabulary.last().map_or(0, |(largest, _)| largest.saturating_add(1));
-    TokenizerRecord { sha256: hex(&hash.finalize()), ids }
+    let rules = tokenizer.rules().map(|rules| hex(&Sha256::digest(rules)));
+    TokenizerRecord { sha256: hex(&hash.finalize()), ids, rules }
+}
+
+/// The chat template of a run.
+pub(super) fn template<'a>(spec: &'a DataSpec, tokenizer: &'a Tokenizer) -> Option<&'a str> {
+    spec.chat_template.as_deref().or(tokenizer.chat_template())
+}
+
+/// The named special tokens that decide over the tokens of rows of these shapes.
+pub(super) fn special_tokens(
+    spec: &DataSpec,
+    tokenizer: &Tokenizer,
+    shapes: &[Shape],
+) -> BTreeMap<String, String> {
+    let ends_texts = spec.append_eos && shapes.iter().any(|shape| !shape.is_chat());
+    let template = template(spec, tokenizer).filter(|_| shapes.iter().any(|shape| shape.is_chat()));
+    let is_used = |name: &str| {
+        (ends_texts && name == "eos_token") || template.is_some_and(|template| template.contains(name))
+    };
+    tokenizer.special_tokens().into_iter().filter(|(name, _)| is_used(name)).collect()
 }
 
 /// The settings of a source that are settled in its tokens, by the names of the configuration.
-pub(super) fn settled(spec: &DataSpec, source: &Source) -> Map<String, Value> {
+fn settled(spec: &DataSpec, source: &Source) -> Result<Map<String, Value>, DataError> {
     let filter = &spec.filter;
-    let decontaminate = spec.decontaminate.as_ref().map(|wanted| (wanted.ngram, wanted.drop));
+    let mut decontaminate = Value::Null;
+    if let Some(wanted) = &spec.decontaminate {
+        let texts = wanted.files.iter().map(|file| Ok(hex(&file.fingerprint()?)));
+        let texts = texts.collect::<Result<Vec<String>, DataError>>()?;
+        decontaminate = json!({"ngram": wanted.ngram, "drop": wanted.drop, "texts": texts});
+    }
     let pairs = [
-        ("format", json(&source.format)),
-        ("text_field", json(&source.text_field)),
-        ("columns", json(&source.columns)),
-        ("sample_by", json(&spec.sample_by)),
-        ("completion_only_loss", json(&spec.completion_only_loss)),
-        ("assistant_only_loss", json(&spec.assistant_only_loss)),
-        ("train_on", json(&spec.train_on)),
-        ("multi_turn", json(&spec.multi_turn)),
-        ("append_eos", json(&spec.append_eos)),
-        ("chat_template_kwargs", json(&spec.chat_template_kwargs)),
-        ("filter", json(&(filter.min_chars, filter.max_chars, filter.charset, filter.min_charset_fraction))),
-        ("deduplicate", json(&spec.deduplicate)),
-        ("decontaminate", json(&decontaminate)),
+        ("format", plain(&source.format)),
+        ("text_field", plain(&source.text_field)),
+        ("columns", plain(&source.columns)),
+        ("sample_by", plain(&spec.sample_by)),
+        ("completion_only_loss", plain(&spec.completion_only_loss)),
+        ("assistant_only_loss", plain(&spec.assistant_only_loss)),
+        ("train_on", plain(&spec.train_on)),
+        ("multi_turn", plain(&spec.multi_turn)),
+        ("append_eos", plain(&spec.append_eos)),
+        ("chat_template_kwargs", plain(&spec.chat_template_kwargs)),
+        ("filter", plain(&(filter.min_chars, filter.max_chars, filter.charset, filter.min_charset_fraction))),
+        ("deduplicate", plain(&spec.deduplicate)),
+        ("decontaminate", decontaminate),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// The settings of several sources; where they differ, a list of what each has.
-pub(super) fn of_all(spec: &DataSpec, sources: &[Source]) -> Map<String, Value> {
-    let each: Vec<_> = sources.iter().map(|source| settled(spec, source)).collect();
+pub(super) fn of_all(spec: &DataSpec, sources: &[Source]) -> Result<Map<String, Value>, DataError> {
+    let each = sources.iter().map(|source| settled(spec, source)).collect::<Result<Vec<_>, _>>()?;
     let mut all = each.first().cloned().unwrap_or_default();
     for (key, value) in &mut all {
         if each.iter().any(|other| other[key] != *value) {
             *value = each.iter().map(|other| other[key].clone()).collect();
         }
     }
-    all
+    Ok(all)
 }
 
-/// The first setting that a run asks for (that is, not its default) and that the tokens were not made with.
+/// The first setting that a run asks for and that the tokens were not made with: one that was given, or that is not its
+/// default.
 pub(super) fn contradiction(
     spec: &DataSpec,
     source: &Source,
     recorded: &Map<String, Value>,
-) -> Option<(String, Value, Value)> {
-    let defaults = settled(&DataSpec::default(), &Source::default());
-    let asked = settled(spec, source).into_iter().filter(|(key, value)| defaults[key] != *value);
+) -> Result<Option<(String, Value, Value)>, DataError> {
+    let defaults = settled(&DataSpec::default(), &Source::default())?;
+    // A format that is to be found out is no demand.
+    let demands = |key: &String, value: &Value| key != "format" || value != "auto";
+    let is_asked = |key: &String, value: &Value| {
+        (source.given.contains(key) && demands(key, value)) || defaults[key] != *value
+    };
+    let asked = settled(spec, source)?.into_iter().filter(|(key, value)| is_asked(key, value));
     let mut other = asked.filter(|(key, value)| recorded.get(key) != Some(value));
-    let (key, asked) = other.next()?;
-    let recorded = recorded.get(&key).cloned().unwrap_or_default();
-    Some((key, asked, recorded))
+    Ok(other.next().map(|(key, asked)| {
+        let recorded = recorded.get(&key).cloned().unwrap_or_default();
+        (key, asked, recorded)
+    }))
 }
 
-fn json(value: &impl Serialize) -> Value {
+fn plain(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("settings are plain data")
 }
 

@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use foundry_formats::{TokenFileWriter, Tokenizer};
 use sha2::{Digest as _, Sha256};
 
+use super::lock::ShardLock;
 use super::manifest::{
-    FORMAT, FileRecord, Manifest, ShardCounts, VERSION, file_name, publish, stem, temporary,
+    FORMAT, FileRecord, Manifest, ShardCounts, Temporary, UNFINISHED, VERSION, file_name, stem,
 };
-use super::set::{check_content, digest};
-use super::settings::{fingerprint, hex, of_all};
+use super::moment::{asks, today, told};
+use super::set::check_content;
+use super::settings::{fingerprint, hex, of_all, special_tokens, template};
 use crate::IGNORED;
 use crate::dataset::Sequence;
 use crate::error::DataError;
 use crate::load::{take_items, without_examples};
 use crate::pipeline::{Part, Pass, Pipeline};
 use crate::prepare::Preparation;
+use crate::shape::Shape;
 use crate::spec::{DataSpec, Source};
 use crate::stream::CHUNK_BYTES;
 
@@ -89,7 +92,7 @@ pub struct Tokenized {
 ///
 /// # Errors
 /// Any [`DataError`] of reading; [`DataError::NotTokenized`] for settings that shards cannot follow;
-/// [`DataError::TokenShards`] where the directory holds something else.
+/// [`DataError::TokenShards`] where the directory holds something else; [`DataError::ShardInUse`].
 pub fn tokenize_shard(
     spec: &TokenizeSpec,
     tokenizer: &Tokenizer,
@@ -99,13 +102,21 @@ pub fn tokenize_shard(
     let mut data = spec.data.clone();
     (data.max_length, data.packing, data.shuffle_dataset) = (None, false, false);
     let all = data.all_sources();
-    let manifest = begin(spec, &data, &all, tokenizer)?;
+    let mut manifest = begin(spec, &data, &all, tokenizer)?;
     std::fs::create_dir_all(&spec.dir).map_err(|e| DataError::Io { path: spec.dir.clone(), source: e })?;
+    let lock = ShardLock::take(&spec.dir, spec.shard)?;
+    if asks(template(&data, tokenizer)) {
+        let moment = data.rendered_at.or_else(|| told(&spec.dir, &manifest)).unwrap_or_else(today);
+        (data.rendered_at, manifest.rendered_at) = (Some(moment), Some(moment));
+    }
     let complete = spec.dir.join(format!("{}.json", stem(spec.shard.index, spec.shard.of)));
     if let Some(done) = earlier(&complete, &manifest, spec)? {
         return Ok(done);
     }
     let (sources, part) = deal(&all, spec.shard);
+    if lock.is_some() {
+        sweep_unfinished(spec)?;
+    }
     let mut writing = Writing::new(spec, &data, &sources, part, tokenizer, manifest)?;
     writing.run(progress)?;
     writing.finish(&complete)
@@ -137,7 +148,7 @@ fn begin(
     sources: &[Source],
     tokenizer: &Tokenizer,
 ) -> Result<Manifest, DataError> {
-    let settings = of_all(data, sources);
+    let settings = of_all(data, sources)?;
     let mut hash = Sha256::new();
     for source in sources {
         hash.update(format!(
@@ -152,10 +163,6 @@ fn begin(
         }
     }
     hash.update(format!("{settings:?} {} {:?}", data.seed, data.on_error));
-    for file in data.decontaminate.iter().flat_map(|wanted| &wanted.files) {
-        hash.update(file.fingerprint()?);
-    }
-    let template = data.chat_template.as_deref().or(tokenizer.chat_template());
     Ok(Manifest {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -163,7 +170,9 @@ fn begin(
         shards: spec.shard.of,
         tokenizer: fingerprint(tokenizer),
         shape: None,
-        chat_template: template.map(str::to_owned),
+        chat_template: template(data, tokenizer).map(str::to_owned),
+        special_tokens: special_tokens(data, tokenizer, &[Shape::Text, Shape::Messages]),
+        rendered_at: None,
         settings,
         inputs: hex(&hash.finalize()),
         files: Vec::new(),
@@ -172,13 +181,11 @@ fn begin(
     })
 }
 
-/// Whether two manifests are of the same shard of the same data.
+/// Whether two manifests are of the same shard of the same data, as far as its rows need what they were made with.
 fn is_same(a: &Manifest, b: &Manifest) -> bool {
-    let of = |m: &Manifest| (m.shard, m.shards, m.tokenizer.clone(), m.inputs.clone());
-    // Shards without conversations forget the template.
-    let templates =
-        a.chat_template == b.chat_template || a.chat_template.is_none() || b.chat_template.is_none();
-    of(a) == of(b) && a.settings == b.settings && templates
+    let of = |m: &Manifest| (m.version, m.shard, m.shards, m.inputs.clone());
+    let moments = a.rendered_at == b.rendered_at || a.rendered_at.is_none() || b.rendered_at.is_none();
+    of(a) == of(b) && a.tokenizer.fits(&b.tokenizer) && a.settings == b.settings && a.agrees(b) && moments
 }
 
 /// What an earlier run has left under this shard's name, if it is all there is to do.
@@ -190,12 +197,12 @@ fn earlier(
     if !complete.exists() {
         return Ok(None);
     }
-    let is_sound = |found: &Manifest| {
-        found.files.iter().all(|file| check_content(&spec.dir.join(&file.name), file).is_ok())
-    };
+    let check =
+        |found: &Manifest, file: &FileRecord| check_content(&spec.dir.join(&file.name), file, found.version);
+    let is_sound = |found: &Manifest| found.files.iter().all(|file| check(found, file).is_ok());
     match Manifest::read(complete) {
         Ok(found) if is_same(&found, manifest) && (!spec.force || is_sound(&found)) => {
-            found.files.iter().try_for_each(|file| check_content(&spec.dir.join(&file.name), file))?;
+            found.files.iter().try_for_each(|file| check(&found, file))?;
             let bytes = found.files.iter().map(|file| file.bytes).sum();
             let (counts, files) = (found.counts, found.files.len());
             Ok(Some(Tokenized {
@@ -214,8 +221,8 @@ fn earlier(
         }
         Ok(_) => {
             let problem = format!(
-                "shard {} is there already, made from other data or with other settings; name another directory, or \
-                 replace it with --force",
+                "shard {} is there already, made from other data, with other settings or by an older version; name \
+                 another directory, or replace it with --force",
                 spec.shard
             );
             Err(DataError::TokenShards { dir: spec.dir.clone(), problem })
@@ -251,6 +258,8 @@ fn deal(sources: &[Source], shard: Shard) -> (Vec<Source>, Part) {
 /// A shard in the making.
 struct Writing<'a> {
     spec: &'a TokenizeSpec,
+    data: &'a DataSpec,
+    tokenizer: &'a Tokenizer,
     preparation: Preparation<'a>,
     pipeline: Pipeline,
     manifest: Manifest,
@@ -259,7 +268,8 @@ struct Writing<'a> {
     kept: usize,
     /// Counts of this run.
     counts: ShardCounts,
-    file: Option<TokenFileWriter>,
+    /// The file in the making.
+    file: Option<(TokenFileWriter, Temporary)>,
     eos: Vec<u32>,
     bos: Option<u32>,
     largest_id: u32,
@@ -275,16 +285,14 @@ impl<'a> Writing<'a> {
         mut manifest: Manifest,
     ) -> Result<Self, DataError> {
         let preparation = Preparation::new(data, sources, tokenizer)?;
-        manifest.shape = preparation.report.format;
-        if !manifest.shape.is_some_and(|shape| shape.is_chat()) {
-            manifest.chat_template = None;
-        }
+        forget_what_no_row_needs(&mut manifest, &preparation, data, tokenizer);
         let mut pipeline = Pipeline::new(data, sources, Pass { part, ..Pass::default() });
         let partial = partial_path(spec);
         // What was seen before the kill is not remembered, so that duplicates are looked for from the start.
         let earlier = Manifest::read(&partial).ok().filter(|m| is_same(m, &manifest) && !data.deduplicate);
         let goes_on = earlier.filter(|earlier| {
-            let sound = |file: &FileRecord| check_content(&spec.dir.join(&file.name), file).is_ok();
+            let sound =
+                |file: &FileRecord| check_content(&spec.dir.join(&file.name), file, earlier.version).is_ok();
             earlier.files.iter().all(sound)
                 && earlier.next.as_ref().is_some_and(|next| pipeline.restore(next).is_ok())
         });
@@ -304,6 +312,8 @@ impl<'a> Writing<'a> {
         let (bos, counts) = (tokenizer.bos_token_id(), ShardCounts::default());
         Ok(Self {
             spec,
+            data,
+            tokenizer,
             preparation,
             pipeline,
             manifest,
@@ -325,10 +335,10 @@ impl<'a> Writing<'a> {
                 return self.end_file();
             }
             for example in self.preparation.run(items)? {
-                self.document(&example.sequence)?;
+                self.document(&example.sequence, example.continues)?;
             }
             self.adopt();
-            let is_full = self.file.as_ref().is_some_and(|file| {
+            let is_full = self.file.as_ref().is_some_and(|(file, _)| {
                 file.tokens() >= self.spec.tokens_per_file || file.documents() >= DOCUMENTS_OF_A_FILE
             });
             if is_full {
@@ -338,7 +348,7 @@ impl<'a> Writing<'a> {
         }
     }
 
-    fn document(&mut self, sequence: &Sequence) -> Result<(), DataError> {
+    fn document(&mut self, sequence: &Sequence, continues: bool) -> Result<(), DataError> {
         let Sequence { tokens, labels } = sequence;
         let counts = &mut self.counts;
         let learned = labels.iter().filter(|&&label| label != IGNORED).count() as u64;
@@ -351,11 +361,15 @@ impl<'a> Writing<'a> {
         counts.double_bos += u64::from(self.bos.is_some_and(|bos| tokens.starts_with(&[bos, bos])));
         let failed = |error| DataError::TokenFile(Box::new(error));
         let path = self.spec.dir.join(self.next_name());
-        let file = match &mut self.file {
+        let (file, _) = match &mut self.file {
             Some(file) => file,
-            none => none.insert(TokenFileWriter::create(&temporary(&path), self.largest_id).map_err(failed)?),
+            none => {
+                let temporary = Temporary::of(&path);
+                let file = TokenFileWriter::create(&temporary.path, self.largest_id).map_err(failed)?;
+                none.insert((file, temporary))
+            }
         };
-        file.push(tokens, |index| labels[index] != IGNORED).map_err(failed)
+        file.push(tokens, continues, |index| labels[index] != IGNORED).map_err(failed)
     }
 
     fn next_name(&self) -> String {
@@ -375,12 +389,10 @@ impl<'a> Writing<'a> {
     fn end_file(&mut self) -> Result<(), DataError> {
         let name = self.next_name();
         let path = self.spec.dir.join(&name);
-        let Some(file) = self.file.take() else { return Ok(()) };
+        let Some((file, temporary)) = self.file.take() else { return Ok(()) };
         let written = file.finish().map_err(|error| DataError::TokenFile(Box::new(error)))?;
-        let partial = temporary(&path);
-        let io = |source| DataError::Io { path: path.clone(), source };
-        let sha256 = digest(&partial).map_err(io)?;
-        publish(&partial, &path).map_err(io)?;
+        temporary.publish(&path).map_err(|source| DataError::Io { path, source })?;
+        let sha256 = hex(&written.sums_sha256);
         let (documents, tokens, learned) = (written.documents, written.tokens, written.learned);
         self.manifest.files.push(FileRecord {
             name,
@@ -402,6 +414,8 @@ impl<'a> Writing<'a> {
     fn finish(mut self, complete: &Path) -> Result<Tokenized, DataError> {
         self.adopt();
         self.manifest.counts = self.before.plus(self.counts);
+        // A source may have shown its first usable row late.
+        forget_what_no_row_needs(&mut self.manifest, &self.preparation, self.data, self.tokenizer);
         let Manifest { counts, ref files, .. } = self.manifest;
         if counts.documents == 0 && self.spec.shard.of == 1 {
             return Err(without_examples(&self.preparation.report));
@@ -419,22 +433,53 @@ fn partial_path(spec: &TokenizeSpec) -> PathBuf {
     spec.dir.join(format!("{}.partial.json", stem(spec.shard.index, spec.shard.of)))
 }
 
+/// What a manifest says of templates and special tokens, by the shapes of the rows: shards of one job may have rows of
+/// different sources.
+fn forget_what_no_row_needs(
+    manifest: &mut Manifest,
+    preparation: &Preparation<'_>,
+    data: &DataSpec,
+    tokenizer: &Tokenizer,
+) {
+    let shapes: Vec<Shape> = preparation.report.sources.iter().filter_map(|source| source.format).collect();
+    manifest.shape = preparation.report.format;
+    manifest.special_tokens = special_tokens(data, tokenizer, &shapes);
+    let has_chats = shapes.iter().any(|shape| shape.is_chat());
+    manifest.chat_template = template(data, tokenizer).filter(|_| has_chats).map(str::to_owned);
+    manifest.rendered_at = data.rendered_at.filter(|_| has_chats && asks(template(data, tokenizer)));
+}
+
 /// Removes what is left of earlier attempts at this shard: the manifest of a shard in the making, and files beyond the
 /// last.
 fn sweep(spec: &TokenizeSpec, files: usize) -> Result<(), DataError> {
-    let remove = |path: PathBuf| match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(DataError::Io { path, source }),
-        Err(_) => Ok(false),
-        Ok(()) => Ok(true),
-    };
-    remove(partial_path(spec))?;
-    let mut number = files;
-    loop {
-        let path = spec.dir.join(file_name(spec.shard.index, spec.shard.of, number));
-        let unfinished = remove(temporary(&path))?;
-        if !remove(path)? && !unfinished {
-            return Ok(());
+    let Shard { index, of } = spec.shard;
+    let own = format!("{}.", stem(index, of));
+    let partial = format!("{own}partial.json");
+    remove(spec, |name| {
+        let number = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(".tokens")?.parse().ok());
+        *name == partial || number.is_some_and(|number: usize| number >= files)
+    })
+}
+
+/// Removes files that attempts at this shard were killed over; only for the one who holds the shard.
+fn sweep_unfinished(spec: &TokenizeSpec) -> Result<(), DataError> {
+    let own = format!(".{}.", stem(spec.shard.index, spec.shard.of));
+    remove(spec, |name| name.starts_with(&own) && name.ends_with(UNFINISHED))
+}
+
+/// Removes files of the directory by their names.
+fn remove(spec: &TokenizeSpec, is_over: impl Fn(&str) -> bool) -> Result<(), DataError> {
+    let io = |path: PathBuf| |source| DataError::Io { path, source };
+    for entry in std::fs::read_dir(&spec.dir).map_err(io(spec.dir.clone()))? {
+        let path = entry.map_err(io(spec.dir.clone()))?.path();
+        if path.file_name().is_some_and(|name| is_over(&name.to_string_lossy())) {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DataError::Io { path, source });
+                }
+                _ => {}
+            }
         }
-        number += 1;
     }
+    Ok(())
 }

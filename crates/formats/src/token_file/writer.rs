@@ -1,11 +1,14 @@
-//! Writing token files: tokens go to the disk as they come; the mask and the offsets, a few bytes a document and a bit
-//! a token, wait in memory for the end.
+//! Writing token files: tokens go to the disk as they come; the mask, the offsets and the sums, a few bytes a document
+//! and a bit a token, wait in memory for the end.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{HEADER, LONGEST, Layout};
+use sha2::{Digest as _, Sha256};
+
+use super::sums::BlockSums;
+use super::{CONTINUED, HEADER, LONGEST, Layout, MASKED, VERSION};
 use crate::FormatError;
 
 /// What was written.
@@ -19,6 +22,9 @@ pub struct TokenFileCounts {
     pub learned: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// SHA-256 of the table of sums ([`super::TokenFile::sums_sha256`]): of what was given to be written, not of what
+    /// the disk holds.
+    pub sums_sha256: [u8; 32],
 }
 
 /// A token file in the making.
@@ -26,31 +32,42 @@ pub struct TokenFileCounts {
 pub struct TokenFileWriter {
     path: PathBuf,
     file: BufWriter<File>,
+    sums: BlockSums,
     width: usize,
     tokens: usize,
     learned: usize,
     mask: Vec<u8>,
     offsets: Vec<u64>,
+    /// Documents that continue the one before.
+    continued: Vec<usize>,
 }
 
 impl TokenFileWriter {
-    /// Begins a file for token ids up to `largest_id`; one that is there is replaced.
+    /// Begins a file, which must not be there, for token ids up to `largest_id`.
     ///
     /// # Errors
     /// [`FormatError::Io`].
     pub fn create(path: &Path, largest_id: u32) -> Result<Self, FormatError> {
-        let file = File::create(path).map_err(FormatError::io(path, "create"))?;
+        let file = File::options().write(true).create_new(true).open(path);
+        let file = file.map_err(FormatError::io(path, "create"))?;
         let mut writer = Self {
             path: path.to_owned(),
             file: BufWriter::with_capacity(1 << 20, file),
+            sums: BlockSums::default(),
             width: if largest_id <= u32::from(u16::MAX) { 2 } else { 4 },
             tokens: 0,
             learned: 0,
             mask: Vec::new(),
             offsets: vec![0],
+            continued: Vec::new(),
         };
         writer.put(&[0; HEADER])?;
         Ok(writer)
+    }
+
+    /// The file in the making.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Tokens so far.
@@ -63,17 +80,30 @@ impl TokenFileWriter {
         self.offsets.len() as u64 - 1
     }
 
-    /// Adds a document; `is_learned` tells whether the token of an index is learned.
+    /// Adds a document; `continues`: it is of the same example as the one before; `is_learned` tells whether the token
+    /// of an index is learned.
     ///
     /// # Errors
-    /// [`FormatError::Io`]; [`FormatError::InvalidTokenFile`] for an id above the largest, or 2³¹ tokens.
-    pub fn push(&mut self, tokens: &[u32], is_learned: impl Fn(usize) -> bool) -> Result<(), FormatError> {
+    /// [`FormatError::Io`]; [`FormatError::InvalidTokenFile`] for an id above the largest, 2³¹ tokens, or a first
+    /// document that continues another.
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        continues: bool,
+        is_learned: impl Fn(usize) -> bool,
+    ) -> Result<(), FormatError> {
         let most = if self.width == 2 { u32::from(u16::MAX) } else { u32::MAX };
         if let Some(wrong) = tokens.iter().find(|&&token| token > most) {
             return Err(self.invalid(format!("token id {wrong} is larger than the tokenizer's ids")));
         }
         if tokens.len() as u64 > LONGEST {
             return Err(self.invalid(format!("a document has {} tokens, at most {LONGEST}", tokens.len())));
+        }
+        if continues {
+            if self.documents() == 0 {
+                return Err(self.invalid("its first document continues another".to_owned()));
+            }
+            self.continued.push(self.offsets.len() - 1);
         }
         let bytes: Vec<u8> = match self.width {
             2 => tokens.iter().flat_map(|&token| (token as u16).to_le_bytes()).collect(),
@@ -100,7 +130,8 @@ impl TokenFileWriter {
     pub fn finish(mut self) -> Result<TokenFileCounts, FormatError> {
         let has_mask = self.learned < self.tokens;
         let documents = self.offsets.len() - 1;
-        let layout = Layout::new(self.width, documents, self.tokens, has_mask)
+        let flags = u64::from(has_mask) * MASKED + u64::from(!self.continued.is_empty()) * CONTINUED;
+        let layout = Layout::new(VERSION, self.width, documents, self.tokens, flags)
             .ok_or_else(|| self.invalid("it is too large".to_owned()))?;
         self.pad(self.tokens * self.width)?;
         if has_mask {
@@ -111,11 +142,18 @@ impl TokenFileWriter {
         for offset in std::mem::take(&mut self.offsets) {
             self.put(&offset.to_le_bytes())?;
         }
+        if !self.continued.is_empty() {
+            let mut bits = vec![0; documents.div_ceil(8).next_multiple_of(8)];
+            self.continued.iter().for_each(|&document| bits[document / 8] |= 1 << (document % 8));
+            self.put(&bits)?;
+        }
+        let header = layout.header();
+        let table = std::mem::take(&mut self.sums).finish(&header);
         let io = FormatError::io(&self.path, "write");
-        let flushed = self.file.flush().and_then(|()| {
+        let flushed = self.file.write_all(&table).and_then(|()| self.file.flush()).and_then(|()| {
             let file = self.file.get_mut();
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(&layout.header())?;
+            file.write_all(&header)?;
             file.sync_all()
         });
         flushed.map_err(io)?;
@@ -124,10 +162,12 @@ impl TokenFileWriter {
             tokens: self.tokens as u64,
             learned: self.learned as u64,
             bytes: layout.size as u64,
+            sums_sha256: Sha256::digest(&table).into(),
         })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        self.sums.add(bytes);
         self.file.write_all(bytes).map_err(FormatError::io(&self.path, "write"))
     }
 

@@ -132,6 +132,20 @@ impl Tokenizer {
         tokens
     }
 
+    /// How texts become tokens, in full: added tokens, normaliser, pre-tokeniser, model with its merges, post-processor,
+    /// in the canonical spelling of the crate `tokenizers`. `None` for a tokenizer that was made from a GGUF, whose
+    /// rules may be spelt in another way and do the same.
+    pub fn rules(&self) -> Option<Vec<u8>> {
+        const DECIDING: [&str; 5] =
+            ["added_tokens", "normalizer", "pre_tokenizer", "model", "post_processor"];
+        if self.path.extension().is_none_or(|end| end != "json") {
+            return None;
+        }
+        let all = serde_json::to_value(&self.inner).ok()?;
+        let rules: Vec<&Value> = DECIDING.iter().map(|part| &all[*part]).collect();
+        serde_json::to_vec(&rules).ok()
+    }
+
     /// Rows that an embedding needs for its tokens: the largest id and one. More than their number where ids are left
     /// out.
     pub fn rows(&self) -> usize {

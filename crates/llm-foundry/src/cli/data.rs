@@ -2,7 +2,7 @@
 
 use super::ConfigArgs;
 use clap::{Args, Subcommand};
-use foundry_data::tokens::Shard;
+use foundry_data::tokens::{Shard, parse_moment};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +68,10 @@ pub(crate) struct TokenizeArgs {
     /// Replace a shard that was made from other data or with other settings
     #[arg(long)]
     pub(crate) force: bool,
+    /// The moment that chat templates tell (strftime_now): a day, a time with its zone, or seconds since 1970. Default:
+    /// that of the shards that are there, else the beginning of this day
+    #[arg(long, value_name = "MOMENT", value_parser = parse_moment, allow_hyphen_values = true)]
+    pub(crate) rendered_at: Option<i64>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -29,6 +29,7 @@ pub(crate) use values::{AutoOr, Modules, TokenChoice, TokenName};
 pub(crate) use yaml::scalar as yaml_scalar;
 
 use problem::{Problem, SourceText, Sources};
+use std::collections::BTreeSet;
 use std::path::Path;
 use tree::{Node, Place, Value};
 
@@ -111,9 +112,43 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
     problems.sort_by_key(|p| p.place.as_ref().map_or((usize::MAX, 0), Place::order));
     problems.dedup();
     match config {
-        Some(config) if problems.is_empty() => Ok(Resolved { config, written: tree, sources }),
+        Some(mut config) if problems.is_empty() => {
+            config.data.given = given(&tree, "data", &sources);
+            Ok(Resolved { config, written: tree, sources })
+        }
         _ => wrong(problems, sources),
     }
+}
+
+/// The keys of a section that were written, those of items of a list as `key.0.key`. What an earlier run has filled in and
+/// marked `# default` in its `config.resolved.yaml` was not.
+fn given(tree: &Node, section: &str, sources: &Sources) -> BTreeSet<String> {
+    fn add(entry: &tree::Entry, before: &str, sources: &Sources, keys: &mut BTreeSet<String>) {
+        let is_filled_in = match &entry.key_place {
+            Place::File(file, range) => {
+                let rest = sources.files[*file].text.get(range.start..).unwrap_or_default();
+                rest.lines().next().is_some_and(|line| line.trim_end().ends_with(" # default"))
+            }
+            Place::Argument(..) => false,
+        };
+        if is_filled_in || entry.node.value == Value::Null {
+            return;
+        }
+        let key = format!("{before}{}", entry.key);
+        if let Value::List(items) = &entry.node.value {
+            for (index, item) in items.iter().enumerate() {
+                if let Value::Map(entries) = &item.value {
+                    entries.iter().for_each(|e| add(e, &format!("{key}.{index}."), sources, keys));
+                }
+            }
+        }
+        keys.insert(key);
+    }
+    let mut keys = BTreeSet::new();
+    if let Some(Node { value: Value::Map(entries), .. }) = tree.at(&[section]) {
+        entries.iter().for_each(|entry| add(entry, "", sources, &mut keys));
+    }
+    keys
 }
 
 /// Beginnings of the paths of sections that hold something else than keys.

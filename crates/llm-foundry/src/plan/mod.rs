@@ -83,7 +83,7 @@ impl Plan {
         let corpus = corpus(config, &subject, machine, need, quiet, rendered_at, &mut notes)?;
         let has_eval = !config.data.eval.0.is_empty() || config.data.eval_fraction > 0.0;
         let args = arguments(config, has_eval)?;
-        let max_tokens = longest_batch(config, &subject, corpus.as_ref(), &mut notes);
+        let max_tokens = longest_batch(config, &subject, corpus.as_ref(), &mut notes)?;
         let length = mean_length(corpus.as_ref(), max_tokens, &args);
         if config.training.bf16_stochastic_round && subject.compute != Dtype::Bf16 {
             return Err(Failure::Input(
@@ -251,17 +251,15 @@ fn longest_batch(
     subject: &Subject,
     corpus: Option<&Corpus>,
     notes: &mut Vec<String>,
-) -> usize {
+) -> Outcome<usize> {
     let batch_size = config.training.per_device_train_batch_size;
     let tokens = match corpus {
-        Some(corpus) => corpus.longest_batch(batch_size).max(corpus.longest_eval_row()),
+        Some(corpus) => corpus.longest_batch(batch_size)?.max(corpus.longest_eval_row()),
         None => batch_size
             .saturating_mul(config.data.max_length.unwrap_or(subject.decoder.max_position_embeddings)),
     };
     let longest = match corpus {
-        Some(corpus) => {
-            corpus.train.rows.iter().flat_map(|row| &row.seq_lens).copied().max().unwrap_or(0) as usize
-        }
+        Some(corpus) => corpus.longest_sequence(),
         None => config.data.max_length.unwrap_or(0),
     };
     if longest > subject.decoder.max_position_embeddings {
@@ -270,7 +268,7 @@ fn longest_batch(
             subject.decoder.max_position_embeddings
         ));
     }
-    tokens.max(2)
+    Ok(tokens.max(2))
 }
 
 fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
@@ -285,7 +283,7 @@ fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
         let tokens = total as f64 * of_a_step * report.tokens as f64 / report.rows.max(1) as f64;
         return Some(Steps { total, per_epoch: None, tokens: Some(tokens.round() as u64) });
     }
-    let batches = corpus.train.rows.len().div_ceil(args.per_device_train_batch_size);
+    let batches = corpus.rows().div_ceil(args.per_device_train_batch_size);
     let timetable = Timetable::new(args, batches);
     let tokens = timetable.epoch(timetable.total_steps) * corpus.train.report.tokens as f64;
     Some(Steps {

@@ -126,6 +126,12 @@ impl Plan {
                 format!("{size} of files, read while training, {order}; counts are of the first rows"),
             );
         }
+        if corpus.indexed.is_some() {
+            line(
+                "tokens",
+                "read from token files in random order; only their order is held in memory".into(),
+            );
+        }
         let sets = [("data", Some(&corpus.train)), ("eval data", corpus.eval.as_ref())];
         for (name, set) in sets.into_iter().filter_map(|(name, set)| Some((name, &set?.report))) {
             line(

@@ -163,16 +163,37 @@ fn tokens_are_written_in_shards_and_trained_on() {
         preview(&["data.train=whole", "data.streaming=true", "training.max_steps=1"]),
         preview(&["data.train_on=all"])
     );
+    let held_out = ["data.eval_fraction=0.25", "data.shuffle_dataset=true", "--eval"];
+    for rows in [&held_out[..2], &held_out[..]] {
+        let tokens = preview(&[&["data.train=whole"], rows].concat());
+        assert_eq!(tokens, preview(&[&["data.train_on=all"], rows].concat()));
+    }
     train(&["data.train=whole", "output_dir=a"]).expect_done();
     train(&["data.train_on=all", "output_dir=b"]).expect_done();
     let adapter = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
     assert!(adapter("a") == adapter("b"), "tokens and texts train differently");
+    // Tokens are not held, and a run goes on at its place in them.
+    let plan = room.foundry(&["plan", "config.yaml", "data.train=whole"]).expect_done();
+    assert!(plan.out.contains("read from token files in random order"), "{}", plan.out);
+    let saving = ["data.train=whole", "training.save_strategy=steps", "training.save_steps=2"];
+    train(&[&saving[..], &["output_dir=d"]].concat()).expect_done();
+    train(&[&saving[..], &["output_dir=e", "--resume", "d/checkpoint-2"]].concat()).expect_done();
+    assert!(adapter("a") == adapter("d") && adapter("d") == adapter("e"), "a resumed run goes another way");
     let mixture = "data.sources=[{path: whole, weight: 2}, {path: train.jsonl, weight: 1}]";
     let mixed = ["~data.train", mixture, "data.streaming=true", "data.packing=true", "output_dir=c"];
     train(&mixed).expect_done();
 
     train(&["data.train=whole", "data.train_on=last"])
         .expect_refusal(&["`data.train_on` is \"last\"", "\"all\""]);
+    // What was given is asked for, even where it is the default; what an earlier run has filled in was not given.
+    train(&["data.train=whole", "data.multi_turn=whole", "data.train_on=null", "output_dir=f"]).expect_done();
+    let one = ["data", "tokenize", "config.yaml", "-o", "silent", "data.append_eos=false"];
+    room.foundry(&one).expect_done();
+    let given = ["data.train=silent", "data.append_eos=true", "output_dir=g"];
+    train(&given).expect_refusal(&["`data.append_eos` is true, but these tokens were made with false"]);
+    train(&["data.train=silent", "output_dir=g"]).expect_done();
+    let again = ["train", "g/config.resolved.yaml", "output_dir=h"];
+    room.foundry(&again).expect_done();
     train(&["data.train=whole", "tokenizer.add_tokens=[<new>]"])
         .expect_refusal(&["made with another tokenizer"]);
     train(&["data.train=whole", "tokenizer.chat_template=chatml"]).expect_refusal(&["another chat template"]);

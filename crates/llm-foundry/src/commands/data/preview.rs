@@ -11,27 +11,30 @@ use std::io::Write;
 pub(crate) fn run(args: &PreviewArgs, machine: &MachineArgs) -> Outcome {
     let (corpus, tokenizer) = super::load(&args.config, machine)?;
     let name = if args.eval { "evaluation" } else { "training" };
-    let data = match (args.eval, corpus.eval) {
-        (false, _) => corpus.train,
-        (true, Some(eval)) => eval,
+    let eval = match (args.eval, &corpus.eval) {
+        (false, _) => None,
+        (true, Some(eval)) => Some(eval),
         (true, None) => {
             return Err(Failure::Input(
                 "--eval: there is no evaluation data; give `data.eval` or `data.eval_fraction`".into(),
             ));
         }
     };
-    if args.from >= data.rows.len() {
+    let rows = eval.map_or_else(|| corpus.rows(), |eval| eval.rows.len());
+    if args.from >= rows {
         return Err(Failure::Input(format!(
-            "--from {}: the {name} data has {} row(s), numbered from 0",
-            args.from,
-            data.rows.len()
+            "--from {}: the {name} data has {rows} row(s), numbered from 0",
+            args.from
         )));
     }
     let mut out = anstream::stdout();
     let colour = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
     let mut text = RowText::new(&tokenizer, if colour { Style::Colour } else { Style::Marks });
-    let shown = data.rows.iter().enumerate().skip(args.from).take(args.rows);
-    for (index, row) in shown {
+    for index in (args.from..rows).take(args.rows) {
+        let row = match eval {
+            Some(eval) => eval.rows[index].clone(),
+            None => corpus.row(index)?,
+        };
         if args.json {
             let text = tokenizer.decode(&row.tokens, false).map_err(Failure::input)?;
             let PackedRow { tokens, labels, seq_lens } = row;
@@ -42,13 +45,12 @@ pub(crate) fn run(args: &PreviewArgs, machine: &MachineArgs) -> Outcome {
         }
         writeln!(
             out,
-            "row {index} of {} ({name} data): {} tokens, {} learned, {} sequence(s)",
-            data.rows.len(),
+            "row {index} of {rows} ({name} data): {} tokens, {} learned, {} sequence(s)",
             row.tokens.len(),
             row.labelled(),
             row.seq_lens.len()
         )?;
-        writeln!(out, "{}", text.row(row)?)?;
+        writeln!(out, "{}", text.row(&row)?)?;
     }
     if !args.json {
         let key = match colour {
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &PreviewArgs, machine: &MachineArgs) -> Outcome {
             false => "⟦…⟧: learned; the rest is only read",
         };
         writeln!(out, "{key}. ↵ line break; `<…>` inverted or as it is: special tokens")?;
-        for warning in data.report.warnings() {
+        for warning in eval.map_or(&corpus.train.report, |eval| &eval.report).warnings() {
             writeln!(out, "warning: {warning}")?;
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &TokenizeArgs, machine: &MachineArgs) -> Outcome {
         return Err(Failure::Input(format!("-o {}: a file is there; name a directory", dir.display())));
     }
     let spec = TokenizeSpec {
-        data: files.training_spec(config, eos_token_ids, machine_used.threads, None),
+        data: files.training_spec(config, eos_token_ids, machine_used.threads, args.rendered_at),
         shard: args.shard,
         dir,
         tokens_per_file: args.tokens_per_file,

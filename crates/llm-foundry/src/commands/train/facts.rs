@@ -99,14 +99,22 @@ fn pieces<E>(length: usize, mut take: impl FnMut(Range<usize>) -> Result<(), E>)
     })
 }
 
-/// What identifies the training data: its rows, or, of a stream, the settings and the ends of its files.
+/// What identifies the training data: its rows; of token files their sums and the order of their documents; of a stream
+/// the settings and the ends of its files.
 fn training_data(corpus: &Corpus) -> Outcome<(String, Value)> {
+    if let Some(rows) = &corpus.indexed {
+        return Ok((
+            "indexed tokens (SHA-256 of their sums and their order)".to_owned(),
+            json!(rows.sha256()),
+        ));
+    }
     let Some(stream) = &corpus.stream else {
         return Ok(("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))));
     };
     let mut spec = stream.spec.clone();
-    // Neither changes a row.
+    // None of these changes a row.
     (spec.data.dataset_num_proc, spec.data.eos_token_ids) = (None, Vec::new());
+    spec.data.sources.iter_mut().for_each(|source| source.given.clear());
     let mut hash = Sha256::new();
     let sources = spec.data.sources.iter_mut().flat_map(|source| &mut source.files);
     let texts = spec.data.decontaminate.iter_mut().flat_map(|wanted| &mut wanted.files);

@@ -27,7 +27,7 @@ use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use examiner::Examiner;
 use foundry_comm::Solo;
-use foundry_data::{Batches, DataReport, Loader, StreamLoader};
+use foundry_data::{Batches, DataReport, Loader, Rows, StreamLoader};
 use foundry_engine::callbacks::Callback;
 use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
@@ -175,7 +175,11 @@ impl Job<'_> {
                 streamed.insert(loader)
             }
             None => {
-                let (rows, batch_size) = (Arc::new(corpus.train.rows), args.per_device_train_batch_size);
+                let rows: Arc<dyn Rows> = match corpus.indexed {
+                    Some(rows) => rows,
+                    None => Arc::new(corpus.train.rows),
+                };
+                let batch_size = args.per_device_train_batch_size;
                 indexed.insert(Loader::new(rows, batch_size, args.data_seed(), true, 0, 1))
             }
         };

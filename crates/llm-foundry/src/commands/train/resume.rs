@@ -2,6 +2,7 @@
 
 use super::facts::{RENDERED_AT, facts};
 use crate::console;
+use crate::corpus::Corpus;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
 use crate::output_dir::{Existing, has_run};
@@ -156,7 +157,7 @@ pub(super) fn no_data() -> Failure {
 fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
     // Of a stream only the first rows are at hand.
     let indexed = plan.corpus.as_ref().filter(|corpus| corpus.stream.is_none());
-    let rows = indexed.map(|corpus| corpus.train.rows.len());
+    let rows = indexed.map(Corpus::rows);
     let batches = rows.map(|rows| rows.div_ceil(plan.args.per_device_train_batch_size));
     let timetable = Timetable::of(&plan.args, batches).map_err(Failure::input)?;
     let epoch_is_known = batches.is_some();

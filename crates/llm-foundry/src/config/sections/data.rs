@@ -7,7 +7,7 @@ use foundry_data::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Section `data`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,7 +35,8 @@ pub(crate) struct DataSection {
     /// names of the shape.
     pub(crate) columns: BTreeMap<String, String>,
     /// Read rows while training instead of before it, in memory that does not grow with the data; `training.max_steps`
-    /// must then say when to end. Default `auto`: when the files have more than 64 MB.
+    /// must then say when to end. Default `auto`: when the files have more than 64 MB and are not all token files, which
+    /// are read in any order without being held.
     pub(crate) streaming: AutoOr,
     /// Streamed rows leave in random order from a buffer of so many; 0: in their own order. Default 1000.
     pub(crate) shuffle_buffer: usize,
@@ -93,6 +94,9 @@ pub(crate) struct DataSection {
     /// Further variables for the chat template, for example `{enable_thinking: false}`. Default: none. TRL:
     /// `chat_template_kwargs`.
     pub(crate) chat_template_kwargs: serde_json::Map<String, serde_json::Value>,
+    /// Keys of this section that were written (`append_eos`, `sources.0.format`), whatever their values.
+    #[serde(skip)]
+    pub(crate) given: BTreeSet<String>,
 }
 
 impl Default for DataSection {
@@ -129,6 +133,7 @@ impl Default for DataSection {
             shuffle_dataset: false,
             append_eos: true,
             chat_template_kwargs: serde_json::Map::new(),
+            given: BTreeSet::new(),
         }
     }
 }
