@@ -80,8 +80,8 @@ pub struct DataReport {
     pub duplicates: usize,
     /// Examples that were compared to find duplicates: all, or the first million.
     pub compared: usize,
-    /// Examples that were read to see how they end, whether they repeat others and whether they begin with two BOS tokens;
-    /// the counts of these are extrapolated from them. `None`: all.
+    /// Examples that were read to see how they end, whether they repeat others and whether they begin with two BOS
+    /// tokens; the counts of these are extrapolated from them. `None`: all.
     pub examined: Option<usize>,
     /// Examples that share a long run of words with the evaluation data; `None`: not looked for.
     pub contaminated: Option<usize>,

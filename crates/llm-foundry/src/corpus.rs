@@ -6,8 +6,8 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, Part};
 use foundry_data::tokens::{Indexed, IndexedTokens, are_tokens, index, index_with_holdout};
 use foundry_data::{
-    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Rows as _, Source, StreamSpec,
-    held_out, load, load_with_holdout, sample,
+    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Rows, Source, StreamSpec, held_out,
+    load, load_with_holdout, sample,
 };
 use foundry_formats::Tokenizer;
 use std::sync::Arc;
@@ -273,6 +273,14 @@ impl Corpus {
     /// Rows for training; of a stream, its first ones.
     pub(crate) fn rows(&self) -> usize {
         self.indexed.as_ref().map_or(self.train.rows.len(), |rows| rows.len())
+    }
+
+    /// The training rows, which are then no longer here.
+    pub(crate) fn take_rows(&mut self) -> Arc<dyn Rows> {
+        match self.indexed.take() {
+            Some(rows) => rows,
+            None => Arc::new(std::mem::take(&mut self.train.rows)),
+        }
     }
 
     /// Training row `index`, which must be below [`Corpus::rows`].

@@ -20,8 +20,8 @@ pub(super) struct Mixer {
     cdf: Vec<f64>,
 }
 
-/// Draws of used-up sources in a row after which only those that are left are drawn from: datasets goes on drawing, which
-/// comes to the same in the end, but may take for ever where what is left is rare.
+/// Draws of used-up sources in a row after which only those that are left are drawn from: datasets goes on drawing,
+/// which comes to the same in the end, but may take for ever where what is left is rare.
 const VAIN_DRAWS: usize = 1000;
 
 /// Whose turn it is.

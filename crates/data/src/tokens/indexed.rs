@@ -1,5 +1,5 @@
-//! Rows of token files in any order, without holding them: what is in memory is which document comes where, 4 to 8 bytes
-//! each; tokens are read through the memory map when a row is used.
+//! Rows of token files in any order, without holding them: what is in memory is which document comes where, 4 to 8
+//! bytes each; tokens are read through the memory map when a row is used.
 //!
 //! Which pieces of which documents make up a row depends on lengths alone, so that rows are arranged without reading a
 //! token: the same rows, in the same order, as [`crate::load`] makes of the raw files.

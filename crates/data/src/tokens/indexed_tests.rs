@@ -1,5 +1,5 @@
-//! Indexed token files give the rows of the raw files, however they are packed, shuffled, mixed and divided; in memory that
-//! does not grow with them.
+//! Indexed token files give the rows of the raw files, however they are packed, shuffled, mixed and divided; in memory
+//! that does not grow with them.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! One process at a time writes a shard: a lock on a file that the system releases whatever ends the process.
 //!
-//! Schedulers start a task twice (speculation, requeueing after a lost connection). Both would write the same bytes, but
-//! neither may sweep up what the other is writing.
+//! Schedulers start a task twice (speculation, requeueing after a lost connection). Both would write the same bytes,
+//! but neither may sweep up what the other is writing.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ pub(super) struct ShardLock {
 }
 
 impl ShardLock {
-    /// Holds a shard in a directory that exists; `None` where files cannot be locked: then every file that is written has
-    /// a name of its own until it is whole, and what another process leaves is not touched.
+    /// Holds a shard in a directory that exists; `None` where files cannot be locked: then every file that is written
+    /// has a name of its own until it is whole, and what another process leaves is not touched.
     ///
     /// # Errors
     /// [`DataError::ShardInUse`].

@@ -250,8 +250,8 @@ fn write_whole(
 /// How names of files in the making end.
 pub(super) const UNFINISHED: &str = ".partial";
 
-/// The name of a file in the making, which no other attempt at the same file has; what is under it is removed with this,
-/// unless it was published.
+/// The name of a file in the making, which no other attempt at the same file has; what is under it is removed with
+/// this, unless it was published.
 #[derive(Debug)]
 pub(super) struct Temporary {
     pub(super) path: PathBuf,
@@ -263,7 +263,7 @@ impl Temporary {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Numbers of processes are not enough: every container has its number 1. The standard library's hasher has a
         // random key.
-        let own = RandomState::new().hash_one(std::process::id());
+        let own = RandomState::new().hash_one(path);
         Self { path: path.with_file_name(format!(".{name}.{own:016x}{UNFINISHED}")) }
     }
 

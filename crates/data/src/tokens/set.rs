@@ -248,7 +248,8 @@ impl TokenPart {
     }
 }
 
-/// Opens a token file that is what its manifest, of `version`, says; blocks of version 2 are checked when they are read.
+/// Opens a token file that is what its manifest, of `version`, says; blocks of version 2 are checked when they are
+/// read.
 pub(super) fn open_checked(path: &Path, record: &FileRecord, version: u32) -> Result<TokenFile, DataError> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let damaged = |problem: String| DataError::TokenManifest { path: path.to_owned(), problem };

@@ -23,8 +23,8 @@ const PROBES: [&str; 5] = [
     "<s>user</s> aaaaaaaaaaaaaaaaaaaa 1234567890123",
 ];
 
-/// Which tokenizer this is: equal for tokenizers that give equal ids, whatever file they come from. Where both come from
-/// a `tokenizer.json`, their rules are compared as well.
+/// Which tokenizer this is: equal for tokenizers that give equal ids, whatever file they come from. Where both come
+/// from a `tokenizer.json`, their rules are compared as well.
 pub(crate) fn fingerprint(tokenizer: &Tokenizer) -> TokenizerRecord {
     let vocabulary = tokenizer.vocabulary();
     let mut hash = Sha256::new();

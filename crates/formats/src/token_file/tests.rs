@@ -144,7 +144,7 @@ fn without_hidden_tokens_there_is_no_mask() {
 #[test]
 fn every_lie_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    // Header, 24 bytes of tokens, 8 of the mask, 32 of offsets; in version 2 a byte of continuations, padded, and a sum.
+    // Header, 24 bytes of tokens, 8 of the mask, 32 of offsets; in version 2 continuations, padded, and a sum.
     for (path, version, size) in [(of_version_1(&dir), 1, 128), (written(&dir, 100), 2, 168)] {
         let sound = std::fs::read(&path).unwrap();
         assert_eq!(sound.len(), size);

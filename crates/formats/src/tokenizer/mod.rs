@@ -132,9 +132,9 @@ impl Tokenizer {
         tokens
     }
 
-    /// How texts become tokens, in full: added tokens, normaliser, pre-tokeniser, model with its merges, post-processor,
-    /// in the canonical spelling of the crate `tokenizers`. `None` for a tokenizer that was made from a GGUF, whose
-    /// rules may be spelt in another way and do the same.
+    /// How texts become tokens, in full: added tokens, normaliser, pre-tokeniser, model with its merges,
+    /// post-processor, in the canonical spelling of the crate `tokenizers`. `None` for a tokenizer that was made from a
+    /// GGUF, whose rules may be spelt in another way and do the same.
     pub fn rules(&self) -> Option<Vec<u8>> {
         const DECIDING: [&str; 5] =
             ["added_tokens", "normalizer", "pre_tokenizer", "model", "post_processor"];

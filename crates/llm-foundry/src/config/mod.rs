@@ -120,8 +120,8 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
     }
 }
 
-/// The keys of a section that were written, those of items of a list as `key.0.key`. What an earlier run has filled in and
-/// marked `# default` in its `config.resolved.yaml` was not.
+/// The keys of a section that were written, those of items of a list as `key.0.key`. What an earlier run has filled in
+/// and marked `# default` in its `config.resolved.yaml` was not.
 fn given(tree: &Node, section: &str, sources: &Sources) -> BTreeSet<String> {
     fn add(entry: &tree::Entry, before: &str, sources: &Sources, keys: &mut BTreeSet<String>) {
         let is_filled_in = match &entry.key_place {

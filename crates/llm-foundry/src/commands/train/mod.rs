@@ -27,7 +27,7 @@ use crate::signals::SignalRequests;
 use crate::subject::Subject;
 use examiner::Examiner;
 use foundry_comm::Solo;
-use foundry_data::{Batches, DataReport, Loader, Rows, StreamLoader};
+use foundry_data::{Batches, DataReport, Loader, StreamLoader};
 use foundry_engine::callbacks::Callback;
 use foundry_engine::checkpoint::{self, Facts};
 use foundry_engine::optim;
@@ -163,10 +163,10 @@ impl Job<'_> {
         resume: Option<&checkpoint::Checkpoint>,
     ) -> Outcome {
         let Plan { subject, args, corpus, max_tokens, flops_per_token, .. } = plan;
-        let corpus = corpus.ok_or_else(resume::no_data)?;
+        let mut corpus = corpus.ok_or_else(resume::no_data)?;
+        let rows = corpus.take_rows();
         let eval_rows = corpus.eval.map(|eval| eval.rows);
-        let mut streamed = None;
-        let mut indexed = None;
+        let (mut streamed, mut indexed) = (None, None);
         let loader: &mut dyn Batches = match corpus.stream {
             Some(stream) => {
                 let tokenizer =
@@ -175,12 +175,8 @@ impl Job<'_> {
                 streamed.insert(loader)
             }
             None => {
-                let rows: Arc<dyn Rows> = match corpus.indexed {
-                    Some(rows) => rows,
-                    None => Arc::new(corpus.train.rows),
-                };
-                let batch_size = args.per_device_train_batch_size;
-                indexed.insert(Loader::new(rows, batch_size, args.data_seed(), true, 0, 1))
+                let (size, seed) = (args.per_device_train_batch_size, args.data_seed());
+                indexed.insert(Loader::new(rows, size, seed, true, 0, 1))
             }
         };
         let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);

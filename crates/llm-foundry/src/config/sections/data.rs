@@ -35,8 +35,8 @@ pub(crate) struct DataSection {
     /// names of the shape.
     pub(crate) columns: BTreeMap<String, String>,
     /// Read rows while training instead of before it, in memory that does not grow with the data; `training.max_steps`
-    /// must then say when to end. Default `auto`: when the files have more than 64 MB and are not all token files, which
-    /// are read in any order without being held.
+    /// must then say when to end. Default `auto`: when the files have more than 64 MB and are not all token files,
+    /// which are read in any order without being held.
     pub(crate) streaming: AutoOr,
     /// Streamed rows leave in random order from a buffer of so many; 0: in their own order. Default 1000.
     pub(crate) shuffle_buffer: usize,
