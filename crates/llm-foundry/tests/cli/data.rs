@@ -186,7 +186,7 @@ fn tokens_are_written_in_shards_and_trained_on() {
     train(&["data.train=whole", "data.train_on=last"])
         .expect_refusal(&["`data.train_on` is \"last\"", "\"all\""]);
     // What was given is asked for, even where it is the default; what an earlier run has filled in was not given.
-    train(&["data.train=whole", "data.multi_turn=whole", "data.train_on=null", "output_dir=f"]).expect_done();
+    train(&["data.train=whole", "data.multi_turn=whole", "output_dir=f"]).expect_done();
     let one = ["data", "tokenize", "config.yaml", "-o", "silent", "data.append_eos=false"];
     room.foundry(&one).expect_done();
     let given = ["data.train=silent", "data.append_eos=true", "output_dir=g"];
