@@ -10,7 +10,8 @@ have the other peers). In float32:
      tensor ours must be of the same type and not further from the source (of the K types the bytes are equal).
   3. llama.cpp loads each, gives the ids of some texts and continues some prompts greedily.
 Ends with exit code 1 when logits differ by more than LOGIT_TOLERANCE, a type or an id differs, an error is larger than
-llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file, or a file does not load.
+llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file (but for a tie), or a
+file does not load.
 Needs torch, transformers, peft, gguf.
 """
 import json
@@ -30,9 +31,10 @@ ROOT = Path(__file__).parent.parent
 # Each with llama.cpp's number of it (`enum llama_ftype`).
 TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q5_k_s": 16, "q4_k_m": 15, "q4_k_s": 14,
          "q3_k_l": 13, "q3_k_m": 12, "q3_k_s": 11, "q2_k": 10, "q5_1": 9, "q5_0": 8, "q4_1": 3, "q4_0": 2}
-# Types whose greedy answers must be llm-foundry's: llama.cpp computes in other roundings (it quantises activations to 8
-# bits for quantised weights), so that for coarse weights a near tie may fall the other way.
-SAME_ANSWERS = ["f32", "f16", "q8_0"]
+# Types whose greedy answers must be llm-foundry's, and how near llama.cpp's two best logits must be to count as a tie
+# that may fall the other way: it computes in other roundings (activations in float16, and in 8 bits for quantised
+# weights, where llm-foundry keeps float32).
+SAME_ANSWERS = {"f32": 1e-3, "f16": 0.02, "q8_0": 0.3}
 TEXTS = ["Hello, world! It's 1984 or 10,000 years later.", "Grüße 你好 🙂 ½", "def f(x):\n    return x + 3.14\n",
          "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n", "  two  spaces\n\n\nand lines "]
 PROMPTS = ["The capital of France is", "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n",
@@ -46,6 +48,7 @@ ERROR_TOLERANCE = 1e-5
 LLAMA = r"""
 import json, sys
 import llama_cpp
+import numpy as np
 from llama_cpp import Llama
 ask = json.load(sys.stdin)
 for name, (ftype, path) in ask["quantise"].items():
@@ -56,16 +59,20 @@ out = {}
 for name, path in ask["files"].items():
     llama = Llama(path, n_ctx=256, n_threads=2, verbose=False, logits_all=False, flash_attn=False)
     ids = [llama.tokenize(t.encode(), add_bos=True, special=True) for t in ask["texts"]]
-    answers = []
+    answers, leads = [], []
     for prompt in ask["prompts"]:
-        tokens, new = llama.tokenize(prompt.encode(), add_bos=True, special=True), []
+        tokens, new, lead = llama.tokenize(prompt.encode(), add_bos=True, special=True), [], []
         llama.reset()
         for token in llama.generate(tokens, temp=0.0, repeat_penalty=1.0):
+            logits = llama_cpp.llama_get_logits_ith(llama._ctx.ctx, -1)
+            best = np.sort(np.ctypeslib.as_array(logits, shape=(llama.n_vocab(),)))[-2:]
+            lead.append(float(best[1] - best[0]))
             if token == llama.token_eos() or len(new) == ask["new"]:
                 break
             new.append(token)
         answers.append(new)
-    out[name] = {"ids": ids, "answers": answers}
+        leads.append(lead)
+    out[name] = {"ids": ids, "answers": answers, "leads": leads}
 print("\n" + json.dumps(out))
 """
 
@@ -87,7 +94,8 @@ def merge(model_dir, room):
     model = get_peft_model(base, config)
     for name, weight in model.named_parameters():
         if "lora_" in name:
-            weight.data.mul_(0.2)
+            # Small enough for the model to keep its senses: of a confused one all answers are ties.
+            weight.data.mul_(0.1)
     model.save_pretrained(room / "adapter")
     print(foundry("merge", model_dir, room / "adapter", "-o", room / "merged", "--dtype", "float32"), end="")
     theirs = model.merge_and_unload()
@@ -176,12 +184,20 @@ def answers_agree(room, files, theirs):
         for prompt in PROMPTS:
             words = ["generate", files[name], "--prompt", prompt, "--greedy", "--dtype", "float32", "--json"]
             answers.append(json.loads(foundry(*words, "--max-new-tokens", NEW_TOKENS))["token_ids"])
-        same = sum(a == b for a, b in zip(answers, theirs[name]["answers"]))
-        print(f"{name:7} {same} of {len(PROMPTS)} greedy answers as llama.cpp's")
-        if name in SAME_ANSWERS and same != len(PROMPTS):
+        told = list(zip(answers, theirs[name]["answers"], theirs[name]["leads"]))
+        # Where they differ: llama.cpp's lead of its token over the next.
+        leads = [lead[first_difference(a, b)] for a, b, lead in told if a != b]
+        print(f"{name:7} {len(told) - len(leads)} of {len(told)} greedy answers as llama.cpp's" +
+              "".join(f"; one parts at a lead of {lead:.3f}" for lead in leads))
+        if name in SAME_ANSWERS and max(leads, default=0.0) > SAME_ANSWERS[name]:
             print(answers, theirs[name]["answers"])
             fine = False
     return fine
+
+
+def first_difference(a, b):
+    """The first place at which two lists differ."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def main(model_dir, llama_python, binary=None):

@@ -56,6 +56,8 @@ OURS = {
                     "lora.layers_to_transform=[0, 7, 29]", "lora.exclude_modules='.*up_proj'"],
 }
 LINEAR = ["q_proj", "v_proj", "down_proj"]
+# PEFT does not take `all-linear` together with `layers_to_transform`.
+EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Arguments of LoraConfig.
 THEIRS = {
     "plain": dict(target_modules=LINEAR),
@@ -73,11 +75,11 @@ THEIRS = {
     "lora_bias": dict(lora_bias=True, target_modules=["up_proj", "q_proj"]),
     "patterns": dict(target_modules="all-linear", rank_pattern={"o_proj": 2, r"layers\.1.*v_proj": 3},
                      alpha_pattern={"up_proj": 2}),
-    "layers": dict(target_modules="all-linear", layers_to_transform=[0, 29]),
+    "layers": dict(target_modules=EVERY, layers_to_transform=[0, 29]),
     "exclude": dict(target_modules="all-linear", exclude_modules=["down_proj", "q_proj"]),
     "all_at_once": dict(use_dora=True, use_rslora=True, modules_to_save=["norm"], trainable_token_indices=[1, 2],
-                        target_modules="all-linear", rank_pattern={"o_proj": 2}, layers_to_transform=[0, 7, 29],
-                        exclude_modules=r".*up_proj"),
+                        target_modules=EVERY, rank_pattern={"o_proj": 2}, layers_to_transform=[0, 7, 29],
+                        exclude_modules=["up_proj"]),
 }
 # Kinds whose vocabulary grows, and by how many tokens.
 GROWN = {"added_tokens": 2}
