@@ -74,11 +74,17 @@ impl Trainable for DecoderModel<'_> {
         grad_scale: f32,
         seed: u64,
     ) -> Result<LossSums, BoxedError> {
-        Ok(self.decoder.forward_backward(backend, batch, objective, grad_scale, seed)?)
+        let mut sums = None;
+        backend.row_of_operations(&mut || {
+            sums = Some(self.decoder.forward_backward(backend, batch, objective, grad_scale, seed));
+        });
+        Ok(sums.expect("the row of operations was run")?)
     }
 
     fn forward_loss(&mut self, backend: &dyn Backend, batch: &Batch<'_>) -> Result<LossSums, BoxedError> {
-        Ok(self.decoder.forward_loss(backend, batch, None)?)
+        let mut sums = None;
+        backend.row_of_operations(&mut || sums = Some(self.decoder.forward_loss(backend, batch, None)));
+        Ok(sums.expect("the row of operations was run")?)
     }
 
     fn after_update(&mut self, backend: &dyn Backend) {

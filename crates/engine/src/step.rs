@@ -92,7 +92,8 @@ pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) ->
     let grad_scale = clip_coefficient(run.args.max_grad_norm, grad_norm);
     let update =
         Update { step: plan.step, learning_rate: plan.learning_rate, grad_scale, seed: run.args.seed };
-    run.optimizer.update(run.backend, &update, run.model.parameters_mut());
+    let (optimizer, parameters) = (&mut run.optimizer, run.model.parameters_mut());
+    run.backend.row_of_operations(&mut || optimizer.update(run.backend, &update, parameters));
     run.model.after_update(run.backend);
     Ok(Taken { sums, loss, grad_norm, tokens: counts[1] as u64, data_seconds })
 }

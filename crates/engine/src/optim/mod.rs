@@ -54,7 +54,7 @@ pub struct StateTensor<B> {
 }
 
 /// An optimiser with its state, made for one list of parameters.
-pub trait Optimizer {
+pub trait Optimizer: Send {
     /// Name in a checkpoint.
     fn name(&self) -> &'static str;
 

@@ -6,12 +6,15 @@
 //! ```
 //! A spec is `layout:operands:result:MxNxK`, such as `nt:bf16:f32:2048x1536x576` (`C[M,N]`, sums of length `K`;
 //! operands `bf16-nf4`, `bf16-int8`, `f32-nf4`, … have a quantised second factor), or `attention:operands:NxKxHxT`
-//! (heads, key/value heads, head width, tokens). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed.
+//! (heads, key/value heads, head width, tokens), or `rmsnorm:dtype:ROWSxWIDTH`, `rope:dtype:TOKENSxHEADSxWIDTH`,
+//! `swiglu:dtype:ROWSxWIDTH`, `cross_entropy:dtype:ROWSxVOCABULARYxWIDTH`, `adamw:dtype:ROWSxCOLUMNS` (also `lion`,
+//! `adamw_8bit`; the dtype is the parameters'). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed.
 //! The spec `-` reads specs from standard input, one a line, and answers each at once, so that a script can time
 //! another library in between.
 
 mod attention;
 mod matmul;
+mod others;
 mod roofline;
 mod rows;
 
@@ -22,6 +25,8 @@ fn report(backend: &CpuBackend, roofline: &rows::Roofline, text: &str, seconds: 
     if let Some(row) = matmul::row(backend, text, seconds) {
         row.print(roofline);
     } else if let Some(rows) = attention::rows(backend, text, seconds) {
+        rows.iter().for_each(|row| row.print(roofline));
+    } else if let Some(rows) = others::rows(backend, text, seconds) {
         rows.iter().for_each(|row| row.print(roofline));
     } else {
         println!(
@@ -56,7 +61,8 @@ fn main() {
     }
     println!("{:.1} GB/s from memory", roofline.bandwidth / 1e9);
     if specs.is_empty() {
-        specs.extend(matmul::SHAPES.iter().chain(attention::SHAPES).map(|&shape| shape.to_owned()));
+        let shapes = matmul::SHAPES.iter().chain(attention::SHAPES).chain(others::SHAPES);
+        specs.extend(shapes.map(|&shape| shape.to_owned()));
     }
     for spec in &specs {
         if spec == "-" {

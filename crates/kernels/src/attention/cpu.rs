@@ -1,5 +1,7 @@
 //! Entry: who computes what, and with which kernel.
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16;
 use super::cpu_backward::{self, KeyTask};
 use super::cpu_cut::{self, KEYS, KeyTile, QueryTile};
 use super::cpu_few_rows;
@@ -10,6 +12,8 @@ use crate::operand::Operand;
 use crate::pool::Pool;
 use crate::simd::matrix::BlockMut;
 use crate::{Attention, Isa, Pages, Span};
+#[cfg(target_arch = "x86_64")]
+use crate::{Dtype, simd::Avx512};
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -70,6 +74,15 @@ macro_rules! with_kernel {
     };
 }
 
+/// Proof that the operands are bf16 and the machine multiplies pairs of them.
+#[cfg(target_arch = "x86_64")]
+fn multiplies_pairs<T: Operand>(isa: Isa) -> Option<Avx512> {
+    match isa {
+        Isa::Avx512(witness) if T::DTYPE == Dtype::Bf16 => Some(witness),
+        _ => None,
+    }
+}
+
 pub(super) fn forward<T: Operand>(
     pool: &Pool,
     isa: Isa,
@@ -104,6 +117,15 @@ pub(super) fn forward<T: Operand>(
             });
         }
         // The scratch memory is fetched out here, as only what is inlined is compiled for the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        if let Some(witness) = multiplies_pairs::<T>(isa) {
+            return scratch::with(bf16::forward::scratch_len(inputs, &task.tile), |memory: &mut [f32]| {
+                isa.vectorize(
+                    #[inline(always)]
+                    || bf16::forward::run(witness, inputs, &mut task, memory),
+                );
+            });
+        }
         scratch::with(cpu_forward::scratch_len(inputs, &task.tile), |memory: &mut [f32]| {
             with_kernel!(isa, cpu_forward::run, T, (inputs, &mut task, memory));
         });
@@ -133,7 +155,7 @@ pub(super) fn backward<T: Operand>(
     let mut outputs: Vec<_> = block(dk).into_iter().zip(block(dv)).map(Some).collect();
     let stride = head_dim.next_multiple_of(crate::lanes::LANES);
     let sizes: Vec<usize> = parts.iter().map(|part| cpu_backward::sum_rows(inputs, part) * stride).collect();
-    scratch::with(sizes.iter().sum::<usize>() * kv_heads, |sums: &mut [f32]| {
+    scratch::shared(sizes.iter().sum::<usize>() * kv_heads, |sums: &mut [f32]| {
         let mut rest = &mut *sums;
         let mut tasks = Vec::new();
         for (part, size) in parts.iter().zip(&sizes) {
@@ -154,6 +176,15 @@ pub(super) fn backward<T: Operand>(
         }
         pool.run(tasks.len(), |i| {
             let mut task = tasks[i].lock().expect("a task is run once");
+            #[cfg(target_arch = "x86_64")]
+            if let Some(witness) = multiplies_pairs::<T>(isa) {
+                return scratch::with(bf16::backward::scratch_len(inputs), |memory: &mut [f32]| {
+                    isa.vectorize(
+                        #[inline(always)]
+                        || bf16::backward::run(witness, inputs, saved, &mut task, memory),
+                    );
+                });
+            }
             scratch::with(cpu_backward::scratch_len(inputs), |memory: &mut [f32]| {
                 with_kernel!(isa, cpu_backward::run, T, (inputs, saved, &mut task, memory));
             });

@@ -228,14 +228,14 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
 
 /// First and one past the last key that query `i` of the span sees.
 #[inline(always)]
-fn visible(op: &Attention, tile: &KeyTile, i: usize) -> (usize, usize) {
+pub(super) fn visible(op: &Attention, tile: &KeyTile, i: usize) -> (usize, usize) {
     let end = tile.span.kv_len - tile.span.q_len + i + 1;
     (op.window.map_or(0, |window| end.saturating_sub(window)), end)
 }
 
 /// `p`: scores become probabilities; `ds`: their gradients become those of the scores. Zero for keys not seen.
 #[inline(always)]
-fn score_row<F: MulAdd>(
+pub(super) fn score_row<F: MulAdd>(
     softcap: Option<f32>,
     seen: Range<usize>,
     n: usize,
@@ -262,8 +262,9 @@ fn score_row<F: MulAdd>(
     }
 }
 
+/// Writes the first columns of finished sums.
 #[inline(always)]
-fn store<T: Operand>(from: &[f32], width: usize, to: &mut BlockMut<'_, T>) {
+pub(super) fn store<T: Operand>(from: &[f32], width: usize, to: &mut BlockMut<'_, T>) {
     for (i, from) in from.chunks_exact(width.next_multiple_of(LANES)).take(to.rows()).enumerate() {
         to.row(i).iter_mut().zip(from).for_each(|(to, x)| *to = T::narrow(*x));
     }

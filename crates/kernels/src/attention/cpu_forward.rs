@@ -72,7 +72,7 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
         load_keys(inputs, task, start, len, &mut keys);
         key_tile::<F, MR, NV>(inputs.isa, &inputs.op, &task.tile, start, len, &mut rows, &keys, scores);
     }
-    store(inputs, task, &rows);
+    store(inputs, task, rows.out, rows.max, rows.sum);
 }
 
 /// First and one past the last key that query `i` of the tile sees.
@@ -158,7 +158,7 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
 
 /// Scores become `exp(score - max)`; what was summed under a smaller maximum is scaled down.
 #[inline(always)]
-fn softmax_row<F: MulAdd>(
+pub(super) fn softmax_row<F: MulAdd>(
     softcap: Option<f32>,
     seen: std::ops::Range<usize>,
     scores: &mut [f32],
@@ -199,16 +199,23 @@ fn softmax_row<F: MulAdd>(
     *sum += sum_lanes(sums);
 }
 
+/// Divides the rows of `out` by their sums and writes them, and `lse`.
 #[inline(always)]
-fn store<T: Operand>(inputs: &Inputs<'_, T>, task: &mut QueryTask<'_, T>, rows: &Rows<'_>) {
+pub(super) fn store<T: Operand>(
+    inputs: &Inputs<'_, T>,
+    task: &mut QueryTask<'_, T>,
+    out: &[f32],
+    max: &[f32],
+    sum: &[f32],
+) {
     let (width, group) = (inputs.op.head_dim, inputs.group());
     let stride = width.next_multiple_of(LANES);
     for i in 0..task.tile.len {
         for (head, to) in task.out.row(i).chunks_exact_mut(width).enumerate() {
             let r = i * group + head;
-            let factor = 1.0 / rows.sum[r];
-            to.iter_mut().zip(&rows.out[r * stride..]).for_each(|(to, x)| *to = T::narrow(x * factor));
-            task.lse.row(head)[i] = rows.max[r] + rows.sum[r].ln();
+            let factor = 1.0 / sum[r];
+            to.iter_mut().zip(&out[r * stride..]).for_each(|(to, x)| *to = T::narrow(x * factor));
+            task.lse.row(head)[i] = max[r] + sum[r].ln();
         }
     }
 }

@@ -18,10 +18,13 @@
 //! | `cpu.rs` | entry: picks the kernel for the instruction set |
 //! | `cpu_tile.rs` | products of tiles, packing |
 //! | `cpu_forward.rs`, `cpu_backward.rs` | the two passes |
+//! | `bf16/` | the same for bf16 where the machine multiplies pairs of bf16 |
 //! | `cpu_few_rows.rs` | decoding |
 //! | `pages.rs` | keys that lie in pages |
 //! | `cpu_cut.rs` | tiles, parts, and who may write what |
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod cpu;
 mod cpu_backward;
 mod cpu_cut;

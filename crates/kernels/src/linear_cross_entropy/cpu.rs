@@ -76,7 +76,7 @@ impl<T: Operand> Head<'_, T> {
         if neighbours(rows) {
             return f(&self.x[first * width..][..rows.len() * width]);
         }
-        scratch::with(rows.len() * width, |gathered: &mut [T]| {
+        scratch::shared(rows.len() * width, |gathered: &mut [T]| {
             for (to, &t) in gathered.chunks_exact_mut(width).zip(rows) {
                 to.copy_from_slice(&self.x[t as usize * width..][..width]);
             }
@@ -116,7 +116,7 @@ impl<T: Operand> Head<'_, T> {
         if neighbours(rows) {
             return product(&mut dx[rows[0] as usize * width..][..rows.len() * width]);
         }
-        scratch::with(rows.len() * width, |scattered: &mut [G]| {
+        scratch::shared(rows.len() * width, |scattered: &mut [G]| {
             product(scattered);
             for (from, &t) in scattered.chunks_exact(width).zip(rows) {
                 dx[t as usize * width..][..width].copy_from_slice(from);

@@ -121,19 +121,19 @@ fn exponentials<F: MulAdd>(z: &mut [f32], max: f32) -> (f64, f64) {
 pub(super) fn gradient<F: MulAdd, T: Operand>(slope: Slope, target: usize, row: &mut [f32]) {
     let len = row.len();
     let at_target = F::mul_add(row[target], slope.factor, -slope.everywhere) - slope.at_target;
-    let mut done = 0;
-    while done < len {
-        // A copy of what is read, as the rounded numbers overtake it in the first block.
+    let whole = len / LANES * LANES;
+    // The rounded numbers never overtake what is still to be read: they are at most as wide.
+    for at in (0..whole).step_by(LANES) {
         let mut block = [0.0; LANES];
-        let present = LANES.min(len - done);
-        block[..present].copy_from_slice(&row[done..done + present]);
-        let mut rounded = [T::zeroed(); LANES];
+        block.copy_from_slice(&row[at..at + LANES]);
+        let to = &mut bytemuck::cast_slice_mut::<f32, T>(row)[at..at + LANES];
         for l in 0..LANES {
-            rounded[l] = T::narrow(F::mul_add(block[l], slope.factor, -slope.everywhere));
+            to[l] = T::narrow(F::mul_add(block[l], slope.factor, -slope.everywhere));
         }
-        let to: &mut [T] = bytemuck::cast_slice_mut(row);
-        to[done..done + present].copy_from_slice(&rounded[..present]);
-        done += present;
+    }
+    for at in whole..len {
+        let x = F::mul_add(row[at], slope.factor, -slope.everywhere);
+        bytemuck::cast_slice_mut::<f32, T>(row)[at] = T::narrow(x);
     }
     bytemuck::cast_slice_mut::<f32, T>(row)[target] = T::narrow(at_target);
 }

@@ -14,6 +14,9 @@ use crate::simd::matrix::{BlockMut, Epilogue, Matrix, Out};
 
 /// Most bytes of `A` laid out anew at a time, and of f32 sums that wait for their rounding.
 const STAGED_BYTES: usize = 8 << 20;
+/// Longest run of `k`, in bytes of a row of `A`, of sums too long for one run, such as those over a vocabulary: a task
+/// then has room for many panels, so that few tasks lay `A` out anew.
+const LONG_K_BYTES: usize = 4 << 10;
 /// Rows this many bytes apart (or a multiple) fall into the same few sets of a first-level cache.
 const CONFLICT_BYTES: usize = 4096;
 /// From this many panels on, a row of `A` is read often enough that avoiding those conflicts pays for a copy.
@@ -55,7 +58,8 @@ impl<K: MicroKernel> Driver<'_, K> {
     pub(super) fn run(&self, c: Out<'_>) {
         let Matmul { m, n, k, .. } = self.op;
         let operand = size_of::<K::Staged>();
-        let k_parts = Cut::new(k, (k * operand).div_ceil(K::K_BYTES));
+        let longest = if k * operand > K::K_BYTES { LONG_K_BYTES } else { K::K_BYTES };
+        let k_parts = Cut::new(k, (k * operand).div_ceil(longest));
         // bf16 results of several blocks of `k` are summed in f32 elsewhere and rounded once.
         let sums_aside = k_parts.parts() > 1 && matches!(c, Out::Bf16(_));
         let staged = if self.as_stored().is_none() { k.div_ceil(k_parts.parts()) * operand } else { 0 };
@@ -101,7 +105,7 @@ impl<K: MicroKernel> Driver<'_, K> {
     /// Sums in f32, then one rounding to the bf16 result.
     fn rounded_once(&self, row: usize, k_parts: Cut, mut c: Out<'_>) {
         let (rows, cols) = (c.rows(), c.cols());
-        scratch::with(rows * cols, |sums: &mut [f32]| {
+        scratch::shared(rows * cols, |sums: &mut [f32]| {
             let block = Out::F32(BlockMut::new(sums, rows, cols, cols));
             self.blocks_of_k(row, k_parts, block, Epilogue { alpha: 1.0, accumulate: false });
             for (i, sums) in sums.chunks_exact(cols).enumerate() {
@@ -132,7 +136,7 @@ impl<K: MicroKernel> Driver<'_, K> {
     fn with_staged(&self, row: usize, start: usize, k: usize, c: Out<'_>, epilogue: Epilogue) {
         let rows = c.rows();
         let stride = staged_stride(k, size_of::<K::Staged>());
-        scratch::with(rows * stride, |staged: &mut [K::Staged]| {
+        scratch::shared(rows * stride, |staged: &mut [K::Staged]| {
             let piece_rows = rows.div_ceil(4 * self.threads()).next_multiple_of(16);
             let stage = |i: usize, to: &mut [K::Staged]| {
                 let first = row + i * piece_rows;

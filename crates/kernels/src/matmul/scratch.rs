@@ -1,7 +1,9 @@
-//! Memory that a product needs and forgets: kept by each thread between calls, so that steps do not allocate.
+//! Memory that a product needs and forgets, kept between calls, so that steps do not allocate: what a task needs by
+//! each thread, what a whole operation needs by the process, as any thread may be the one that begins it.
 
 use bytemuck::{Pod, Zeroable};
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// A cache line: scratch starts on a 64-byte boundary.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -13,8 +15,11 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Blocks not in use that are lent to whole operations.
+static SHARED: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
+
 /// About the most bytes that all threads together keep between calls, for products of up to `tokens` rows and `widest`
-/// columns: rows laid out anew (on the calling thread, at most 8 MiB at a time), and on each thread packed panels
+/// columns: rows laid out anew (for a whole operation, at most 8 MiB at a time), and on each thread packed panels
 /// (half of a second-level cache), tiles, strips of quantised factors and attention's blocks.
 pub fn scratch_bound(threads: usize, tokens: usize, widest: usize) -> u64 {
     let staged = (tokens as u64).saturating_mul(4 * widest as u64).min(8 << 20);
@@ -25,11 +30,26 @@ pub fn scratch_bound(threads: usize, tokens: usize, widest: usize) -> u64 {
 /// Runs `f` on `len` elements of this thread's scratch memory. What they hold is what the last user left there.
 pub(crate) fn with<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
     let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let result = f(elements(&mut lines, len));
+    FREE.with_borrow_mut(|free| free.push(lines));
+    result
+}
+
+/// Runs `f` on `len` elements of the process's scratch memory: for what an operation needs before it shares its work
+/// out. The thread that begins it may be another one each time, and each would keep a block of this size.
+pub(crate) fn shared<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    let free = || SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = free().pop().unwrap_or_default();
+    let result = f(elements(&mut lines, len));
+    free().push(lines);
+    result
+}
+
+/// The first `len` elements of a block, which grows if it has to.
+fn elements<T: Pod>(lines: &mut Vec<Line>, len: usize) -> &mut [T] {
     let needed = (len * size_of::<T>()).div_ceil(size_of::<Line>());
     if lines.len() < needed {
         lines.resize(needed, Line::zeroed());
     }
-    let result = f(&mut bytemuck::cast_slice_mut(&mut lines[..needed])[..len]);
-    FREE.with_borrow_mut(|free| free.push(lines));
-    result
+    &mut bytemuck::cast_slice_mut(&mut lines[..needed])[..len]
 }

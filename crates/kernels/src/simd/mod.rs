@@ -41,6 +41,8 @@ mod store_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tile_avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod tile_bf16;
+#[cfg(target_arch = "x86_64")]
 mod weight_row;
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and BF16 (and AVX2, FMA), or that the former are emulated.
