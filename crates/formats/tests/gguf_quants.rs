@@ -86,3 +86,16 @@ fn hostile_numbers_do_not_panic() {
         }
     }
 }
+
+/// Blocks found at random where one rounding of x·(1/d) + half gives another code; bytes by gguf-py 0.19.
+#[test]
+fn product_and_sum_are_rounded_one_after_the_other() {
+    for (dtype, extreme, value, bytes) in [
+        (StoredDtype::Q4_0, 1_075_276_310, 1_070_608_863, "bbb480838888888888888888888888888888"),
+        (StoredDtype::Q5_0, 3_222_148_555, 3_203_966_502, "7130fcffffff000d0000000000000000000000000000"),
+    ] {
+        let mut values = [0.0; 32];
+        (values[0], values[1]) = (f32::from_bits(extreme), f32::from_bits(value));
+        assert_eq!(hex(&Gguf::quantise(dtype, &values, 1)), bytes, "{dtype}");
+    }
+}

@@ -88,14 +88,13 @@ fn fifth_bits(q: &[u8; 32]) -> [u8; 4] {
     q.iter().enumerate().fold(0u32, |bits, (i, q)| bits | (u32::from((q >> 4) & 1) << i)).to_le_bytes()
 }
 
-/// Symmetric codes: the extreme element becomes 0. One rounding of x·(1/d) + half (gguf-py, which mimics a fused
-/// multiply-add in double precision).
+/// Symmetric codes: the extreme element becomes 0. The product x·(1/d) and its sum with the half are rounded one after
+/// the other, as gguf-py 0.19 and llama.cpp's `quantize_row_q4_0_ref` of its day do (gguf-py 0.17 rounded once).
 fn symmetric(x: &[f32], levels: f32) -> (f32, [u8; 32]) {
     let d = extreme(x) / -levels;
-    let id = f64::from(inverse(d));
-    let most = 2.0 * f64::from(levels) - 1.0;
-    let code = |v: f32| ((f64::from(v) * id + f64::from(levels) + 0.5) as f32).trunc();
-    (d, std::array::from_fn(|i| f64::from(code(x[i])).clamp(0.0, most) as u8))
+    let id = inverse(d);
+    let most = 2.0 * levels - 1.0;
+    (d, std::array::from_fn(|i| (x[i] * id + (levels + 0.5)).trunc().clamp(0.0, most) as u8))
 }
 
 /// Codes from the smallest element up.
