@@ -1,8 +1,7 @@
 //! Conversations to tokens and labels: one row, or one for each learned turn.
 
 use std::ops::Range;
-
-use serde_json::{Map, Value};
+use std::rc::Rc;
 
 use crate::IGNORED;
 use crate::chat::Rendered;
@@ -12,15 +11,28 @@ use crate::example::{ChatExtras, Message};
 use crate::mask::{common_prefix, ends_with_special, tokens_in_spans};
 use crate::spec::{MultiTurn, TrainOn};
 use crate::tokenize::{Tokenized, Tokenizing, all_labelled};
-use crate::turns::{TurnProblem, Turns};
+use crate::turns::{Renderings, TurnProblem, Turns};
 
 const ASSISTANT: &str = "assistant";
 
-/// A conversation and what renders it.
+/// A conversation with its labels.
+pub(crate) struct Masked {
+    pub(crate) sequence: Sequence,
+    /// Turns of the assistant, or their ends, are outside the template's tags.
+    pub(crate) tags_leave_out: bool,
+}
+
+impl From<Sequence> for Masked {
+    fn from(sequence: Sequence) -> Self {
+        Self { sequence, tags_leave_out: false }
+    }
+}
+
+/// A conversation, or its beginning, and what renders it.
+#[derive(Clone, Copy)]
 pub(crate) struct Conversation<'a> {
     pub(crate) messages: &'a [Message],
-    tools: Option<&'a Value>,
-    kwargs: Map<String, Value>,
+    renderings: &'a Renderings<'a>,
     place: &'a Place,
 }
 
@@ -32,8 +44,9 @@ impl Tokenizing<'_> {
         extras: &ChatExtras,
         place: &Place,
     ) -> Result<Vec<Tokenized>, DataError> {
-        let chat = self.opened(messages, extras, place);
-        let rendered = self.rendered(&chat, messages, false)?;
+        let renderings = self.renderings(messages, extras, place)?;
+        let chat = Conversation { messages, renderings: &renderings, place };
+        let rendered = chat.whole()?;
         let rewritten = self.rewritten(&chat, &rendered)?;
         let split = match (self.multi_turn, rewritten) {
             (MultiTurn::Split, _) | (MultiTurn::Auto, Some(_)) => true,
@@ -46,8 +59,9 @@ impl Tokenizing<'_> {
             return self.split(&chat);
         }
         match self.masked(&chat, &rendered, self.learned_turns(messages).as_deref()) {
-            Ok(sequence) => {
-                Ok(vec![Tokenized { sequence, rewritten: rewritten.is_some(), ..Tokenized::default() }])
+            Ok(Masked { sequence, tags_leave_out }) => {
+                let rewritten = rewritten.is_some();
+                Ok(vec![Tokenized { sequence, rewritten, tags_leave_out, ..Tokenized::default() }])
             }
             Err(DataError::NotPrefixPreserving { .. }) if self.multi_turn == MultiTurn::Auto => {
                 self.split(&chat)
@@ -56,40 +70,37 @@ impl Tokenizing<'_> {
         }
     }
 
-    /// A conversation as one row, whatever `multi_turn` says: one that comes in two parts.
-    pub(crate) fn whole(
+    /// A conversation as one row, whatever `multi_turn` says, one that comes in two parts: its first `prompt` messages
+    /// with the header of the answer, and all of it.
+    pub(crate) fn in_two_parts(
+        &self,
+        messages: &[Message],
+        prompt: usize,
+        extras: &ChatExtras,
+        place: &Place,
+    ) -> Result<(Vec<u32>, Masked), DataError> {
+        let renderings = self.renderings(messages, extras, place)?;
+        let chat = Conversation { messages, renderings: &renderings, place };
+        let before = self.tokenize_rendered(&chat.first(prompt, true)?.text, place)?;
+        let rendered = chat.whole()?;
+        Ok((before, self.masked(&chat, &rendered, self.learned_turns(messages).as_deref())?))
+    }
+
+    fn renderings(
         &self,
         messages: &[Message],
         extras: &ChatExtras,
         place: &Place,
-    ) -> Result<Sequence, DataError> {
-        let chat = self.opened(messages, extras, place);
-        let rendered = self.rendered(&chat, messages, false)?;
-        self.masked(&chat, &rendered, self.learned_turns(messages).as_deref())
+    ) -> Result<Renderings<'_>, DataError> {
+        let open = match extras.chat_template_kwargs.is_empty() {
+            true => self.template().open(messages, extras.tools.as_ref(), self.kwargs),
+            false => self.template().open(messages, extras.tools.as_ref(), &self.merged_kwargs(extras)),
+        };
+        open.map(Renderings::new).map_err(|source| DataError::Render { place: place.clone(), source })
     }
 
-    fn opened<'c>(
-        &self,
-        messages: &'c [Message],
-        extras: &'c ChatExtras,
-        place: &'c Place,
-    ) -> Conversation<'c> {
-        Conversation { messages, tools: extras.tools.as_ref(), kwargs: self.merged_kwargs(extras), place }
-    }
-
-    fn rendered(
-        &self,
-        chat: &Conversation,
-        messages: &[Message],
-        prompt: bool,
-    ) -> Result<Rendered, DataError> {
-        let rendered = self.template().render(messages, chat.tools, prompt, &chat.kwargs);
-        rendered.map_err(|source| DataError::Render { place: chat.place.clone(), source })
-    }
-
-    fn turns<'t>(&'t self, chat: &'t Conversation, messages: &'t [Message], whole: &'t str) -> Turns<'t> {
-        let (tools, kwargs) = (chat.tools, &chat.kwargs);
-        Turns { template: self.template(), messages, tools, kwargs, whole, special: &self.special }
+    fn turns<'t>(&'t self, chat: &Conversation<'t>, whole: &'t str) -> Turns<'t> {
+        Turns { renderings: chat.renderings, messages: chat.messages, whole, special: &self.special }
     }
 
     /// The first turn of the assistant that later messages change. Only looked for where it may happen: the template
@@ -103,7 +114,7 @@ impl Tokenizing<'_> {
         if assistants.clone().count() < 2 || !(self.rewrites || assistants.clone().any(thoughts)) {
             return Ok(None);
         }
-        let turns = self.turns(chat, chat.messages, &rendered.text);
+        let turns = self.turns(chat, &rendered.text);
         turns.rewritten().map_err(|problem| placed(problem, chat.place))
     }
 
@@ -126,18 +137,20 @@ impl Tokenizing<'_> {
         chat: &Conversation,
         rendered: &Rendered,
         learned: Option<&[bool]>,
-    ) -> Result<Sequence, DataError> {
+    ) -> Result<Masked, DataError> {
         let hides = |m: &Message| m.learn == Some(false);
         if learned.is_none() && !chat.messages.iter().any(hides) {
-            return Ok(all_labelled(self.tokenize_rendered(&rendered.text, chat.place)?));
+            return Ok(all_labelled(self.tokenize_rendered(&rendered.text, chat.place)?).into());
         }
-        let turns = self.turns(chat, chat.messages, &rendered.text);
+        let turns = self.turns(chat, &rendered.text);
         let problem = |problem| placed(problem, chat.place);
         let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
         let (tokens, offsets) = encoded
             .map_err(|source| DataError::Tokenizer { place: chat.place.clone(), source: Box::new(source) })?;
+        let mut tags_leave_out = false;
         let kept = match learned {
             Some(learned) => {
+                tags_leave_out = self.tags_leave_out(chat.messages, rendered, &tokens, &offsets);
                 let spans = self.spans(&turns, rendered, learned).map_err(problem)?;
                 self.check_ends(&turns, learned, &tokens, &offsets, &spans, chat.place)?;
                 let spans: Vec<Range<usize>> = spans.into_iter().map(|(_, span)| span).collect();
@@ -161,7 +174,7 @@ impl Tokenizing<'_> {
         }
         let label = |(&token, kept): (&u32, bool)| if kept { token as i32 } else { IGNORED };
         let labels = tokens.iter().zip(kept).map(label).collect();
-        Ok(Sequence { tokens, labels })
+        Ok(Masked { sequence: Sequence { tokens, labels }, tags_leave_out })
     }
 
     /// The learned spans of the text, each with its message (for tags: the first learned one).
@@ -205,6 +218,20 @@ impl Tokenizing<'_> {
         Ok(spans)
     }
 
+    /// Whether the template's tags mark fewer turns than the assistant has, or not the token that ends the last one.
+    fn tags_leave_out(
+        &self,
+        messages: &[Message],
+        rendered: &Rendered,
+        tokens: &[u32],
+        offsets: &[(usize, usize)],
+    ) -> bool {
+        let turns = messages.iter().filter(|message| message.role == ASSISTANT).count();
+        let spans = &rendered.assistant_spans;
+        let ends = |span| ends_with_special(self.tokenizer, tokens, offsets, span);
+        self.template().has_generation_tags() && (spans.len() < turns || !spans.last().is_none_or(ends))
+    }
+
     /// Each turn of the assistant found without tags must hold the token that ends it, or the model would not learn to
     /// stop.
     fn check_ends(
@@ -240,12 +267,7 @@ impl Tokenizing<'_> {
             self.learned_turns(messages).unwrap_or_else(|| messages.iter().map(of_assistant).collect());
         let mut rows = Vec::new();
         for index in (0..messages.len()).filter(|&index| learned[index]) {
-            let part = Conversation {
-                messages: &messages[..=index],
-                tools: chat.tools,
-                kwargs: chat.kwargs.clone(),
-                place: chat.place,
-            };
+            let part = Conversation { messages: &messages[..=index], ..*chat };
             rows.push(self.last_turn(&part)?);
         }
         if rows.is_empty() && !messages.iter().any(|m| m.learn.is_some()) {
@@ -260,15 +282,17 @@ impl Tokenizing<'_> {
     /// A conversation of whose turns only the last is learned.
     fn last_turn(&self, chat: &Conversation) -> Result<Tokenized, DataError> {
         let last = chat.messages.len() - 1;
-        let rendered = self.rendered(chat, chat.messages, false)?;
+        let rendered = chat.whole()?;
         let learned: Vec<bool> = (0..=last).map(|index| index == last).collect();
         match self.masked(chat, &rendered, Some(&learned)) {
-            Ok(sequence) => Ok(Tokenized { sequence, ..Tokenized::default() }),
+            Ok(Masked { sequence, tags_leave_out }) => {
+                Ok(Tokenized { sequence, tags_leave_out, ..Tokenized::default() })
+            }
             // The template begins the turn otherwise than its prompt does: what they share is the prompt, as in TRL.
             Err(DataError::NotPrefixPreserving { .. }) => {
                 let is_assistant = chat.messages[last].role == ASSISTANT;
-                let before = self.rendered(chat, &chat.messages[..last], is_assistant)?.text;
-                let before = self.tokenize_rendered(&before, chat.place)?;
+                let before = chat.first(last, is_assistant)?;
+                let before = self.tokenize_rendered(&before.text, chat.place)?;
                 let mut sequence = all_labelled(self.tokenize_rendered(&rendered.text, chat.place)?);
                 let start = common_prefix(&before, &sequence.tokens);
                 sequence.labels[..start].fill(IGNORED);
@@ -279,6 +303,19 @@ impl Tokenizing<'_> {
     }
 }
 
+impl Conversation<'_> {
+    /// All messages, without a generation prompt.
+    fn whole(&self) -> Result<Rc<Rendered>, DataError> {
+        self.first(self.messages.len(), false)
+    }
+
+    /// The first messages.
+    fn first(&self, count: usize, prompt: bool) -> Result<Rc<Rendered>, DataError> {
+        let rendered = self.renderings.first(count, prompt);
+        rendered.map_err(|source| DataError::Render { place: self.place.clone(), source })
+    }
+}
+
 fn placed(problem: TurnProblem, place: &Place) -> DataError {
     let place = place.clone();
     match problem {
@@ -286,6 +323,7 @@ fn placed(problem: TurnProblem, place: &Place) -> DataError {
         TurnProblem::NotPrefixPreserving { message, problem } => {
             DataError::NotPrefixPreserving { place, message, problem }
         }
+        TurnProblem::TooLong { messages, bytes } => DataError::TurnsTooLong { place, messages, bytes },
     }
 }
 

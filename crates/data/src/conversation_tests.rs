@@ -220,3 +220,71 @@ fn two_settings_that_say_what_is_learned_are_refused() {
     });
     assert!(matches!(error, Err(DataError::LearnedTwice)), "{error:?}");
 }
+
+#[test]
+fn blanks_that_offsets_leave_out_are_learned_with_their_turn_and_masked_with_it() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/fixtures/tiny_tokenizer");
+    let read = |name: &str| std::fs::read(dir.join(name)).expect("the fixture");
+    let mut json: Value = serde_json::from_slice(&read("tokenizer.json")).expect("JSON");
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    json["post_processor"] = byte_level;
+    // Nothing of our own cuts this one: the ranges are the crate's, and trimmed.
+    json["added_tokens"][0]["single_word"] = json!(true);
+    let made = tempfile::tempdir().expect("a directory");
+    std::fs::write(made.path().join("tokenizer.json"), json.to_string()).expect("written");
+    let mut config: Value = serde_json::from_slice(&read("tokenizer_config.json")).expect("JSON");
+    // A stated `add_bos_token` would put a template in place of the post-processor.
+    config.as_object_mut().expect("an object").retain(|key, _| key != "add_bos_token");
+    std::fs::write(made.path().join("tokenizer_config.json"), config.to_string()).expect("written");
+    let trimming = Tokenizer::from_dir(made.path()).expect("a tokenizer");
+    let (tokens, offsets) = trimming.encode_with_offsets("a\n    return", false).expect("encoded");
+    assert!(offsets.iter().any(|(start, end)| start == end), "{tokens:?} {offsets:?}");
+
+    let said = "def f():\n    if x:\n        return 1";
+    let path = made.path().join("rows.jsonl");
+    let masked = |learn: Value| {
+        let row = json!({"messages": [
+            {"role": "user", "content": "write"}, {"role": "assistant", "content": said, "train": learn},
+            {"role": "user", "content": "and"}, {"role": "assistant", "content": "yes"},
+        ]});
+        std::fs::write(&path, row.to_string()).expect("written");
+        let spec = DataSpec {
+            files: vec![path.clone()],
+            max_length: None,
+            chat_template: Some(without_generation_tags(builtin::find("chatml").expect("built in"))),
+            assistant_only_loss: true,
+            ..DataSpec::default()
+        };
+        load(&spec, &trimming).expect("loaded")
+    };
+    assert_eq!(learned(&masked(json!(true)))[0], format!("{said}<|im_end|>|yes<|im_end|>"));
+    assert_eq!(learned(&masked(json!(false)))[0], "yes<|im_end|>");
+}
+
+#[test]
+fn tags_that_leave_out_a_turn_or_its_end_are_told() {
+    let template = |open: &str, end: &str| {
+        format!(
+            "{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{% if m.role == 'assistant'{open} %}}\
+             {{% generation %}}{{{{ m.content }}}}{end}{{% endif %}}{{% if m.role != 'assistant' or not (true{open}) %}}\
+             {{{{ m.content }}}}<|im_end|>{{% endif %}}\n{{% endfor %}}"
+        )
+    };
+    let row = turns(&[("user", "a"), ("assistant", "called"), ("user", "b"), ("assistant", "c")]);
+    let counted = |open: &str, end: &str| {
+        let learns = |spec: &mut DataSpec| spec.assistant_only_loss = true;
+        let data = load_rows(std::slice::from_ref(&row), &template(open, end), learns).expect("loaded");
+        let warns = data.report.warnings().iter().any(|warning| warning.contains("generation tags"));
+        assert_eq!(warns, data.report.tags_leave_out > 0);
+        (data.report.tags_leave_out, learned(&data)[0].clone())
+    };
+    let (ended, open) = ("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>");
+    assert_eq!(counted("", ended), (0, "called<|im_end|>|c<|im_end|>".to_owned()));
+    assert_eq!(counted("", open), (1, "called|c".to_owned()), "the end is outside");
+    assert_eq!(
+        counted(" and m.content != 'called'", ended),
+        (1, "c<|im_end|>".to_owned()),
+        "a turn is outside"
+    );
+}

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
 
 use foundry_formats::Tokenizer;
 
 use crate::IGNORED;
 use crate::dataset::{PackedRow, Sequence};
-use crate::report::{DataReport, FileCount};
+use crate::report::DataReport;
 use crate::spec::{DataSpec, PackingStrategy};
 use crate::tokenize::Tokenized;
 
@@ -41,7 +40,7 @@ impl ExampleCounter {
     pub(crate) fn adopt(&mut self, read: &DataReport) {
         let report = &mut self.report;
         report.format = read.format;
-        (report.blank, report.skipped) = (read.blank, read.skipped);
+        (report.blank, report.skipped, report.rests) = (read.blank, read.skipped, read.rests);
         report.problems.clone_from(&read.problems);
         (report.filtered, report.contaminated) = (read.filtered, read.contaminated);
         report.unused_keys.clone_from(&read.unused_keys);
@@ -63,12 +62,13 @@ impl ExampleCounter {
         report.double_bos += usize::from(example.double_bos);
         report.null_content += usize::from(example.null_content);
         report.rewritten += usize::from(example.rewritten);
+        report.tags_leave_out += usize::from(example.tags_leave_out);
         report.split += usize::from(example.first_of_split);
         report.truncated += usize::from(kept < tokens.len());
         report.truncated_tokens += tokens.len() - kept;
         report.lengths.add(tokens.len());
-        if let Some(source) = &example.source {
-            file(&mut report.files, source).tokens += kept;
+        if let Some(file) = report.files.get_mut(example.file_number) {
+            file.tokens += kept;
         }
         match (tokens.is_empty(), has_label(&labels[..kept]), self.packing) {
             (true, _, _) => report.dropped_empty += 1,
@@ -109,15 +109,6 @@ impl ExampleCounter {
         report.labelled_tokens += row.labelled();
         report.longest_row = report.longest_row.max(row.tokens.len());
     }
-}
-
-/// The entry of a file; examples usually come from the last one.
-fn file<'a>(files: &'a mut Vec<FileCount>, path: &Path) -> &'a mut FileCount {
-    let at = files.iter().rposition(|file| file.path == path).unwrap_or_else(|| {
-        files.push(FileCount { path: path.to_owned(), examples: 0, tokens: 0 });
-        files.len() - 1
-    });
-    &mut files[at]
 }
 
 /// TRL looks at all labels of an example, the first one included.

@@ -298,6 +298,18 @@ pub enum DataError {
         /// Index of the assistant's message, from 0.
         message: usize,
     },
+    /// A conversation of very many messages, each of which is found by rendering all before it.
+    #[error(
+        "{place}: a conversation of {messages} messages and {bytes} bytes is too long to find each turn in it; cut it into shorter ones"
+    )]
+    TurnsTooLong {
+        /// The row.
+        place: Place,
+        /// Messages.
+        messages: usize,
+        /// Bytes of the rendered conversation.
+        bytes: usize,
+    },
     /// A conversation in which no token is to be learned.
     #[error(
         "{place}: no token of this conversation is to be learned: it has no assistant turn (or none that `assistant_only_loss`, `train_on`, `train` and `weight` let be learned); give it one, or check the generation tags of the chat template"
@@ -533,6 +545,7 @@ impl DataError {
                 | E::NoAssistantTokens { .. }
                 | E::Render { .. }
                 | E::NotPrefixPreserving { .. }
+                | E::TurnsTooLong { .. }
                 | E::Tokenizer { .. }
         )
     }

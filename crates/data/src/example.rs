@@ -71,12 +71,10 @@ pub(crate) fn from_row(
     text_field: &str,
     place: &Place,
 ) -> Result<Example, DataError> {
-    let keys: Vec<String> = row.keys().cloned().collect();
-    Row { fields: row }.into_example(shape, text_field).map_err(|problem| DataError::BadRow {
-        place: place.clone(),
-        shape,
-        problem,
-        keys,
+    let mut row = Row { fields: row };
+    row.example(shape, text_field).map_err(|problem| {
+        let keys = row.fields.keys().cloned().collect();
+        DataError::BadRow { place: place.clone(), shape, problem, keys }
     })
 }
 
@@ -86,7 +84,12 @@ struct Row {
 }
 
 impl Row {
-    fn into_example(mut self, shape: Shape, text_field: &str) -> Result<Example, String> {
+    /// The value of a key, which stays without it for messages.
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.fields.get_mut(key).map(Value::take)
+    }
+
+    fn example(&mut self, shape: Shape, text_field: &str) -> Result<Example, String> {
         Ok(match shape {
             Shape::Text => Example::Text(self.text(text_field)?),
             Shape::PromptCompletionText => Example::PromptCompletion {
@@ -108,7 +111,7 @@ impl Row {
     }
 
     fn text(&mut self, key: &str) -> Result<String, String> {
-        match self.fields.remove(key) {
+        match self.take(key) {
             Some(Value::String(text)) => Ok(text),
             None => Err(format!("`{key}` is missing")),
             Some(other) => Err(format!("`{key}` must be a text, found {}", kind(&other))),
@@ -124,7 +127,7 @@ impl Row {
     }
 
     fn list(&mut self, key: &str) -> Result<Vec<Value>, String> {
-        match self.fields.remove(key) {
+        match self.take(key) {
             Some(Value::Array(list)) if list.is_empty() => Err(format!("`{key}` is an empty list")),
             Some(Value::Array(list)) => Ok(list),
             None => Err(format!("`{key}` is missing")),
@@ -141,7 +144,7 @@ impl Row {
     }
 
     fn extras(&mut self) -> Result<ChatExtras, String> {
-        let tools = match self.fields.remove("tools") {
+        let tools = match self.take("tools") {
             None | Some(Value::Null) => None,
             // Data sets keep tools as JSON text where their table format has no free objects.
             Some(Value::String(text)) if text.trim().is_empty() => None,
@@ -157,7 +160,7 @@ impl Row {
             None | Some(Value::Null) => None,
             Some(other) => return Err(format!("`tools` must be a list, found {}", kind(&other))),
         };
-        let chat_template_kwargs = match self.fields.remove("chat_template_kwargs") {
+        let chat_template_kwargs = match self.take("chat_template_kwargs") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(map)) => map,
             Some(other) => {
@@ -167,7 +170,7 @@ impl Row {
         Ok(ChatExtras { tools, chat_template_kwargs })
     }
 
-    fn sharegpt(mut self) -> Result<Example, String> {
+    fn sharegpt(&mut self) -> Result<Example, String> {
         let turns = self.list("conversations")?;
         let mut messages = Vec::with_capacity(turns.len() + 1);
         if let Some(system) = self.optional_text("system")?.filter(|s| !s.is_empty()) {
@@ -179,7 +182,7 @@ impl Row {
         Ok(Example::Messages { messages, extras: self.extras()? })
     }
 
-    fn alpaca(mut self) -> Result<Example, String> {
+    fn alpaca(&mut self) -> Result<Example, String> {
         let mut prompt = Vec::new();
         if let Some(system) = self.optional_text("system")?.filter(|s| !s.is_empty()) {
             prompt.push(Message::text("system", system));
@@ -204,7 +207,7 @@ impl Row {
     }
 
     fn history(&mut self) -> Result<Vec<Value>, String> {
-        match self.fields.remove("history") {
+        match self.take("history") {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(pairs)) => Ok(pairs),
             Some(other) => Err(format!("`history` must be a list of pairs, found {}", kind(&other))),

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::dataset::PackedRow;
 use crate::shape::Shape;
-use crate::spec::{FormatHint, PackingStrategy};
+use crate::source::DataFile;
+use crate::spec::{FormatHint, PackingStrategy, Source};
 
 const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}\
                       {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -521,4 +522,26 @@ fn data_of_which_nothing_is_left_says_why() {
     let files = Files::new(&[("a.jsonl", "{\"messages\": []}\n")]);
     let said = files.error(&tiny(), |spec| spec.on_error = crate::OnError::Skip);
     assert!(said.contains("1 row(s) cannot be used") && said.contains("a.jsonl:1"), "{said}");
+}
+
+#[test]
+fn cells_hold_lists_of_messages_by_the_name_that_columns_give_them() {
+    let load_with = |files: &Files, columns: &[(&str, &str)]| {
+        let mut spec = files.spec();
+        let files = std::mem::take(&mut spec.files).into_iter().map(DataFile::local).collect();
+        let columns = columns.iter().map(|(name, column)| ((*name).to_owned(), (*column).to_owned()));
+        spec.sources = vec![Source { files, columns: columns.collect(), ..Source::default() }];
+        spec.chat_template = Some(CHATML.to_owned());
+        load(&spec, &tiny()).unwrap()
+    };
+    let question = r#""[{""role"":""user"",""content"":""hi""}]""#;
+    let answer = r#""[{""role"":""assistant"",""content"":""hello""}]""#;
+    let files = Files::new(&[("a.csv", &format!("q,a\n{question},{answer}\n"))]);
+    let data = load_with(&files, &[("prompt", "q"), ("completion", "a")]);
+    assert_eq!(data.report.format, Some(Shape::PromptCompletionMessages));
+    let text = tiny().decode(&data.rows[0].tokens, false).unwrap();
+    assert_eq!(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n");
+    // The other way round: what is called `text` is a text, whatever it looks like.
+    let files = Files::new(&[("a.csv", &format!("prompt,b\n{question},c\n"))]);
+    assert_eq!(load_with(&files, &[("text", "prompt")]).report.format, Some(Shape::Text));
 }

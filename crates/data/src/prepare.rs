@@ -1,10 +1,11 @@
 //! Raw rows to tokenised examples: columns, shape, filters, and the policy for rows that cannot be used.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foundry_formats::Tokenizer;
 use serde_json::{Map, Value};
 
+use crate::chat::limits;
 use crate::error::{DataError, Place};
 use crate::example::{Example, from_row};
 use crate::filter::{Deduplication, NgramSet};
@@ -16,6 +17,8 @@ use crate::spec::{DataSpec, FormatHint, Source};
 use crate::tokenize::{Tokenized, Tokenizing};
 use crate::tokens::{TokenRow, check_source};
 
+/// Examples that a thread takes at once.
+const EXAMPLES_OF_A_PART: usize = 16;
 /// Unused keys that the report names.
 const UNUSED_KEYS_LIMIT: usize = 50;
 
@@ -24,6 +27,15 @@ struct Plan<'a> {
     shape: Shape,
     /// `None` for rows that were tokenised before.
     tokenizing: Option<Tokenizing<'a>>,
+}
+
+/// A row that waits to be tokenised.
+struct Waiting {
+    id: RowId,
+    /// The number of its file among all files.
+    file: usize,
+    place: Place,
+    example: Kept,
 }
 
 /// A row that stays.
@@ -47,8 +59,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) report: DataReport,
     /// Bytes of text in the rows so far.
     pub(crate) text_bytes: u64,
-    /// Place of each file in `report.files`.
-    files: HashMap<(usize, usize), usize>,
+    /// Place of the first file of each source in `report.files`.
+    files: Vec<usize>,
 }
 
 impl<'a> Preparation<'a> {
@@ -64,12 +76,12 @@ impl<'a> Preparation<'a> {
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
         let mut report = DataReport::default();
-        let mut files = HashMap::new();
-        for (source, number) in sources.iter().zip(0..) {
+        let mut files = Vec::with_capacity(sources.len());
+        for source in sources {
             let first = source.files.first().map(|file| file.path().to_path_buf());
             report.sources.push(SourceCount { first: first.unwrap_or_default(), ..SourceCount::default() });
-            for (file, index) in source.files.iter().zip(0..) {
-                files.insert((number, index), report.files.len());
+            files.push(report.files.len());
+            for file in &source.files {
                 report.files.push(FileCount { path: file.path().to_path_buf(), examples: 0, tokens: 0 });
             }
         }
@@ -136,24 +148,26 @@ impl<'a> Preparation<'a> {
             self.text_bytes += item.row.size() as u64;
             match self.example(item) {
                 Ok(Some((place, example))) => {
-                    self.report.files[self.files[&(id.source, id.file)]].examples += 1;
-                    examples.push((id, place, example));
+                    let file = self.files[id.source] + id.file;
+                    self.report.files[file].examples += 1;
+                    examples.push(Waiting { id, file, place, example });
                 }
                 Ok(None) => {}
                 Err(error) => self.tally.refuse(error)?,
             }
         }
         let mut tokenized = Vec::with_capacity(examples.len());
-        for (result, (id, _, kept)) in self.tokenize(&examples).into_iter().zip(&examples) {
-            let since_example = match kept {
+        for (result, from) in self.tokenize(&examples).into_iter().zip(&examples) {
+            let since_example = match &from.example {
                 Kept::Tokens(document) => document.since_example(),
                 Kept::Example(_) => 0,
             };
             match result {
                 Ok(rows) => tokenized.extend(rows.into_iter().enumerate().map(|(index, row)| Tokenized {
                     continues: index > 0 || since_example > 0,
-                    source_number: id.source,
-                    row: *id,
+                    source_number: from.id.source,
+                    file_number: from.file,
+                    row: from.id,
                     since_example,
                     ..row
                 })),
@@ -162,6 +176,7 @@ impl<'a> Preparation<'a> {
         }
         self.report.blank = self.tally.blank;
         self.report.skipped = self.tally.skipped;
+        self.report.rests = self.tally.rests;
         self.report.problems.clone_from(&self.tally.problems);
         Ok(tokenized)
     }
@@ -210,30 +225,55 @@ impl<'a> Preparation<'a> {
     }
 
     /// Tokenises on all threads; results are in the order of the examples.
-    fn tokenize(&self, examples: &[(RowId, Place, Kept)]) -> Vec<Result<Vec<Tokenized>, DataError>> {
-        let one = |(id, place, kept): &(RowId, Place, Kept)| match kept {
+    fn tokenize(&self, examples: &[Waiting]) -> Vec<Result<Vec<Tokenized>, DataError>> {
+        let one = |waiting: &Waiting| match &waiting.example {
             Kept::Example(example) => {
-                let plan = self.plans[id.source].as_ref().and_then(|plan| plan.tokenizing.as_ref());
-                plan.expect("a source with a row has a plan").example(example, place)
+                let plan = self.plans[waiting.id.source].as_ref().and_then(|plan| plan.tokenizing.as_ref());
+                plan.expect("a source with a row has a plan").example(example, &waiting.place)
             }
             Kept::Tokens(document) => {
-                document.sequence().map(|sequence| vec![Tokenized::before(sequence, self.bos, place)])
+                document.sequence().map(|sequence| vec![Tokenized::before(sequence, self.bos)])
             }
         };
-        let part_len = examples.len().div_ceil(self.threads).max(1);
-        if part_len >= examples.len() {
-            return examples.iter().map(one).collect();
-        }
-        std::thread::scope(|scope| {
-            let parts = examples.chunks(part_len);
-            let started: Vec<_> =
-                parts.map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
-            started
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-                .collect()
-        })
+        let plans = self.plans.iter().flatten().filter_map(|plan| plan.tokenizing.as_ref());
+        let is_deep = plans.into_iter().any(Tokenizing::needs_deep_stack);
+        in_parts(examples, self.threads, is_deep, one)
     }
+}
+
+/// Applies `one` to all items on `threads` threads, which take a part after the other: a long one does not keep the rest
+/// waiting. Results are in the order of the items. `is_deep`: on threads with room for templates that need it.
+fn in_parts<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    is_deep: bool,
+    one: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let parts: Vec<&[T]> = items.chunks(EXAMPLES_OF_A_PART).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(number) else { return done };
+            done.push((number, part.iter().map(&one).collect::<Vec<R>>()));
+        }
+    };
+    let threads = threads.min(parts.len());
+    let mut done = std::thread::scope(|scope| {
+        let spawned = if is_deep { threads } else { threads.saturating_sub(1) };
+        // Where the system gives no more threads, fewer do the work.
+        let start =
+            |_| limits::thread(is_deep).spawn_scoped(scope, || limits::on_its_stack(is_deep, work)).ok();
+        let started: Vec<_> = (0..spawned).filter_map(start).collect();
+        let mut done = if is_deep && !started.is_empty() { Vec::new() } else { work() };
+        for thread in started {
+            done.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().flat_map(|(_, results)| results).collect()
 }
 
 /// Settings that no data fits.

@@ -68,6 +68,8 @@ pub struct DataReport {
     pub prompt_not_prefix: usize,
     /// Conversations whose earlier turns are rendered differently once later ones follow, and that were not split.
     pub rewritten: usize,
+    /// Rows of which the template's generation tags mark fewer turns than the assistant has, or not how they end.
+    pub tags_leave_out: usize,
     /// Conversations that became a row for each learned turn.
     pub split: usize,
     /// Conversations in which `content: null` was rendered as an empty text.
@@ -87,6 +89,8 @@ pub struct DataReport {
     pub contaminated: Option<usize>,
     /// Rows that could not be used and were left out (`on_error: skip`).
     pub skipped: usize,
+    /// Files of which nothing behind such a row was read: how many rows were lost with it is not known.
+    pub rests: usize,
     /// What was wrong with the first of them.
     pub problems: Vec<String>,
     /// Examples left out by their length or their characters.
@@ -149,8 +153,12 @@ impl DataReport {
         if self.skipped > 0 {
             let share = percent(self.skipped, self.skipped + self.examples);
             let first: String = self.problems.iter().map(|problem| format!("\n    {problem}")).collect();
+            let rests = match self.rests {
+                0 => String::new(),
+                files => format!(", and in {files} file(s) everything after such a row"),
+            };
             out.push(format!(
-                "{} row(s) ({share:.1} %) could not be used and were left out (`on_error: skip`):{first}",
+                "{} row(s) ({share:.1} %) could not be used and were left out (`on_error: skip`){rests}:{first}",
                 self.skipped
             ));
         }
@@ -160,6 +168,13 @@ impl DataReport {
                  (thoughts left out?), so they are learned from text that the model does not see when it answers; use \
                  `multi_turn: split` or `auto`",
                 self.rewritten
+            ));
+        }
+        if self.tags_leave_out > 0 {
+            out.push(format!(
+                "{} row(s): the generation tags of the chat template leave out a turn of the assistant, or the token that \
+                 ends it, so that it is not learned; mend the tags, or take them out (turns are then found without)",
+                self.tags_leave_out
             ));
         }
         let lost = 100.0 * self.truncated_tokens as f64 / (self.tokens + self.truncated_tokens).max(1) as f64;

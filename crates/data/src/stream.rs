@@ -7,8 +7,8 @@
 //! The stream of packed rows does not depend on the number of ranks; rank r of W takes every W-th batch of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use foundry_formats::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -110,17 +110,14 @@ pub struct StreamLoader {
 
 /// The thread that works ahead.
 struct Producer {
-    chunks: Option<Receiver<Result<Chunk, DataError>>>,
-    thread: Option<JoinHandle<()>>,
+    chunks: Receiver<Result<Chunk, DataError>>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        // Without a receiver the thread ends with its next chunk.
-        self.chunks = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // The thread ends with its next row or chunk. It is not waited for: it may be waiting for a server.
+        self.stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -146,8 +143,7 @@ impl StreamLoader {
         while self.place.used >= self.chunk.len() {
             let from = self.place.clone();
             let producer = self.producer.get_or_insert_with(|| start(&self.spec, &self.tokenizer, from));
-            let received = producer.chunks.as_ref().and_then(|chunks| chunks.recv().ok());
-            let chunk = received.unwrap_or(Err(DataError::StreamEnded))?;
+            let chunk = producer.chunks.recv().unwrap_or(Err(DataError::StreamEnded))?;
             self.place = StreamState { used: chunk.start.used, ..chunk.start };
             (self.chunk, self.report) = (chunk.rows, chunk.report);
         }
@@ -219,13 +215,15 @@ fn check(stream: &StreamSpec) -> Result<(), DataError> {
 fn start(spec: &StreamSpec, tokenizer: &Arc<Tokenizer>, from: StreamState) -> Producer {
     let (sender, chunks) = sync_channel(CHUNKS_AHEAD);
     let (spec, tokenizer) = (spec.clone(), Arc::clone(tokenizer));
-    let thread = std::thread::spawn(move || {
-        if let Err(error) = produce(&spec, &tokenizer, from, &sender) {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stopped);
+    std::thread::spawn(move || {
+        if let Err(error) = produce(&spec, &tokenizer, from, &sender, seen) {
             // A receiver that is gone does not want to know.
             let _ = sender.send(Err(error));
         }
     });
-    Producer { chunks: Some(chunks), thread: Some(thread) }
+    Producer { chunks, stopped }
 }
 
 /// Makes chunks until nobody wants them.
@@ -234,9 +232,11 @@ fn produce(
     tokenizer: &Tokenizer,
     from: StreamState,
     sender: &SyncSender<Result<Chunk, DataError>>,
+    stopped: Arc<AtomicBool>,
 ) -> Result<(), DataError> {
     let sources = spec.data.all_sources();
-    let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
+    let mut preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
+    preparation.tally.stopped = stopped;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
     let mut maker = Maker { spec, preparation, counter };
     let mut place = from;
@@ -246,6 +246,7 @@ fn produce(
             pipeline.restore(state)?;
         }
         let before = place.rows;
+        let learned = maker.counter.report.labelled_tokens;
         while let Some(rows) = maker.chunk(&mut pipeline)? {
             let next = StreamState {
                 rows: place.rows + rows.len() as u64,
@@ -264,7 +265,8 @@ fn produce(
             }
             place = next;
         }
-        if place.rows == before && before == 0 {
+        // Without a row, or without anything to learn, the next pass would not be better.
+        if before == 0 && (place.rows == 0 || maker.counter.report.labelled_tokens == learned) {
             return Err(maker.nothing());
         }
         place = StreamState { epoch: place.epoch + 1, ..StreamState::START };
@@ -321,24 +323,54 @@ pub struct Sample {
     pub text_bytes: u64,
 }
 
-/// Makes the first chunk of a stream, for a plan.
+/// Makes the first chunk of a stream that has something to learn, for a plan; what is counted includes the chunks
+/// before it, whose rows are left out.
 ///
 /// # Errors
-/// As [`crate::load`], for what the first chunk shows.
+/// As [`crate::load`], for what these chunks show.
 pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataError> {
+    let mut kept = Vec::new();
+    let (report, text_bytes) = pass_over(spec, tokenizer, &mut |rows, report| {
+        kept = rows;
+        kept.is_empty() || report.labelled_tokens == 0
+    })?;
+    Ok(Sample { data: Dataset { rows: kept, report }, text_bytes })
+}
+
+/// One pass over a stream in the order of its sources, a chunk in memory at a time: `take` has the rows of each chunk
+/// and says whether to go on.
+///
+/// # Errors
+/// As [`crate::load`].
+pub fn survey(
+    spec: &StreamSpec,
+    tokenizer: &Tokenizer,
+    take: &mut dyn FnMut(Vec<PackedRow>) -> bool,
+) -> Result<DataReport, DataError> {
+    pass_over(spec, tokenizer, &mut |rows, _| take(rows)).map(|(report, _)| report)
+}
+
+/// The chunks of a pass until `take` has seen enough; the counts, and the bytes of text in the raw rows.
+fn pass_over(
+    spec: &StreamSpec,
+    tokenizer: &Tokenizer,
+    take: &mut dyn FnMut(Vec<PackedRow>, &DataReport) -> bool,
+) -> Result<(DataReport, u64), DataError> {
     check(spec)?;
     let sources = spec.data.all_sources();
     let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
     let mut maker = Maker { spec, preparation, counter };
     let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
-    // A chunk may consist of rows without labels.
-    let mut rows = Vec::new();
-    while rows.is_empty() {
-        rows = maker.chunk(&mut pipeline)?.ok_or_else(|| maker.nothing())?;
+    while let Some(rows) = maker.chunk(&mut pipeline)? {
+        if !take(rows, &maker.counter.report) {
+            break;
+        }
     }
-    let text_bytes = maker.preparation.text_bytes;
-    Ok(Sample { data: Dataset { rows, report: maker.counter.report }, text_bytes })
+    if maker.counter.report.labelled_tokens == 0 {
+        return Err(maker.nothing());
+    }
+    Ok((maker.counter.report, maker.preparation.text_bytes))
 }
 
 /// The examples that the stream leaves out for evaluation: about [`HELD_OUT`] from the start of the sources, without

@@ -257,3 +257,59 @@ fn batches_of_a_pass(stream: &mut StreamLoader, rows: usize) {
         assert_eq!(stream.next_batch().unwrap().numbers, [number]);
     }
 }
+
+/// Prompts that fill `max_length`, so that no completion is left.
+fn masked(dir: &Path, count: usize, learned: usize) -> StreamSpec {
+    let row = |i: usize| json!({"prompt": format!("{i} {}", "ab ".repeat(if i < count { 200 } else { 1 })), "completion": "x"});
+    let text: String = (0..count + learned).map(|i| format!("{}\n", row(i))).collect();
+    std::fs::write(dir.join("masked.jsonl"), text).unwrap();
+    let mut spec = spec(vec![DataFile::local(dir.join("masked.jsonl"))]);
+    spec.data.packing = true;
+    spec
+}
+
+#[test]
+fn a_packed_stream_without_anything_to_learn_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = masked(dir.path(), 1500, 0);
+    let refused = |error: DataError| {
+        assert!(matches!(error, DataError::NothingToLearn { examples: 1500, .. }), "{error}")
+    };
+    refused(sample(&nothing, &tiny()).unwrap_err());
+    let mut stream = loader(&nothing);
+    refused(std::iter::from_fn(|| Some(stream.next_batch())).find_map(Result::err).unwrap());
+    // What is learned late is found, and counted with what came before.
+    let late = masked(dir.path(), 1500, 3);
+    let found = sample(&late, &tiny()).unwrap();
+    assert_eq!((found.data.report.examples, found.data.report.kept_unlabelled), (1503, 1500));
+    assert!(found.data.rows.iter().any(|row| row.labelled() > 0));
+}
+
+#[test]
+fn a_survey_counts_all_that_a_load_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec(vec![file(dir.path(), "a.jsonl", 2500)]);
+    spec.data.packing = true;
+    let mut rows = Vec::new();
+    let report = survey(&spec, &tiny(), &mut |chunk| {
+        rows.extend(chunk);
+        true
+    });
+    let loaded = load(&spec.data, &tiny()).unwrap();
+    assert_eq!((report.unwrap(), rows), (loaded.report, loaded.rows));
+}
+
+#[test]
+fn a_loader_that_is_dropped_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec(vec![file(dir.path(), "a.jsonl", 3000)]);
+    // Nearly all rows are passed over, again and again: a chunk is never full.
+    spec.data.sources[0].fraction = Some(1e-6);
+    let producer = start(&spec, &tiny(), StreamState::START);
+    let stopped = Arc::clone(&producer.stopped);
+    drop(producer);
+    assert!(stopped.load(Ordering::Relaxed));
+    let (sender, _chunks) = sync_channel(CHUNKS_AHEAD);
+    let ended = produce(&spec, &tiny(), StreamState::START, &sender, stopped);
+    assert!(matches!(ended, Err(DataError::StreamEnded)), "{ended:?}");
+}

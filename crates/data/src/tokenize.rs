@@ -3,8 +3,7 @@
 //! What is appended, which special tokens are added and which labels are masked is TRL 1.16's `_prepare_dataset`
 //! (`trl/trainer/sft_trainer.py`).
 
-use std::path::Path;
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use foundry_formats::Tokenizer;
 use serde_json::{Map, Value};
@@ -22,9 +21,9 @@ use crate::turns::rewrites_history;
 
 impl Tokenized {
     /// What was tokenised before.
-    pub(crate) fn before(sequence: Sequence, bos: Option<u32>, place: &Place) -> Self {
+    pub(crate) fn before(sequence: Sequence, bos: Option<u32>) -> Self {
         let double_bos = bos.is_some_and(|bos| sequence.tokens.starts_with(&[bos, bos]));
-        Self { sequence, double_bos, source: Some(Arc::clone(&place.path)), ..Self::default() }
+        Self { sequence, double_bos, ..Self::default() }
     }
 
     /// What stands for the example that it is of, whatever number of rows that makes.
@@ -39,7 +38,7 @@ impl Tokenized {
 pub(crate) struct Tokenizing<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    kwargs: &'a Map<String, Value>,
+    pub(crate) kwargs: &'a Map<String, Value>,
     completion_only: bool,
     pub(crate) assistant_only: bool,
     pub(crate) train_on: Option<&'a TrainOn>,
@@ -65,18 +64,20 @@ pub(crate) struct Tokenized {
     pub(crate) rewritten: bool,
     /// The first of the rows that a conversation was split into.
     pub(crate) first_of_split: bool,
+    /// Turns of the assistant, or their ends, are outside the template's generation tags.
+    pub(crate) tags_leave_out: bool,
     /// A message had `content: null`.
     pub(crate) null_content: bool,
     /// It is not the first row of its example.
     pub(crate) continues: bool,
     /// The number of its source.
     pub(crate) source_number: usize,
+    /// The number of its file among all files.
+    pub(crate) file_number: usize,
     /// Where it stands.
     pub(crate) row: RowId,
     /// Documents of a token file between the first one of its example and this one.
     pub(crate) since_example: u64,
-    /// The file it comes from.
-    pub(crate) source: Option<Arc<Path>>,
 }
 
 impl<'a> Tokenizing<'a> {
@@ -136,6 +137,11 @@ impl<'a> Tokenizing<'a> {
         })
     }
 
+    /// Whether its template needs threads with much stack.
+    pub(crate) fn needs_deep_stack(&self) -> bool {
+        self.template.as_ref().is_some_and(ChatTemplate::needs_deep_stack)
+    }
+
     /// Tokenises one example: a row, or several where a conversation is split.
     pub(crate) fn example(&self, example: &Example, place: &Place) -> Result<Vec<Tokenized>, DataError> {
         let mut rows = match example {
@@ -151,12 +157,9 @@ impl<'a> Tokenizing<'a> {
             Example::Messages { messages, extras } => self.rows(messages, extras, place)?,
             Example::PromptCompletionMessages { prompt, completion, extras } => {
                 let messages = [prompt.as_slice(), completion].concat();
-                let kwargs = self.merged_kwargs(extras);
-                let before = self.template().render(prompt, extras.tools.as_ref(), true, &kwargs);
-                let before =
-                    before.map_err(|source| DataError::Render { place: place.clone(), source })?.text;
-                let before = self.tokenize_rendered(&before, place)?;
-                vec![self.after_prompt(&before, self.whole(&messages, extras, place)?)]
+                let (before, whole) = self.in_two_parts(&messages, prompt.len(), extras, place)?;
+                let tags_leave_out = whole.tags_leave_out;
+                vec![Tokenized { tags_leave_out, ..self.after_prompt(&before, whole.sequence) }]
             }
         };
         let null_content = match example {
@@ -169,16 +172,15 @@ impl<'a> Tokenizing<'a> {
         for row in &mut rows {
             row.double_bos = self.bos.is_some_and(|bos| row.sequence.tokens.starts_with(&[bos, bos]));
             row.null_content = null_content;
-            row.source = Some(Arc::clone(&place.path));
         }
         Ok(rows)
     }
 
     /// The text, ended by the EOS token's text unless it ends so already.
-    fn with_eos(&self, text: &str) -> String {
+    fn with_eos<'t>(&self, text: &'t str) -> Cow<'t, str> {
         match self.append_eos {
-            Some(eos) if !text.ends_with(eos) => format!("{text}{eos}"),
-            _ => text.to_owned(),
+            Some(eos) if !text.ends_with(eos) => Cow::Owned(format!("{text}{eos}")),
+            _ => Cow::Borrowed(text),
         }
     }
 

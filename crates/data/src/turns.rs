@@ -5,11 +5,14 @@
 //! checked to be a beginning of the whole; a template that fails the check renders a turn differently depending on what
 //! follows, and a mask over it would be a guess.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use crate::chat::{ChatTemplate, TemplateError};
+use crate::chat::{ChatTemplate, OpenConversation, Rendered, TemplateError};
 use crate::example::Message;
 
 /// Why a turn cannot be found.
@@ -24,14 +27,52 @@ pub(crate) enum TurnProblem {
         /// What differs.
         problem: &'static str,
     },
+    /// Too many messages for their length.
+    TooLong {
+        /// Messages of the conversation.
+        messages: usize,
+        /// Bytes of it, rendered.
+        bytes: usize,
+    },
+}
+
+/// Renderings that are remembered: the turn after one needs those of the one before it.
+const REMEMBERED: usize = 4;
+/// Work that finding turns may take, as messages times bytes of the whole: each turn is found by rendering all before
+/// it. A minute or two.
+const MOST_WORK: usize = 1 << 32;
+
+/// Renderings of the beginnings of a conversation.
+pub(crate) struct Renderings<'t> {
+    open: OpenConversation<'t>,
+    last: RefCell<VecDeque<((usize, bool), Rc<Rendered>)>>,
+}
+
+impl<'t> Renderings<'t> {
+    pub(crate) fn new(open: OpenConversation<'t>) -> Self {
+        Self { open, last: RefCell::default() }
+    }
+
+    /// The first `count` messages, with a generation prompt or without one.
+    pub(crate) fn first(&self, count: usize, prompt: bool) -> Result<Rc<Rendered>, TemplateError> {
+        let key = (count, prompt);
+        if let Some((_, known)) = self.last.borrow().iter().find(|(known, _)| *known == key) {
+            return Ok(Rc::clone(known));
+        }
+        let rendered = Rc::new(self.open.render(count, prompt)?);
+        let mut last = self.last.borrow_mut();
+        if last.len() == REMEMBERED {
+            last.pop_front();
+        }
+        last.push_back((key, Rc::clone(&rendered)));
+        Ok(rendered)
+    }
 }
 
 /// A rendered conversation.
 pub(crate) struct Turns<'a> {
-    pub(crate) template: &'a ChatTemplate,
+    pub(crate) renderings: &'a Renderings<'a>,
     pub(crate) messages: &'a [Message],
-    pub(crate) tools: Option<&'a Value>,
-    pub(crate) kwargs: &'a Map<String, Value>,
     /// All messages, without a generation prompt.
     pub(crate) whole: &'a str,
     /// Texts of special tokens, which a template may put behind the last turn.
@@ -39,9 +80,12 @@ pub(crate) struct Turns<'a> {
 }
 
 impl Turns<'_> {
-    fn render(&self, messages: &[Message], prompt: bool) -> Result<String, TurnProblem> {
-        let rendered = self.template.render(messages, self.tools, prompt, self.kwargs);
-        rendered.map(|r| r.text).map_err(TurnProblem::Template)
+    /// The first `count` messages.
+    fn first(&self, count: usize, prompt: bool) -> Result<Rc<Rendered>, TurnProblem> {
+        if self.messages.len().saturating_mul(self.whole.len()) > MOST_WORK {
+            return Err(TurnProblem::TooLong { messages: self.messages.len(), bytes: self.whole.len() });
+        }
+        self.renderings.first(count, prompt).map_err(TurnProblem::Template)
     }
 
     /// The text of message `index` that is learned: its words and what ends the turn, without what begins it.
@@ -49,21 +93,21 @@ impl Turns<'_> {
     /// An assistant's turn begins after the generation prompt, as it will when the model answers. Where there is none,
     /// and for other roles, it begins where its content does.
     pub(crate) fn learned(&self, index: usize) -> Result<Range<usize>, TurnProblem> {
-        let with = self.render(&self.messages[..=index], false)?;
-        let end = self.end_of(&with, index)?;
-        let start = match self.after_prompt(&with, index)? {
+        let with = self.first(index + 1, false)?;
+        let end = self.end_of(&with.text, index)?;
+        let start = match self.after_prompt(&with.text, index)? {
             Some(start) => start,
-            None => self.content_start(&with, index)?,
+            None => self.content_start(&with.text, index)?,
         };
         Ok(start.min(end)..end)
     }
 
     /// All text of message `index`, from the end of the message before it.
     pub(crate) fn extent(&self, index: usize) -> Result<Range<usize>, TurnProblem> {
-        let end = self.end_of(&self.render(&self.messages[..=index], false)?, index)?;
+        let end = self.end_of(&self.first(index + 1, false)?.text, index)?;
         let start = match index {
             0 => 0,
-            _ => self.end_of(&self.render(&self.messages[..index], false)?, index - 1)?,
+            _ => self.end_of(&self.first(index, false)?.text, index - 1)?,
         };
         Ok(start.min(end)..end)
     }
@@ -74,7 +118,7 @@ impl Turns<'_> {
             if message.role != "assistant" || index + 1 == self.messages.len() {
                 continue;
             }
-            match self.end_of(&self.render(&self.messages[..=index], false)?, index) {
+            match self.end_of(&self.first(index + 1, false)?.text, index) {
                 Err(TurnProblem::NotPrefixPreserving { .. }) => return Ok(Some(index)),
                 Err(other) => return Err(other),
                 Ok(_) => {}
@@ -110,11 +154,12 @@ impl Turns<'_> {
             return Ok(None);
         }
         // A template may refuse a conversation that ends here, or have no prompt.
-        let Ok(before) = self.render(&self.messages[..index], true) else { return Ok(None) };
-        if self.render(&self.messages[..index], false).is_ok_and(|bare| bare == before) {
+        let Ok(before) = self.first(index, true) else { return Ok(None) };
+        let before = before.text.as_str();
+        if self.first(index, false).is_ok_and(|bare| bare.text == before) {
             return Ok(None);
         }
-        if !with.starts_with(&before) {
+        if !with.starts_with(before) {
             // The assistant goes on speaking: there is no prompt between its turns.
             if self.messages[index - 1].role == "assistant" {
                 return Ok(None);
@@ -128,9 +173,9 @@ impl Turns<'_> {
     /// Where the content of message `index` begins: two renderings that differ in nothing else part there.
     fn content_start(&self, with: &str, index: usize) -> Result<usize, TurnProblem> {
         let saying = |words: &str| {
-            let mut messages = self.messages[..=index].to_vec();
-            messages[index].content = Value::String(words.to_owned());
-            self.render(&messages, false)
+            let mut message = self.messages[index].clone();
+            message.content = Value::String(words.to_owned());
+            self.renderings.open.render_with(index, &message).map(|rendered| rendered.text)
         };
         if let (Ok(a), Ok(b)) = (saying("Alpha"), saying("Omega"))
             && a != b
@@ -159,7 +204,9 @@ pub(crate) fn rewrites_history(
     special: &[String],
 ) -> bool {
     let messages = ["user", "assistant", "user", "assistant"].map(|role| Message::text(role, "Well, yes."));
-    let Ok(whole) = template.render(&messages, None, false, kwargs) else { return false };
-    let turns = Turns { template, messages: &messages, tools: None, kwargs, whole: &whole.text, special };
+    let Ok(open) = template.open(&messages, None, kwargs) else { return false };
+    let renderings = Renderings::new(open);
+    let Ok(whole) = renderings.first(messages.len(), false) else { return false };
+    let turns = Turns { renderings: &renderings, messages: &messages, whole: &whole.text, special };
     matches!(turns.rewritten(), Ok(Some(_)))
 }

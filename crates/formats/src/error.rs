@@ -260,6 +260,24 @@ pub enum FormatError {
         /// The tokenizer's words.
         problem: String,
     },
+    /// A text that would take all memory.
+    #[error("{}: a text of {bytes} bytes is too long for this tokenizer, which takes at most {most} at once; cut it (of .txt files: `sample_by: paragraph` or `line`)", path.display())]
+    TextTooLong {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// The longest that is taken.
+        most: usize,
+    },
+    /// A text that the regex engine under this tokenizer cannot split.
+    #[error("{}: the text has {most} or more white-space characters in a row, which this tokenizer cannot split; shorten the run", path.display())]
+    TooManyBlanks {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// From how many on.
+        most: usize,
+    },
     /// A token was named that the vocabulary does not have.
     #[error("{}: the vocabulary has no token `{token}`; name a token that it has, or another tokenizer", path.display())]
     UnknownToken {

@@ -190,18 +190,7 @@ fn stream(
         false => eval_rows(eval, tokenizer)?,
     };
     let stream = Stream { spec, file_bytes, sampled_bytes: first.text_bytes };
-    let corpus = Corpus { train: first.data, eval, indexed: None, stream: Some(stream) };
-    if config.training.max_steps < 1 {
-        let (rows, steps) = corpus.guess(config);
-        return Err(Failure::Input(format!(
-            "the training data is streamed ({} MB of files), and how many rows that is becomes known only by reading \
-             all of it: `training.max_steps` must say when to end\n  one pass is about {rows} rows, so about \
-             max_steps={steps} (a guess from the first rows and the size of the files, and too low for compressed \
-             ones)\n  or set data.streaming=false to load everything before the first step",
-            file_bytes / 1_000_000
-        )));
-    }
-    Ok(corpus)
+    Ok(Corpus { train: first.data, eval, indexed: None, stream: Some(stream) })
 }
 
 /// The source that consists of these files.
@@ -289,6 +278,21 @@ impl Corpus {
         let mut row = PackedRow::default();
         rows.append(index, &mut row).map_err(Failure::input)?;
         Ok(row)
+    }
+
+    /// Refuses a run over a stream that nothing ends.
+    pub(crate) fn check_end(&self, config: &Config) -> Outcome {
+        let Some(stream) = self.stream.as_ref().filter(|_| config.training.max_steps < 1) else {
+            return Ok(());
+        };
+        let (rows, steps) = self.guess(config);
+        Err(Failure::Input(format!(
+            "the training data is streamed ({} MB of files), and how many rows that is becomes known only by reading \
+             all of it: `training.max_steps` must say when to end\n  one pass is about {rows} rows, so about \
+             max_steps={steps} (a guess from the first rows and the size of the files, and too low for compressed \
+             ones)\n  or set data.streaming=false to load everything before the first step",
+            stream.file_bytes / 1_000_000
+        )))
     }
 
     /// The most tokens that a micro-batch of `batch_size` rows can have, whatever the order of the rows.

@@ -71,7 +71,8 @@ fn is_dataset_id(name: &str) -> bool {
 /// What a name says about the form of a file: its ending, without that of a compression.
 pub(crate) fn extension(name: &str) -> Option<&'static str> {
     let file = name.to_ascii_lowercase();
-    let stem = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
+    let stem =
+        [".gz", ".gzip", ".zst", ".zstd"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
     EXTENSIONS.into_iter().find(|end| stem.ends_with(end))
 }
 
@@ -132,7 +133,8 @@ fn inside(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>
 }
 
 /// How names of data files end.
-const EXTENSIONS: [&str; 8] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow"];
+const EXTENSIONS: [&str; 9] =
+    [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather"];
 
 fn matching(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
     let wrong = |what: String| Failure::Input(format!("{key}: the pattern {name} {what}"));
@@ -171,6 +173,7 @@ mod tests {
         let part = Part { name: None, split: "train".into(), revision: "main".into() };
         let finder = Finder { key: "data.train", part, part_keys: Vec::new(), fetch: Fetch::No };
         let expand = |names: &[String]| finder.expand(names);
+        assert_eq!((extension("a.Feather"), extension("a.csv.zstd")), (Some(".feather"), Some(".csv")));
         let files = expand(&[at("c.txt"), at("*.jsonl")]).expect("all there");
         assert_eq!(names(files), ["c.txt", "a.jsonl", "b.jsonl"]);
         let said = |name: &str| match expand(&[at(name)]) {

@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 /// Name of the file in a run's directory.
 pub(crate) const DATA_REPORT: &str = "data_report.json";
 
-/// The counts of training data and, where there is some, evaluation data (else `null`).
+/// The counts of training data and, where there is some, evaluation data (else `null`). `of_first_rows`: the training
+/// data is streamed, and only its start was counted.
 pub(crate) fn of_corpus(corpus: &Corpus) -> Value {
     let eval = corpus.eval.as_ref().map(|eval| of_set(&eval.report));
-    json!({ "train": of_set(&corpus.train.report), "eval": eval })
+    let mut train = of_set(&corpus.train.report);
+    train["of_first_rows"] = json!(corpus.stream.is_some());
+    json!({ "train": train, "eval": eval })
 }
 
 /// The counts, and what they come to.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use minijinja::{Error, State};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::limits::Limits;
 use super::{Rendered, nesting, printf};
@@ -29,13 +29,14 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// The first two private characters that no text of `variables` contains.
-    pub(super) fn absent_from(variables: &Map<String, Value>) -> Self {
+    /// The first two private characters that neither `values` nor `names` contain.
+    pub(super) fn absent_from<'v>(
+        values: impl Iterator<Item = &'v Value>,
+        names: impl Iterator<Item = &'v str>,
+    ) -> Self {
         let mut used = Vec::new();
-        for (key, value) in variables {
-            collect_private(key, &mut used);
-            collect_in(value, &mut used);
-        }
+        names.for_each(|name| collect_private(name, &mut used));
+        values.for_each(|value| collect_in(value, &mut used));
         let mut free = (FIRST_MARK..=LAST_MARK).filter_map(char::from_u32).filter(|c| !used.contains(c));
         // A conversation that uses all 65,534 of them has no assistant spans worth telling apart.
         Self { open: free.next().unwrap_or('\u{10FFFC}'), close: free.next().unwrap_or('\u{10FFFD}') }
@@ -46,17 +47,17 @@ impl Marks {
         let mut rendered =
             Rendered { text: String::with_capacity(marked.len()), assistant_spans: Vec::new() };
         let mut open: Vec<usize> = Vec::new();
-        for c in marked.chars() {
-            if c == self.open {
+        let mut rest = marked;
+        while let Some(at) = rest.find([self.open, self.close]) {
+            rendered.text.push_str(&rest[..at]);
+            if rest[at..].starts_with(self.open) {
                 open.push(rendered.text.len());
-            } else if c == self.close {
-                if let Some(start) = open.pop() {
-                    rendered.assistant_spans.push(start..rendered.text.len());
-                }
-            } else {
-                rendered.text.push(c);
+            } else if let Some(start) = open.pop() {
+                rendered.assistant_spans.push(start..rendered.text.len());
             }
+            rest = &rest[at + self.open.len_utf8()..];
         }
+        rendered.text.push_str(rest);
         rendered.assistant_spans.retain(|span| !span.is_empty());
         rendered.assistant_spans.sort_by_key(|span| span.start);
         rendered

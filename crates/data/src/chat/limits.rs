@@ -78,24 +78,18 @@ impl Limits {
     }
 
     /// Whether a usual stack may be too small.
-    fn needs_deep_stack(&self) -> bool {
+    pub(super) fn needs_deep_stack(&self) -> bool {
         let calls = if self.recurses { MOST_CALLS } else { 1 };
         calls * (self.deepest_blocks + 1) * self.openings.max(1) > LEVELS_OF_A_USUAL_STACK
     }
 
     /// Runs `render` where the stack suffices: on this thread if it does, else on one of its own.
     pub(super) fn run<T: Send>(&self, render: impl FnOnce() -> T + Send) -> Result<T, TemplateError> {
-        thread_local! {
-            static IS_DEEP: Cell<bool> = const { Cell::new(false) };
-        }
         if !self.needs_deep_stack() || IS_DEEP.get() {
             return Ok(render());
         }
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || {
-                IS_DEEP.set(true);
-                render()
-            });
+            let thread = thread(true).spawn_scoped(scope, || on_its_stack(true, render));
             let thread = thread.map_err(|e| TemplateError::Failed {
                 line: None,
                 message: format!(
@@ -105,6 +99,23 @@ impl Limits {
             Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
+}
+
+thread_local! {
+    /// The stack of this thread holds all that templates are allowed.
+    static IS_DEEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A thread to be, with a usual stack or one for all templates (of which only what is used takes memory).
+pub(crate) fn thread(is_deep: bool) -> std::thread::Builder {
+    let builder = std::thread::Builder::new();
+    if is_deep { builder.stack_size(DEEP_STACK) } else { builder }
+}
+
+/// Runs what a thread made by [`thread`] is for.
+pub(crate) fn on_its_stack<T>(is_deep: bool, run: impl FnOnce() -> T) -> T {
+    IS_DEEP.set(is_deep);
+    run()
 }
 
 /// Opening brackets and bars outside texts.

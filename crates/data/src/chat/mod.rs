@@ -7,8 +7,9 @@
 
 pub mod builtin;
 mod generation;
-mod limits;
+pub(crate) mod limits;
 mod nesting;
+mod opened;
 mod printf;
 mod pymethods;
 mod tojson;
@@ -16,14 +17,14 @@ mod tojson;
 use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
+use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use serde_json::{Map, Value};
 
 use crate::example::Message;
-use generation::Marks;
 pub use generation::without_generation_tags;
 use limits::Limits;
+pub use opened::OpenConversation;
 
 /// Work that one rendering may do, in minijinja's units of an instruction or 64 bytes. Real conversations need
 /// thousands. It also bounds the memory a template can take, to some 640 MB.
@@ -31,9 +32,6 @@ const FUEL: u64 = 10_000_000;
 const NAME: &str = "chat template";
 /// Variables that the renderer sets itself, so that nobody may set them by keyword.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
-/// Names that a message's reasoning comes under; templates read the first.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-
 /// What is wrong with a template, or with a conversation in its eyes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -92,7 +90,8 @@ pub struct Rendered {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    special_tokens: Vec<(String, String)>,
+    /// Names and texts of special tokens, as values.
+    special_tokens: Vec<(String, Jinja)>,
     has_generation_tags: bool,
     limits: Limits,
 }
@@ -109,6 +108,8 @@ impl ChatTemplate {
         limits.check()?;
         let mut environment = environment();
         environment.add_template_owned(NAME, source).map_err(|e| syntax_error(&e))?;
+        let special_tokens =
+            special_tokens.into_iter().map(|(name, token)| (name, Jinja::from(token))).collect();
         Ok(Self { environment, special_tokens, has_generation_tags, limits })
     }
 
@@ -125,6 +126,11 @@ impl ChatTemplate {
     /// Whether the template marks the assistant's text by `{% generation %}` blocks.
     pub fn has_generation_tags(&self) -> bool {
         self.has_generation_tags
+    }
+
+    /// Whether a rendering needs a thread of its own, unless it is on one that [`limits::thread`] made.
+    pub(crate) fn needs_deep_stack(&self) -> bool {
+        self.limits.needs_deep_stack()
     }
 
     /// Renders a conversation.
@@ -144,46 +150,24 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         kwargs: &Map<String, Value>,
     ) -> Result<Rendered, TemplateError> {
+        self.open(messages, tools, kwargs)?.render(messages.len(), add_generation_prompt)
+    }
+
+    /// A conversation made ready to be rendered more than once; see [`ChatTemplate::render`].
+    ///
+    /// # Errors
+    /// [`TemplateError::Reserved`].
+    pub fn open(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        kwargs: &Map<String, Value>,
+    ) -> Result<OpenConversation<'_>, TemplateError> {
         if let Some(name) = kwargs.keys().find(|k| RESERVED.contains(&k.as_str())) {
             return Err(TemplateError::Reserved { name: name.clone() });
         }
-        let mut variables = Map::new();
-        for (name, token) in &self.special_tokens {
-            variables.insert(name.clone(), Value::String(token.clone()));
-        }
-        variables.extend(kwargs.iter().map(|(k, v)| (k.clone(), v.clone())));
-        variables.insert("messages".to_owned(), messages.iter().map(template_message).collect());
-        variables.insert("tools".to_owned(), tools.cloned().unwrap_or(Value::Null));
-        variables.insert("documents".to_owned(), Value::Null);
-        variables.insert("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt));
-        let marks = Marks::absent_from(&variables);
-        variables.insert(generation::MARKS_VARIABLE.to_owned(), Value::String(marks.to_string()));
-        let text = self.limits.run(|| {
-            let template = self.environment.get_template(NAME).map_err(|e| render_error(&e))?;
-            template.render(Jinja::from(Serde(Value::Object(variables)))).map_err(|e| render_error(&e))
-        })??;
-        Ok(marks.take_from(&text))
+        Ok(OpenConversation::new(self, messages, tools, kwargs))
     }
-}
-
-/// A message as templates see it.
-fn template_message(message: &Message) -> Value {
-    let mut fields = Map::new();
-    let reasoning = REASONING.iter().find_map(|key| message.rest.get(*key).filter(|v| !v.is_null()));
-    if let Some(reasoning) = reasoning {
-        fields.insert("thinking".to_owned(), reasoning.clone());
-    }
-    fields.insert("role".to_owned(), Value::String(message.role.clone()));
-    let content =
-        if message.content.is_null() { Value::String(String::new()) } else { message.content.clone() };
-    fields.insert("content".to_owned(), content);
-    for (key, value) in message.rest.iter().filter(|(_, value)| !value.is_null()) {
-        fields.insert(key.clone(), value.clone());
-    }
-    if let Some(reasoning) = reasoning {
-        fields.insert("reasoning_content".to_owned(), reasoning.clone());
-    }
-    Value::Object(fields)
 }
 
 fn environment() -> Environment<'static> {

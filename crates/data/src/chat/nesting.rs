@@ -19,6 +19,9 @@ pub(super) fn check(value: &Value) -> Result<(), Error> {
 }
 
 fn walk(value: &Value, namespaces: bool) -> Result<(), Error> {
+    if matches!(value.kind(), ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::None) {
+        return Ok(());
+    }
     let mut seen = 0_usize;
     let mut waiting = vec![(value.clone(), 1_usize)];
     while let Some((value, depth)) = waiting.pop() {

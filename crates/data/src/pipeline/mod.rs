@@ -5,6 +5,9 @@ mod mix;
 mod shuffle;
 mod source_stream;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, Place};
@@ -71,9 +74,29 @@ pub(crate) struct Tally {
     pub(crate) skipped: usize,
     /// The first of them.
     pub(crate) problems: Vec<String>,
+    /// Files of which what came after such a row was not read either.
+    pub(crate) rests: usize,
+    /// Set when nobody waits for rows any more.
+    pub(crate) stopped: Arc<AtomicBool>,
 }
 
 impl Tally {
+    /// A row cannot be used, and neither can what follows in its file.
+    pub(crate) fn refuse_rest(&mut self, error: DataError) -> Result<(), DataError> {
+        let told = self.problems.len();
+        self.refuse(error)?;
+        self.rests += 1;
+        if let Some(problem) = self.problems.get_mut(told) {
+            problem.push_str(" (what follows in this file was not read)");
+        }
+        Ok(())
+    }
+
+    /// An error once nobody waits for rows any more.
+    pub(crate) fn check_wanted(&self) -> Result<(), DataError> {
+        if self.stopped.load(Ordering::Relaxed) { Err(DataError::StreamEnded) } else { Ok(()) }
+    }
+
     /// A row cannot be used: an error, or one more in the count.
     pub(crate) fn refuse(&mut self, error: DataError) -> Result<(), DataError> {
         if self.on_error == OnError::Fail || !error.is_about_a_row() {

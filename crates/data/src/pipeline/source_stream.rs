@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeldOut, Item, Part, RowId, Tally};
 use crate::error::DataError;
-use crate::source::{self, Position, Row, RowReader};
+use crate::source::{self, DataFile, Position, Row, RowReader};
 use crate::spec::{SampleBy, Source};
 
 /// The rows of one source.
@@ -93,6 +93,7 @@ impl SourceStream {
             _ => u64::MAX,
         };
         while self.source.take.is_none_or(|most| self.state.used < most) && self.state.row < end {
+            tally.check_wanted()?;
             let Some(item) = self.read_any(tally)? else { return Ok(None) };
             let number = self.state.row;
             self.state.row += 1;
@@ -141,13 +142,13 @@ impl SourceStream {
             let Some(file) = self.source.files.get(self.state.file) else { return Ok(None) };
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => match source::open(file, self.by, self.state.at) {
+                none => match opened(&self.source, file, self.by, self.state.at) {
                     Ok(reader) => {
                         self.blank = 0;
                         none.insert(reader)
                     }
                     Err(error) => {
-                        tally.refuse(error)?;
+                        tally.refuse_rest(error)?;
                         self.next_file();
                         continue;
                     }
@@ -163,11 +164,10 @@ impl SourceStream {
                     return Ok(Some(Item { id, place: found.place, row: found.row }));
                 }
                 Ok(None) => self.next_file(),
+                Err(unreadable) if unreadable.goes_on => tally.refuse(unreadable.error)?,
                 Err(unreadable) => {
-                    tally.refuse(unreadable.error)?;
-                    if !unreadable.goes_on {
-                        self.next_file();
-                    }
+                    tally.refuse_rest(unreadable.error)?;
+                    self.next_file();
                 }
             }
         }
@@ -186,16 +186,19 @@ impl SourceStream {
         sorted.dedup();
         let mut items = BTreeMap::new();
         let mut open: Option<(usize, Box<dyn RowReader>)> = None;
+        // Whether a reader of the present file may be opened anew for each row.
+        let mut seeks = (usize::MAX, false);
         for id in sorted {
             let gone = || DataError::BadState { problem: "a row of the shuffle buffer is gone".to_owned() };
             let file = self.source.files.get(id.file).ok_or_else(gone)?;
-            let stands_there = |at: Position| at == id.at || (at < id.at && !source::can_seek(file));
+            if seeks.0 != id.file {
+                seeks = (id.file, source::can_seek(file));
+            }
+            let stands_there = |at: Position| at == id.at || (at < id.at && !seeks.1);
             let mut reader = match open.take() {
                 Some((number, reader)) if number == id.file && stands_there(reader.position()) => reader,
-                _ => {
-                    let start = if source::can_seek(file) { id.at } else { Position::default() };
-                    source::open(file, self.by, start)?
-                }
+                // Whatever the file, a reader opened at the row decodes less than one at its start.
+                _ => opened(&self.source, file, self.by, id.at)?,
             };
             let item = loop {
                 match reader.next() {
@@ -213,6 +216,21 @@ impl SourceStream {
         }
         Ok(items)
     }
+}
+
+/// A reader of a file of the source.
+fn opened(
+    source: &Source,
+    file: &DataFile,
+    by: SampleBy,
+    at: Position,
+) -> Result<Box<dyn RowReader>, DataError> {
+    let mut reader = source::open(file, by, at)?;
+    if !source.columns.is_empty() {
+        let names = source.columns.iter().map(|(name, column)| (column.as_str(), name.as_str()));
+        reader.call_columns(&names.collect());
+    }
+    Ok(reader)
 }
 
 /// A number in `0..1` that seed, source and row decide: Steele, Lea and Flood's splitmix64 finaliser (2014) over each.

@@ -212,3 +212,92 @@ fn bad_rows_are_errors_or_counted() {
     let missing = Pipeline::new(&spec(0), &nowhere, Pass::default()).next(&mut tally);
     assert!(missing.is_err(), "a missing file is never skipped");
 }
+
+/// A file that counts what is read of it.
+#[cfg(feature = "tables")]
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    read: std::sync::atomic::AtomicUsize,
+}
+
+#[cfg(feature = "tables")]
+impl crate::source::ReadAt for Counted {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let rest = &self.bytes[(offset as usize).min(self.bytes.len())..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        self.read.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+/// A table of 40 batches, as Parquet (in row groups of 256 rows) and as an Arrow file.
+#[cfg(feature = "tables")]
+fn tables() -> [(&'static str, Vec<u8>); 2] {
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    let batches: Vec<RecordBatch> = (0..40)
+        .map(|batch: u32| {
+            let text = |row: u32| {
+                let word = (batch * 256 + row).wrapping_mul(0x9e37_79b9);
+                (0..60u32).map(|i| format!("{:08x}", word.wrapping_mul(2 * i + 1))).collect::<String>()
+            };
+            let texts: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values((0..256).map(text)));
+            RecordBatch::try_from_iter([("text", texts)]).unwrap()
+        })
+        .collect();
+    let schema = batches[0].schema();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(256))
+        .set_dictionary_enabled(false)
+        .build();
+    let mut parquet =
+        parquet::arrow::ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).unwrap();
+    let mut arrow = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &schema).unwrap();
+    for batch in &batches {
+        parquet.write(batch).unwrap();
+        arrow.write(batch).unwrap();
+    }
+    arrow.finish().unwrap();
+    [("t.parquet", parquet.into_inner().unwrap()), ("t.arrow", arrow.into_inner().unwrap())]
+}
+
+#[cfg(feature = "tables")]
+#[test]
+fn going_on_late_in_a_table_does_not_read_what_comes_before() {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    for (name, bytes) in tables() {
+        let size = bytes.len();
+        let counted = Arc::new(Counted { bytes, read: Default::default() });
+        let file = DataFile::remote(name, Arc::clone(&counted) as Arc<dyn crate::source::ReadAt>);
+        let sources = [Source { files: vec![file], ..Source::default() }];
+        let spec = spec(3);
+        let pass = Pass { shuffle_buffer: 300, ..Pass::default() };
+        let mut pipeline = Pipeline::new(&spec, &sources, pass);
+        let mut tally = Tally::default();
+        for _ in 0..9000 {
+            pipeline.next(&mut tally).unwrap().unwrap();
+        }
+        let state = pipeline.state();
+        let mut rest = Vec::new();
+        while let Some(item) = pipeline.next(&mut tally).unwrap() {
+            rest.push(item);
+        }
+        counted.read.store(0, Ordering::Relaxed);
+        let mut again = Pipeline::new(&spec, &sources, pass);
+        again.restore(&state).unwrap();
+        let mut found = Vec::new();
+        while let Some(item) = again.next(&mut tally).unwrap() {
+            found.push(item);
+        }
+        assert_eq!(found, rest, "{name}");
+        // Some rows of the buffer may have waited long; most of the first 9,000 of 10,240 rows are not read again.
+        let read = counted.read.load(Ordering::Relaxed);
+        assert!(read < size * 2 / 3, "{name}: {read} of {size} bytes");
+    }
+}

@@ -1,5 +1,6 @@
 //! CSV and TSV: a header line, then records whose values are texts. Quoted values may hold delimiters and line breaks.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(super) struct CsvRows {
     reader: Reader<Bounded>,
     path: Arc<Path>,
     header: StringRecord,
+    /// What each column is called later.
+    meant: Vec<String>,
     /// Position at which `reader` was made.
     base: Position,
     /// 1 where lines end with `\r\n`: the parser counts a line when it meets the `\n` in front of the next record.
@@ -113,6 +116,7 @@ impl CsvRows {
             reader: reader_at_start,
             path,
             header,
+            meant: Vec::new(),
             base: start,
             lag,
             taken,
@@ -124,6 +128,7 @@ impl CsvRows {
             Err(Unreadable { error, .. }) => return Err(error),
         }
         rows.check_header()?;
+        rows.meant = rows.header.iter().map(str::to_owned).collect();
         if at.offset > 0 {
             let (reader, taken) = reader(ByteStream::open(file, compression, at.offset)?, delimiter);
             rows = Self { reader, taken, base: Position { rows: 0, ..at }, ..rows };
@@ -183,8 +188,8 @@ impl CsvRows {
             return Err(Unreadable::row(DataError::BadTable { place: place.clone(), problem }));
         }
         let mut object = Map::new();
-        for (name, value) in self.header.iter().zip(&self.record) {
-            object.insert(name.to_owned(), cell(name, value));
+        for ((name, meant), value) in self.header.iter().zip(&self.meant).zip(&self.record) {
+            object.insert(name.to_owned(), cell(meant, value));
         }
         Ok(object)
     }
@@ -224,6 +229,11 @@ impl RowReader for CsvRows {
         let position = self.reader.position();
         let line = self.base.line + position.line().saturating_sub(1);
         Position { offset: self.base.offset + position.byte(), line, rows: 0 }
+    }
+
+    fn call_columns(&mut self, names: &BTreeMap<&str, &str>) {
+        let later = |name: &str| names.get(name).copied().unwrap_or(name).to_owned();
+        self.meant = self.header.iter().map(later).collect();
     }
 }
 

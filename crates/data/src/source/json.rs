@@ -206,15 +206,18 @@ impl JsonArray {
     }
 
     /// Copies the element at which the stream stands into `element`: up to its closing bracket, or, for a scalar, up to
-    /// what cannot belong to it. Whether it is well formed is for the parser to say.
+    /// what cannot belong to it. Whether it is well formed is for the parser to say. One that is too long is passed over
+    /// without holding it.
     fn copy_element(&mut self) -> Result<(), Unreadable> {
         self.element.clear();
         let mut scan = Scan::default();
+        let (mut total, first_line) = (0, self.line);
         loop {
             let buffer =
                 self.stream.fill_buf().map_err(|e| Unreadable::rest(Failed::new(&self.path, e).into()))?;
             if buffer.is_empty() {
-                return if scan.depth == 0 { Ok(()) } else { Err(self.broken("EOF while parsing a list")) };
+                let whole = scan.depth == 0 && total <= self.limit;
+                return if whole { Ok(()) } else { Err(self.broken("EOF while parsing a list")) };
             }
             let (length, ended) = scan.run(buffer);
             let part = &buffer[..length];
@@ -222,14 +225,19 @@ impl JsonArray {
             let tail = part.iter().rposition(|&b| b == b'\n').map_or(length, |at| length - at - 1);
             self.column = if breaks > 0 { tail } else { self.column + tail };
             self.line += breaks;
-            if self.element.len() + length > self.limit {
-                let place = Place::new(&self.path, self.line);
-                return Err(Unreadable::rest(DataError::LineTooLong { place, limit: self.limit }));
+            total += length;
+            if total <= self.limit {
+                self.element.extend_from_slice(part);
+            } else {
+                self.element = Vec::new();
             }
-            self.element.extend_from_slice(part);
             self.stream.consume(length);
-            if ended {
+            if ended && total <= self.limit {
                 return Ok(());
+            }
+            if ended {
+                let place = Place::new(&self.path, first_line);
+                return Err(Unreadable::row(DataError::LineTooLong { place, limit: self.limit }));
             }
         }
     }
@@ -238,10 +246,11 @@ impl JsonArray {
 impl RowReader for JsonArray {
     fn next(&mut self) -> Result<Option<Found>, Unreadable> {
         let Next::Element { line, column, offset } = self.approach()? else { return Ok(None) };
-        self.copy_element()?;
+        let copied = self.copy_element();
         self.state = State::Comma;
         let at = Position { offset, line: (line - 1) | ARRAY, rows: 0 };
         self.after = Position { offset: self.stream.offset(), line: (self.line - 1) | ARRAY, rows: 0 };
+        copied?;
         let place = Place::new(&self.path, line);
         let object = parse_object(&self.element, &place, column).map_err(Unreadable::row)?;
         Ok(Some(Found { at, place, row: Row::Object(object) }))

@@ -17,6 +17,7 @@ mod tables;
 mod text;
 mod tokens;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -128,6 +129,10 @@ pub(crate) trait RowReader: Send {
     fn blank(&self) -> usize {
         0
     }
+
+    /// Tells what columns are called later, by the columns' own names: where values are texts, the name says which of
+    /// them hold lists.
+    fn call_columns(&mut self, _names: &BTreeMap<&str, &str>) {}
 }
 
 /// Opens a file at a place where a reader of it has been.

@@ -2,6 +2,7 @@
 //!
 //! The readers of other people's crates may panic on files made to harm; a panic here is an error of the file.
 
+use std::cmp::Ordering;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) struct TableRows {
     next: usize,
     /// Place of the first row of `batch`, or, without one, of the next batch.
     start: Position,
-    /// Rows before `batch`.
+    /// Rows before `batch` (Parquet only).
     before: u64,
     /// First row of each row group, and the number of rows at the end (Parquet only).
     groups: Vec<u64>,
@@ -70,7 +71,6 @@ impl TableRows {
     pub(super) fn parquet(file: &DataFile, at: Position) -> Result<Self, DataError> {
         let path = Arc::clone(file.path());
         let source = Source { file: file.clone(), size: file.content()?.size() };
-        let offset = usize::try_from(at.offset).unwrap_or(usize::MAX);
         let (groups, batches) = guarded(&path, || -> Result<(Vec<u64>, Batches), ParquetError> {
             let builder = ParquetRecordBatchReaderBuilder::try_new(source)?;
             let mut groups = vec![0u64];
@@ -81,7 +81,13 @@ impl TableRows {
             let fields = builder.schema().fields();
             let roots = (0..fields.len()).filter(|&i| is_readable(fields[i].data_type()));
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-            let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS).with_offset(offset);
+            // Of row groups before it not even the headers of their pages are read.
+            let passed = groups.partition_point(|&first| first <= at.offset).saturating_sub(1);
+            let passed = passed.min(groups.len() - 1);
+            let inside = usize::try_from(at.offset - groups[passed]).unwrap_or(usize::MAX);
+            let left = (passed..groups.len() - 1).collect();
+            let builder = builder.with_row_groups(left).with_offset(inside);
+            let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
             Ok((groups, Box::new(builder.build()?)))
         })?;
         let start = Position { rows: 0, ..at };
@@ -89,29 +95,37 @@ impl TableRows {
         Ok(Self { path, batches, batch, next, start, before, groups, kind: Kind::Parquet })
     }
 
-    /// Opens an Arrow file or stream: `at.offset` batches are passed over.
+    /// Opens an Arrow file or stream: `at.offset` batches are passed over, in a file without reading them.
     pub(super) fn arrow(file: &DataFile, at: Position, is_file: bool) -> Result<Self, DataError> {
         let path = Arc::clone(file.path());
         check_lengths(file, is_file)?;
         let content = BufReader::with_capacity(1 << 17, file.content()?);
-        let mut batches = guarded(&path, || -> Result<Batches, ArrowError> {
-            Ok(match is_file {
-                true => Box::new(FileReader::try_new(content, None)?),
-                false => Box::new(StreamReader::try_new(content, None)?),
-            })
-        })?;
-        let mut before = 0;
-        for _ in 0..at.offset {
-            match guarded(&path, || batches.next().transpose())? {
-                Some(batch) => before += batch.num_rows() as u64,
-                None => {
-                    let problem = format!("{} has fewer batches than before", file.name());
-                    return Err(DataError::BadState { problem });
+        let passed = usize::try_from(at.offset).unwrap_or(usize::MAX);
+        let opened = guarded(&path, || -> Result<Option<Batches>, ArrowError> {
+            if !is_file {
+                let mut reader = StreamReader::try_new(content, None)?;
+                for _ in 0..passed {
+                    if reader.next().transpose()?.is_none() {
+                        return Ok(None);
+                    }
                 }
+                return Ok(Some(Box::new(reader)));
             }
-        }
+            let mut reader = FileReader::try_new(content, None)?;
+            match passed.cmp(&reader.num_batches()) {
+                Ordering::Less => reader.set_index(passed)?,
+                Ordering::Equal => return Ok(Some(Box::new(std::iter::empty()))),
+                Ordering::Greater => return Ok(None),
+            }
+            Ok(Some(Box::new(reader)))
+        })?;
+        let Some(batches) = opened else {
+            let problem = format!("{} has fewer batches than before", file.name());
+            return Err(DataError::BadState { problem });
+        };
         let start = Position { rows: 0, ..at };
-        Ok(Self { path, batches, batch: None, next: 0, start, before, groups: Vec::new(), kind: Kind::Arrow })
+        let (groups, kind) = (Vec::new(), Kind::Arrow);
+        Ok(Self { path, batches, batch: None, next: 0, start, before: 0, groups, kind })
     }
 
     /// Row `number` (from 0) of the file, for messages.

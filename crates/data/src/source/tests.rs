@@ -194,6 +194,16 @@ fn a_line_beyond_the_limit_is_refused_and_passed_over() {
     let (_dir, bytes, path) = stream(b"[{\"a\": 12345}]", "e.json");
     let mut elements = json::JsonArray::new(bytes, path, Position::default()).with_limit(4);
     assert!(matches!(elements.next().unwrap_err().error, DataError::LineTooLong { limit: 4, .. }));
+    // What stands behind a long element is read.
+    let (_dir, bytes, path) = stream(b"[{\"a\": 1},\n{\"a\": 12345},\n{\"a\": 3}]", "e.json");
+    let mut elements = json::JsonArray::new(bytes, path, Position::default()).with_limit(8);
+    assert!(elements.next().unwrap().is_some());
+    let error = elements.next().unwrap_err();
+    assert!(error.goes_on && error.error.to_string().contains("e.json:2: "), "{}", error.error);
+    let at = elements.position();
+    let last = elements.next().unwrap().unwrap();
+    assert_eq!((last.place.line, last.at.offset), (3, at.offset + 2));
+    assert!(elements.next().unwrap().is_none());
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

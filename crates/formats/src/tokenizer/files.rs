@@ -1,6 +1,7 @@
 //! A tokenizer from the files of a Hugging Face directory.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
@@ -31,6 +32,7 @@ pub(super) fn read_file(path: &Path) -> Result<Tokenizer, FormatError> {
         special: SpecialTokens::default(),
         chat_template: None,
         stored,
+        direct: OnceLock::new(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The tokenizer inside a GGUF, written out as `tokenizer.json` and `tokenizer_config.json` and then read like those.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
@@ -121,7 +122,8 @@ fn assemble(
         chat_template_jinja: chat_template.clone(),
         others: Vec::new(),
     };
-    Ok(Tokenizer { inner, path: path.to_owned(), special, chat_template, stored })
+    let (path, direct) = (path.to_owned(), OnceLock::new());
+    Ok(Tokenizer { inner, path, special, chat_template, stored, direct })
 }
 
 /// `tokenizer.ggml.token_type`, empty if absent.

@@ -2,25 +2,31 @@
 
 mod byte_atoms;
 mod byte_level;
+mod direct;
 mod files;
 mod from_gguf;
 mod guard;
+mod pieces;
 mod save;
 mod sentencepiece;
 mod special;
 mod to_gguf;
+mod word_cache;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
 use crate::{FormatError, gguf};
+use direct::{Direct, Encoded};
 pub use guard::{guarded, panic_is_guarded};
 use special::SpecialTokens;
 
 /// Text to token ids and back, as the model's own files define it.
 ///
-/// Wraps the crate `tokenizers` (the one under transformers), so ids equal transformers'. Truncation and padding that
+/// Wraps the crate `tokenizers` (the one under transformers), so ids equal transformers'; for the usual kinds of
+/// byte-level BPE words are cut here and remembered, which is many times faster. Truncation and padding that
 /// a `tokenizer.json` may carry are switched off: whoever packs rows decides about lengths. `Sync`: encode from as
 /// many threads as you like.
 #[derive(Clone, Debug)]
@@ -31,7 +37,15 @@ pub struct Tokenizer {
     special: SpecialTokens,
     chat_template: Option<String>,
     stored: Stored,
+    /// The short way to ids, made with the first text; must be forgotten when `inner` changes.
+    direct: OnceLock<Option<Direct>>,
 }
+
+/// White-space characters in a row from which on the regex engine of the crate gives up (a million steps back) and
+/// takes the rest of the text for one word, without an error.
+const MOST_BLANKS: usize = 900_000;
+/// Bytes of the longest text for the crate, which takes up to a hundred bytes of memory for each.
+const LONGEST_TEXT: usize = 32 << 20;
 
 /// What [`Tokenizer::save`] writes.
 #[derive(Clone, Debug)]
@@ -80,12 +94,16 @@ impl Tokenizer {
     /// # Errors
     /// [`FormatError::Tokenization`].
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, FormatError> {
+        if let Some(found) = self.directly(text, add_special_tokens, false) {
+            return Ok(found.ids);
+        }
+        self.check_text(text)?;
         let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens));
         Ok(encoding.map_err(|e| self.failed("encode this text", e))?.get_ids().to_vec())
     }
 
     /// Token ids and, for each, the byte range of the text it came from (an empty range for added special tokens).
-    /// Slower than [`Tokenizer::encode`].
+    /// Where a `tokenizer.json` demands it, white space at the ends of tokens is left out of some ranges.
     ///
     /// # Errors
     /// [`FormatError::Tokenization`].
@@ -95,9 +113,40 @@ impl Tokenizer {
         text: &str,
         add_special_tokens: bool,
     ) -> Result<(Vec<u32>, Vec<(usize, usize)>), FormatError> {
+        if let Some(Encoded { ids, offsets: Some(offsets) }) = self.directly(text, add_special_tokens, true) {
+            return Ok((ids, offsets));
+        }
+        self.check_text(text)?;
         let encoding = guarded(|| self.inner.encode(text, add_special_tokens));
         let encoding = encoding.map_err(|e| self.failed("encode this text", e))?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// The short way, where there is one for this tokenizer and this text.
+    fn directly(&self, text: &str, add_special_tokens: bool, with_offsets: bool) -> Option<Encoded> {
+        let made = || guarded(|| Ok::<_, String>(Direct::of(&self.inner))).unwrap_or_default();
+        let direct = self.direct.get_or_init(made).as_ref()?;
+        let encode = || Ok::<_, String>(direct.encode(&self.inner, text, add_special_tokens, with_offsets));
+        guarded(encode).unwrap_or_default()
+    }
+
+    /// Refuses what the crate would encode wrongly without a word, or with all memory.
+    fn check_text(&self, text: &str) -> Result<(), FormatError> {
+        if text.len() > LONGEST_TEXT {
+            let (path, bytes) = (self.path.clone(), text.len());
+            return Err(FormatError::TextTooLong { path, bytes, most: LONGEST_TEXT });
+        }
+        if text.len() < MOST_BLANKS {
+            return Ok(());
+        }
+        let mut run = 0;
+        for c in text.chars() {
+            run = if c.is_whitespace() { run + 1 } else { 0 };
+            if run >= MOST_BLANKS {
+                return Err(FormatError::TooManyBlanks { path: self.path.clone(), most: MOST_BLANKS });
+            }
+        }
+        Ok(())
     }
 
     /// The text of token ids; ids outside the vocabulary are skipped, as transformers does.
@@ -204,6 +253,7 @@ impl Tokenizer {
         self.special.set("eos_token", token);
         self.stored.config.insert("eos_token".to_owned(), Value::from(token));
         self.stored.config_bytes = None;
+        self.direct = OnceLock::new();
         special::apply_bos_eos(&mut self.inner, &self.special, &self.stored.config, &self.path)
     }
 
@@ -213,6 +263,7 @@ impl Tokenizer {
     /// # Errors
     /// [`FormatError::InvalidTokenizer`] for an empty token, or where the crate `tokenizers` refuses one.
     pub fn add_tokens(&mut self, tokens: &[String], special: bool) -> Result<Vec<u32>, FormatError> {
+        self.direct = OnceLock::new();
         let (inner, stored) = (&mut self.inner, &mut self.stored.tokenizer_json);
         special::add_tokens(inner, stored, tokens, special, &self.path)
     }

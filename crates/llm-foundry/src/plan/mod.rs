@@ -243,7 +243,9 @@ fn corpus(
              together (check tokenizer.name_or_path)"
         )));
     }
-    files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at).map(Some)
+    let corpus = files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at)?;
+    corpus.check_end(config)?;
+    Ok(Some(corpus))
 }
 
 fn longest_batch(

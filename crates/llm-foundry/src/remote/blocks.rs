@@ -12,6 +12,8 @@ use std::path::Path;
 
 /// Bytes of a block.
 pub(super) const BLOCK: u64 = 4 << 20;
+/// Blocks of a file in memory: columns of a table are read in turns.
+const HELD: usize = 8;
 /// Bytes of a sum.
 const SUM: usize = 8;
 
@@ -23,8 +25,8 @@ pub(super) struct Blocks {
     size: u64,
     /// Blocks that were checked in this run.
     checked: Vec<bool>,
-    /// The block that was used last, and its number.
-    last: Option<(u64, Vec<u8>)>,
+    /// The blocks that were used last, and their numbers; the very last one at the end.
+    last: Vec<(u64, Vec<u8>)>,
 }
 
 impl Blocks {
@@ -39,7 +41,16 @@ impl Blocks {
         let count = size.div_ceil(BLOCK);
         sums.set_len(count * SUM as u64)?;
         data.set_len(size)?;
-        Ok(Self { data, sums, size, checked: vec![false; count as usize], last: None })
+        Ok(Self { data, sums, size, checked: vec![false; count as usize], last: Vec::new() })
+    }
+
+    /// A cache for this run alone: its files have no names any more.
+    pub(super) fn of_this_run(dir: &Path, key: &str, size: u64) -> io::Result<Self> {
+        let blocks = Self::open(dir, key, size)?;
+        for ending in ["data", "sums"] {
+            std::fs::remove_file(dir.join(format!("{key}.{ending}")))?;
+        }
+        Ok(blocks)
     }
 
     /// The first byte of a block and the one behind its last.
@@ -53,7 +64,10 @@ impl Blocks {
         block: u64,
         fetch: impl FnOnce(u64, u64) -> io::Result<Vec<u8>>,
     ) -> io::Result<&[u8]> {
-        if self.last.as_ref().is_none_or(|(number, _)| *number != block) {
+        if let Some(at) = self.last.iter().position(|(number, _)| *number == block) {
+            let used = self.last.remove(at);
+            self.last.push(used);
+        } else {
             let bytes = match self.cached(block)? {
                 Some(bytes) => bytes,
                 None => {
@@ -67,9 +81,12 @@ impl Blocks {
                     bytes
                 }
             };
-            self.last = Some((block, bytes));
+            if self.last.len() == HELD {
+                self.last.remove(0);
+            }
+            self.last.push((block, bytes));
         }
-        Ok(self.last.as_ref().map_or(&[], |(_, bytes)| bytes))
+        Ok(self.last.last().map_or(&[], |(_, bytes)| bytes))
     }
 
     fn cached(&mut self, block: u64) -> io::Result<Option<Vec<u8>>> {
@@ -114,6 +131,16 @@ mod tests {
 
     fn content(size: usize) -> Vec<u8> {
         (0..size).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_has_no_version_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut blocks = Blocks::of_this_run(dir.path(), "k", 100).expect("opened");
+        assert_eq!(blocks.block(0, |_, _| Ok(content(100))).expect("fetched"), content(100));
+        blocks.last.clear();
+        assert_eq!(blocks.block(0, |_, _| panic!("it is there")).expect("cached"), content(100));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 0);
     }
 
     #[test]

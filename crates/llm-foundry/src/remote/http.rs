@@ -49,6 +49,10 @@ pub(super) enum HttpProblem {
         "the server does not send parts of files, and this one has {0} bytes; download it, and give its path"
     )]
     NoRanges(u64),
+    #[error(
+        "`{prefix}` stands for more than {most} names, or the store's list does not end; narrow the pattern, or give several"
+    )]
+    TooManyNames { most: usize, prefix: String },
     #[error("the cache {dir}: {source}")]
     Cache { dir: String, source: io::Error },
 }
@@ -59,7 +63,7 @@ impl HttpProblem {
         match self {
             Self::Network(_) | Self::Cache { .. } => true,
             Self::Status(status) => *status >= 500,
-            Self::NoSize | Self::NoRanges(_) => false,
+            Self::NoSize | Self::NoRanges(_) | Self::TooManyNames { .. } => false,
         }
     }
 }
@@ -109,10 +113,20 @@ impl HttpFile {
             other => return Err(HttpProblem::Status(other)),
         };
         let tag = tag(&answer);
-        let version = format!("{name}\n{size}\n{}", tag.as_deref().unwrap_or_default());
+        let version = match &tag {
+            Some(tag) if tag.starts_with('"') => format!("{name}\n{size}\n{tag}"),
+            // A time says nothing about which of the server's files it is, a signature in the address or not.
+            Some(time) => format!("{}\n{size}\n{time}", address()),
+            // Nothing tells whether what was kept is what the server has now.
+            None => format!("{name}\n{}\n{:?}", std::process::id(), std::time::SystemTime::now()),
+        };
         let key: String = Sha256::digest(version).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let blocks = Blocks::open(cache, &key, size)
-            .map_err(|source| HttpProblem::Cache { dir: cache.display().to_string(), source })?;
+        let opened = match &tag {
+            Some(_) => Blocks::open(cache, &key, size),
+            None => Blocks::of_this_run(cache, &key, size),
+        };
+        let blocks =
+            opened.map_err(|source| HttpProblem::Cache { dir: cache.display().to_string(), source })?;
         let name = name.to_owned();
         Ok(Self { agent, address, name, size, tag, blocks: Mutex::new(blocks) })
     }

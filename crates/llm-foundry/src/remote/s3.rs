@@ -8,8 +8,9 @@ use glob::{MatchOptions, Pattern};
 use std::time::{SystemTime, UNIX_EPOCH};
 use ureq::Agent;
 
-/// Most names of a listing.
+/// Most names of a listing, and most pages (stores give up to a thousand names on each).
 const MOST_NAMES: usize = 100_000;
+const MOST_PAGES: usize = 10_000;
 /// Most bytes of a page of a listing.
 const PAGE: u64 = 16 << 20;
 
@@ -87,7 +88,7 @@ impl Store {
     fn list(&self, agent: &Agent, prefix: &str) -> Result<Vec<String>, HttpProblem> {
         let mut keys = Vec::new();
         let mut next: Option<String> = None;
-        loop {
+        for _ in 0..MOST_PAGES {
             let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
             let mut query = vec![pair("list-type", "2"), pair("prefix", prefix)];
             query.extend(next.take().map(|token| ("continuation-token".to_owned(), token)));
@@ -101,10 +102,15 @@ impl Store {
             let page = body.map_err(|error| HttpProblem::Network(error.to_string()))?;
             keys.extend(elements(&page, "Key").map(unescaped).filter(|key| key.starts_with(prefix)));
             next = elements(&page, "NextContinuationToken").map(unescaped).next();
-            if next.is_none() || keys.len() > MOST_NAMES {
+            if keys.len() > MOST_NAMES {
+                break;
+            }
+            if next.is_none() {
                 return Ok(keys);
             }
         }
+        // A part of them would be other data than was asked for.
+        Err(HttpProblem::TooManyNames { most: MOST_NAMES, prefix: prefix.to_owned() })
     }
 }
 

@@ -19,6 +19,8 @@ struct Web {
     cuts: usize,
     /// Requests without a signature are refused.
     signed_only: bool,
+    /// Lists have a thousand more names on the next page.
+    endless: bool,
 }
 
 struct Server {
@@ -70,8 +72,12 @@ fn answer(web: &Mutex<Web>, log: &Mutex<Vec<String>>, mut stream: TcpStream) -> 
         let prefix = format!("{}/{}", path.trim_end_matches('/'), prefix.replace("%2F", "/"));
         let bucket = format!("{}/", path.trim_end_matches('/'));
         let keys = web.files.keys().filter(|key| key.starts_with(&prefix));
-        let items: String =
+        let mut items: String =
             keys.map(|key| format!("<Contents><Key>{}</Key></Contents>", &key[bucket.len()..])).collect();
+        if web.endless {
+            items.extend((0..1000).map(|i| format!("<Contents><Key>set/{i}.txt</Key></Contents>")));
+            items.push_str("<NextContinuationToken>more</NextContinuationToken>");
+        }
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult \
              xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><MaxKeys>1000</MaxKeys>{items}</ListBucketResult>"
@@ -172,6 +178,25 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
     server.web.lock().expect("not poisoned").files.insert("/a.jsonl".into(), rows(40));
     let said = examples(files).expect_err("changed");
     assert!(said.contains("/a.jsonl: the file has changed on the server while it was read"), "{said}");
+}
+
+#[test]
+fn a_file_without_a_version_is_never_read_from_an_earlier_run() {
+    let (two, one) = ("{\"text\": \"a\"}\n{\"text\": \"b\"}\n", "{\"text\": \"a and this much\"}\n");
+    assert_eq!(two.len(), one.len());
+    let server = Web { tag: None, ..Web::with(&[("/a.jsonl", two.into())]) }.start();
+    let room = Room::new();
+    let address = format!("{}/a.jsonl", server.address);
+    assert_eq!(examples(room.find(&address, &[]).expect("there")), Ok(2));
+    server.web.lock().expect("not poisoned").files.insert("/a.jsonl".into(), one.into());
+    assert_eq!(examples(room.find(&address, &[]).expect("there")), Ok(1));
+}
+
+#[test]
+fn a_list_without_an_end_is_an_error_and_no_part_of_the_data() {
+    let server = Web { endless: true, ..Web::with(&[("/bucket/set/b.jsonl", rows(20))]) }.start();
+    let said = Room::new().refusal("s3://bucket/set/*.jsonl", &[("AWS_ENDPOINT_URL", &server.address)]);
+    assert!(said.contains("`set/` stands for more than 100000 names"), "{said}");
 }
 
 #[test]

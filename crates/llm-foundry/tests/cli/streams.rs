@@ -72,6 +72,32 @@ fn a_stream_needs_an_end_and_a_bad_row_is_told() {
 }
 
 #[test]
+fn a_report_counts_all_of_a_stream_and_a_preview_goes_anywhere_in_it() {
+    let room = Room::new();
+    let rows: String = (0..2400).map(|i| format!("{{\"text\": \"row {i} of many\"}}\n")).collect();
+    room.write("many.jsonl", rows);
+    let data = "data:\n  train: many.jsonl\n  streaming: true\n";
+    let config = lora_config("  max_steps: -1\n").replace("data:\n  train: train.jsonl\n", data);
+    room.write("config.yaml", config);
+    // Neither needs to know when a run would end.
+    let said = room.foundry(&["data", "report", "config.yaml", "--json"]).expect_done();
+    let report: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(
+        (&report["train"]["examples"], &report["train"]["of_first_rows"]),
+        (&2400.into(), &false.into())
+    );
+    let said =
+        room.foundry(&["data", "preview", "config.yaml", "--from", "2300", "--rows", "1"]).expect_done();
+    assert!(
+        said.out.contains("row 2300 of a stream") && said.out.contains("row 2300 of many"),
+        "{}",
+        said.out
+    );
+    let said = room.foundry(&["data", "preview", "config.yaml", "--from", "2400"]);
+    said.expect_refusal(&["--from 2400: the training data has 2400 row(s)"]);
+}
+
+#[test]
 fn settings_that_do_not_fit_are_refused() {
     let room = room();
     let refused = |change: &str, words: &[&str]| {
@@ -79,6 +105,7 @@ fn settings_that_do_not_fit_are_refused() {
     };
     refused("data.deduplicate=true", &["remembers every row"]);
     refused("data.shuffle_dataset=true", &["use `shuffle_buffer`"]);
+    refused("data.streaming=false", &["`data.shuffle_buffer` is given"]);
     refused("data.train=a.jsonl.gz", &["`data.train` and `data.sources` are both given"]);
     refused("data.streaming=perhaps", &["auto, true or false"]);
     refused(

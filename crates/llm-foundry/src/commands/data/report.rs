@@ -2,12 +2,18 @@
 
 use crate::cli::{MachineArgs, ReportArgs};
 use crate::data_report;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use foundry_data::survey;
 use std::io::Write;
 
 /// Prints the report of the training data and, where there is some, of the evaluation data.
 pub(crate) fn run(args: &ReportArgs, machine: &MachineArgs) -> Outcome {
-    let (corpus, _) = super::load(&args.config, machine)?;
+    let (mut corpus, tokenizer) = super::load(&args.config, machine)?;
+    if let Some(stream) = corpus.stream.take() {
+        // What is trained on in pieces is counted in pieces, all of it.
+        let counted = survey(&stream.spec, &tokenizer, &mut |_| true);
+        corpus.train.report = counted.map_err(Failure::input)?;
+    }
     let text = if args.json {
         format!("{:#}\n", data_report::of_corpus(&corpus))
     } else {

@@ -127,16 +127,19 @@ impl Rules<'_> {
         self.range(
             "data.shuffle_buffer",
             data.shuffle_buffer,
-            data.shuffle_buffer <= 1_000_000,
-            "at most 1000000 (its rows are held in memory)",
+            data.shuffle_buffer <= 100_000,
+            "at most 100000 (its rows are held in memory, their places in every checkpoint)",
         );
+        if data.streaming == AutoOr::Given(false)
+            && self.asked_for("data.shuffle_buffer", data.shuffle_buffer == 1000)
+        {
+            let message = "`data.shuffle_buffer` is given, but `data.streaming: false` shuffles all rows";
+            self.wrong("data.shuffle_buffer", message, "remove it, or set `streaming: true`");
+        }
         if data.streaming != AutoOr::Given(true) {
             return;
         }
-        if data.deduplicate {
-            let message = "`data.deduplicate` remembers every row, which a stream does not";
-            self.wrong("data.deduplicate", message, "set `streaming: false`");
-        }
+        // That `deduplicate` needs all rows is told by the data: token files may have done it already.
         if data.shuffle_dataset {
             let message = "`data.shuffle_dataset` needs every row at once, which a stream does not have";
             self.wrong("data.shuffle_dataset", message, "use `shuffle_buffer`, or set `streaming: false`");
