@@ -258,8 +258,8 @@ fn blanks_that_offsets_leave_out_are_learned_with_their_turn_and_masked_with_it(
         };
         load(&spec, &trimming).expect("loaded")
     };
-    assert_eq!(learned(&masked(json!(true)))[0], format!("{said}<|im_end|>|yes<|im_end|>"));
-    assert_eq!(learned(&masked(json!(false)))[0], "yes<|im_end|>");
+    assert_eq!(learned(&masked(json!(true)))[0], format!("{said}<|im_end|>\n|yes<|im_end|>\n"));
+    assert_eq!(learned(&masked(json!(false)))[0], "yes<|im_end|>\n");
 }
 
 #[test]
