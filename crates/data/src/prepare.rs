@@ -241,7 +241,7 @@ impl<'a> Preparation<'a> {
     }
 }
 
-/// Applies `one` to all items on `threads` threads, which take a part after the other: a long one does not keep the rest
+/// Applies `one` to all items on `threads` threads, which take a part after the other: a long one does not keep others
 /// waiting. Results are in the order of the items. `is_deep`: on threads with room for templates that need it.
 fn in_parts<T: Sync, R: Send>(
     items: &[T],

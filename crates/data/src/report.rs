@@ -162,21 +162,7 @@ impl DataReport {
                 self.skipped
             ));
         }
-        if self.rewritten > 0 {
-            out.push(format!(
-                "{} conversation(s): the chat template renders earlier turns differently once later ones follow \
-                 (thoughts left out?), so they are learned from text that the model does not see when it answers; use \
-                 `multi_turn: split` or `auto`",
-                self.rewritten
-            ));
-        }
-        if self.tags_leave_out > 0 {
-            out.push(format!(
-                "{} row(s): the generation tags of the chat template leave out a turn of the assistant, or the token that \
-                 ends it, so that it is not learned; mend the tags, or take them out (turns are then found without)",
-                self.tags_leave_out
-            ));
-        }
+        self.warn_of_templates(&mut out);
         let lost = 100.0 * self.truncated_tokens as f64 / (self.tokens + self.truncated_tokens).max(1) as f64;
         if lost > 10.0 {
             out.push(format!(
@@ -209,6 +195,27 @@ impl DataReport {
             ));
         }
         out
+    }
+}
+
+impl DataReport {
+    /// What the chat template does to turns that are to be learned.
+    fn warn_of_templates(&self, out: &mut Vec<String>) {
+        if self.rewritten > 0 {
+            out.push(format!(
+                "{} conversation(s): the chat template renders earlier turns differently once later ones follow \
+                 (thoughts left out?), so they are learned from text that the model does not see when it answers; use \
+                 `multi_turn: split` or `auto`",
+                self.rewritten
+            ));
+        }
+        if self.tags_leave_out > 0 {
+            out.push(format!(
+                "{} row(s): the generation tags of the chat template leave out a turn of the assistant, or the token that \
+                 ends it, so that it is not learned; mend the tags, or take them out (turns are then found without)",
+                self.tags_leave_out
+            ));
+        }
     }
 }
 

@@ -206,8 +206,8 @@ impl JsonArray {
     }
 
     /// Copies the element at which the stream stands into `element`: up to its closing bracket, or, for a scalar, up to
-    /// what cannot belong to it. Whether it is well formed is for the parser to say. One that is too long is passed over
-    /// without holding it.
+    /// what cannot belong to it. Whether it is well formed is for the parser to say. One that is too long is passed
+    /// over without holding it.
     fn copy_element(&mut self) -> Result<(), Unreadable> {
         self.element.clear();
         let mut scan = Scan::default();

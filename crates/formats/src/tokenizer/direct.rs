@@ -1,8 +1,8 @@
 //! A short way to the ids of byte-level BPE: words cut by our own scanner, tokens of known words from a cache. Merging
 //! stays the crate's.
 //!
-//! It is taken for the pre-tokenizers that `pieces` knows, where nothing else of the tokenizer looks at more than a word:
-//! no normalizer (or NFC and a text that NFC leaves alone), added tokens that match just themselves, a template that
+//! It is taken for the pre-tokenizers that `pieces` knows, where nothing else of the tokenizer looks at more than a
+//! word: no normalizer (or NFC and a text that NFC leaves alone), added tokens that match just themselves, a template that
 //! puts tokens before and after. Probes are compared with the crate before it is used; for all else the crate encodes.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! How text is cut into words before merging: the patterns of GPT-2, Llama 3 and Qwen 2, scanned without a regex engine.
+//! How text is cut into words before merging: the patterns of GPT-2, Llama 3 and Qwen 2, without a regex engine.
 //!
 //! Each function below reads its pattern from left to right at one place of the text: the first alternative that
 //! matches there is the word, as long as its greedy parts reach. The classes of characters come from the tables that
@@ -28,7 +28,8 @@ pub(super) enum Pattern {
     Gpt2,
     /// As [`Pattern::Gpt2`] between numbers, each of which is a word (SmolLM's `Digits` before `ByteLevel`).
     DigitsGpt2,
-    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+`, then
+    /// `\s+(?!\S)|\s+`
     Llama3,
     /// As [`Pattern::Llama3`] with `\p{N}` one by one.
     Qwen2,
