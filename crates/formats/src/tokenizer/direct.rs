@@ -2,8 +2,9 @@
 //! stays the crate's.
 //!
 //! It is taken for the pre-tokenizers that `pieces` knows, where nothing else of the tokenizer looks at more than a
-//! word: no normalizer (or NFC and a text that NFC leaves alone), added tokens that match just themselves, a template that
-//! puts tokens before and after. Probes are compared with the crate before it is used; for all else the crate encodes.
+//! word: no normalizer (or NFC and a text that NFC leaves alone), added tokens that match just themselves, a template
+//! that puts tokens before and after. Probes are compared with the crate before it is used; for all else the crate
+//! encodes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
