@@ -72,7 +72,9 @@ impl WordCache {
         if self.taken >= MOST_WORDS {
             self.slots.fill(Slot::default());
             self.taken = 0;
-            (self.words.clear(), self.ids.clear(), self.lens.clear());
+            self.words.clear();
+            self.ids.clear();
+            self.lens.clear();
         }
         if self.taken * 2 >= self.slots.len() {
             self.grow();
