@@ -42,10 +42,13 @@ const REMEMBERED: usize = 4;
 /// it. A minute or two.
 const MOST_WORK: usize = 1 << 32;
 
+/// How many messages, with a generation prompt or without one, and their text.
+type Beginning = ((usize, bool), Rc<Rendered>);
+
 /// Renderings of the beginnings of a conversation.
 pub(crate) struct Renderings<'t> {
     open: OpenConversation<'t>,
-    last: RefCell<VecDeque<((usize, bool), Rc<Rendered>)>>,
+    last: RefCell<VecDeque<Beginning>>,
 }
 
 impl<'t> Renderings<'t> {
