@@ -219,9 +219,9 @@ fn labelled(pieces: &[PieceOf], is_wrapped: bool, look: &mut Look<'_>) -> Result
 
 /// A whole document, as it is prepared for a data set in memory.
 fn tokenized(files: &Files, document: u32, tokenizer: &Tokenizer) -> Result<Tokenized, DataError> {
-    let (sequence, path) = files.whole(document)?;
+    let (sequence, _) = files.whole(document)?;
     let bos = tokenizer.bos_token_id();
     let double_bos = bos.is_some_and(|bos| sequence.tokens.starts_with(&[bos, bos]));
-    let source_number = files.place(document).1;
-    Ok(Tokenized { sequence, double_bos, source: Some(path), source_number, ..Tokenized::default() })
+    let (file_number, source_number) = files.place(document);
+    Ok(Tokenized { sequence, double_bos, file_number, source_number, ..Tokenized::default() })
 }

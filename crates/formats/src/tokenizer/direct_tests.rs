@@ -188,7 +188,8 @@ proptest! {
 #[test]
 fn what_looks_beyond_a_word_is_left_to_the_crate() {
     let gpt2 = || byte_level(true);
-    let refused: [(&str, Box<dyn FnOnce(&mut Value)>); 6] = [
+    type Change = Box<dyn FnOnce(&mut Value)>;
+    let refused: [(&str, Change); 6] = [
         ("prefix space", Box::new(|json| json["pre_tokenizer"]["add_prefix_space"] = json!(true))),
         ("another pattern", Box::new(|json| json["pre_tokenizer"] = split(r"\w+|\W+"))),
         ("lower case", Box::new(|json| json["normalizer"] = json!({ "type": "Lowercase" }))),
