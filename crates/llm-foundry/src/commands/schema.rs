@@ -39,7 +39,14 @@ fn schema() -> Value {
     schema["$defs"] = Value::Object(opened);
     let properties = schema["properties"].as_object_mut().expect("a struct has properties");
     properties.extend(composition());
+    refuse_empty_adapter(&mut schema);
     schema
+}
+
+/// `lora:` with nothing below it is refused where it cannot be meant to turn off the section of another file.
+fn refuse_empty_adapter(schema: &mut Value) {
+    schema["if"] = json!({ "not": { "anyOf": [{ "required": ["extends"] }, { "required": ["defaults"] }] } });
+    schema["then"] = json!({ "properties": { "lora": { "not": { "type": "null" } } } });
 }
 
 /// Opens everything below a schema.
@@ -208,6 +215,12 @@ mod tests {
         assert_eq!(seed["anyOf"][1]["$ref"], "#/$defs/Interpolation");
         assert!(seed["description"].is_string() && seed["default"] == 42, "{seed}");
         assert!(property("ModelSection", "name_or_path").get("anyOf").is_none(), "any text is right there");
+        // An empty section is all defaults, but an empty adapter is refused by the program, too.
+        assert_eq!(schema["then"]["properties"]["lora"], json!({ "not": { "type": "null" } }));
+        assert_eq!(schema["if"]["not"]["anyOf"][0]["required"], json!(["extends"]));
+        let empty = "model: {name_or_path: m}\ndata: {train: a}\ntraining:\n";
+        config::from_text("c.yaml", empty.into(), &[]).expect("defaults");
+        config::from_text("c.yaml", format!("{empty}lora:\n"), &[]).expect_err("refused");
         let section = &schema["properties"]["training"]["anyOf"];
         assert_eq!(section[1]["type"], "null", "{section}");
         let items = &property("LoraSection", "layers_to_transform")["anyOf"][0]["items"];

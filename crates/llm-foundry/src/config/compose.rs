@@ -221,11 +221,8 @@ impl Composer<'_> {
                 return None;
             }
         };
-        let mut path = beside(from, &format!("{section}/{name}"));
-        if path.extension().is_none() && !path.exists() {
-            path.set_extension("yaml");
-        }
-        if optional && !path.exists() {
+        let path = beside(from, &format!("{section}/{name}"));
+        if optional && !path.is_file() {
             return None;
         }
         Some(Layer::File { path, section: Some(section.to_owned()), place: entry.node.place.clone() })

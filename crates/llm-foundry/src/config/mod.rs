@@ -121,13 +121,15 @@ pub(crate) fn from_text(name: &str, text: String, overrides: &[String]) -> Resul
 }
 
 /// The keys of a section that were written, those of items of a list as `key.0.key`. What an earlier run has filled in
-/// and marked `# default` in its `config.resolved.yaml` was not.
+/// and marked `# default` in its `config.resolved.yaml` was not; in other files that is a remark.
 fn given(tree: &Node, section: &str, sources: &Sources) -> BTreeSet<String> {
     fn add(entry: &tree::Entry, before: &str, sources: &Sources, keys: &mut BTreeSet<String>) {
         let is_filled_in = match &entry.key_place {
             Place::File(file, range) => {
-                let rest = sources.files[*file].text.get(range.start..).unwrap_or_default();
-                rest.lines().next().is_some_and(|line| line.trim_end().ends_with(" # default"))
+                let text = &sources.files[*file].text;
+                let rest = text.get(range.start..).unwrap_or_default();
+                text.starts_with(resolved::WRITTEN)
+                    && rest.lines().next().is_some_and(|line| line.trim_end().ends_with(" # default"))
             }
             Place::Argument(..) => false,
         };

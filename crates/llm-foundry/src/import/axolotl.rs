@@ -450,6 +450,10 @@ fn per_epoch(draft: &mut Draft, key: &str, value: &Value, file: &File) {
             draft.set(&path, json!("steps"), key);
             draft.set(&format!("training.{event}_steps"), json!(1.0 / (times * epochs)), key);
         }
+        // A share of all steps is below 1 here.
+        Some(times) if times * epochs == 1.0 => {
+            draft.lose(key, value, "that is once, at the end of the run: write a number of steps");
+        }
         Some(_) => draft.lose(key, value, "less than once in the run"),
         None => draft.lose(key, value, "this is no number"),
     }

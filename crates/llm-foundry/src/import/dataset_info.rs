@@ -8,6 +8,9 @@ use std::path::Path;
 
 type File = Map<String, Value>;
 
+/// What becomes of a number of rows for evaluation.
+const ALL_EVALUATED: &str = "of evaluation data all rows are read";
+
 /// `stage: pt`: plain texts, without a template.
 pub(super) fn is_pretraining(file: &File) -> bool {
     file.get("stage").and_then(Value::as_str) == Some("pt")
@@ -27,13 +30,14 @@ pub(super) fn dataset(draft: &mut Draft, key: &str, value: &Value, file: &File) 
     let dir = file.get("dataset_dir").and_then(Value::as_str).unwrap_or("data");
     let info = std::fs::read_to_string(Path::new(dir).join("dataset_info.json")).ok();
     let info: Option<Value> = info.and_then(|text| serde_json::from_str(&text).ok());
-    let is_text = is_pretraining(file);
+    let (is_text, is_eval) = (is_pretraining(file), key == "eval_dataset");
     let mut found = Vec::new();
     for name in texts(value) {
         let mut rows = Rows { comment: key.into(), ..Rows::default() };
         match info.as_ref().and_then(|info| info.get(&name)) {
             Some(Value::Object(entry)) => {
-                Entry { place: format!("{key}.{name}"), entry, is_text }.carry(draft, dir, &mut rows);
+                Entry { place: format!("{key}.{name}"), entry, is_text, is_eval }
+                    .carry(draft, dir, &mut rows);
             }
             _ if Path::new(&name).exists() => rows.paths.push(name),
             _ => {
@@ -47,14 +51,17 @@ pub(super) fn dataset(draft: &mut Draft, key: &str, value: &Value, file: &File) 
         }
         found.push(rows);
     }
-    if key == "dataset" {
-        let most = file.get("max_samples").and_then(Value::as_u64);
+    let most = file.get("max_samples").and_then(Value::as_u64);
+    if !is_eval {
         for rows in &mut found {
             rows.take = most.into_iter().chain(rows.take).min();
         }
         mix(draft, &mut found, file);
         draft.rows = found;
     } else {
+        if let Some(most) = most.filter(|_| !found.is_empty()) {
+            draft.lose("max_samples", &json!(most), ALL_EVALUATED);
+        }
         draft.eval = found;
     }
 }
@@ -101,6 +108,7 @@ struct Entry<'a> {
     place: String,
     entry: &'a File,
     is_text: bool,
+    is_eval: bool,
 }
 
 impl Entry<'_> {
@@ -118,6 +126,10 @@ impl Entry<'_> {
                 draft.lose(&self.place, &entry, "it has neither `file_name` nor `hf_hub_url`");
                 rows.paths.push("path/to/data.jsonl".into());
             }
+        }
+        if is_hub && self.is_eval && self.text("split").is_none() {
+            // Their default; ours is `test` there.
+            rows.part.push(("split", "train".into()));
         }
         let chats = self.text("formatting") == Some("sharegpt");
         for (key, value) in self.entry {
@@ -142,6 +154,7 @@ impl Entry<'_> {
                 }
                 "split" if value == "train" => {}
                 "subset" | "split" | "revision" => lose("the files that are named are used whole"),
+                "num_samples" if self.is_eval => lose(ALL_EVALUATED),
                 "num_samples" if value.is_u64() => rows.take = value.as_u64(),
                 "columns" | "tags" if value.is_object() => {}
                 _ => lose("no counterpart"),

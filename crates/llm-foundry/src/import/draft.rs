@@ -1,5 +1,6 @@
 //! A configuration of ours in the making, and what did not get into it.
 
+use super::is_hub_data;
 use crate::config;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
@@ -155,6 +156,7 @@ impl Draft {
         let Some(comment) = eval.first().map(|rows| rows.comment.clone()) else { return };
         let paths: Vec<&String> = eval.iter().flat_map(|rows| &rows.paths).collect();
         self.set("data.eval", json!(paths), &comment);
+        self.settle_split(&eval, &comment);
         let of_training = self.rows.first().cloned().unwrap_or_default();
         for rows in &eval {
             let is_alike = rows.format == of_training.format
@@ -173,9 +175,8 @@ impl Draft {
                 let why = "evaluation data has the shape of the training data, or is recognised from its first example";
                 self.lose(&format!("{comment}.{}", rows.paths.join(",")), &shape, why);
             }
-            for (key, value) in &rows.part {
+            for (key, value) in rows.part.iter().filter(|(key, _)| *key != "split") {
                 match *key {
-                    "split" => self.set("data.eval_split", json!(value), &comment),
                     _ if of_training.part.iter().any(|part| part == &(*key, value.clone())) => {}
                     _ => self.lose(
                         &format!("{comment}.{key}"),
@@ -184,6 +185,25 @@ impl Draft {
                     ),
                 }
             }
+        }
+    }
+
+    /// Writes which split of the hub's data sets is evaluated on: one for all of them, that of the first.
+    fn settle_split(&mut self, eval: &[Rows], comment: &str) {
+        let named = |rows: &Rows| Some(rows.part.iter().find(|(key, _)| *key == "split")?.1.clone());
+        let is_hub = |rows: &&Rows| rows.paths.iter().any(|path| is_hub_data(path)) || named(rows).is_some();
+        let mut hub = eval.iter().filter(is_hub);
+        let Some(first) = hub.next() else { return };
+        // What a data set without a word about it is read by, here and there.
+        let split = |rows: &Rows| named(rows).unwrap_or_else(|| "test".to_owned());
+        if let Some(split) = named(first) {
+            self.set("data.eval_split", json!(split), comment);
+        }
+        let kept = split(first);
+        for other in hub.filter(|other| split(other) != kept) {
+            let key = format!("{comment}.{}.split", other.paths.join(","));
+            let why = format!("`data.eval_split` is one for all data sets: {kept}, that of the first");
+            self.lose(&key, &json!(split(other)), &why);
         }
     }
 

@@ -264,6 +264,20 @@ fn axolotl_rows_of_alpaca_keep_alpacas_prompt() {
 }
 
 #[test]
+fn what_happens_once_in_a_run_is_told_so() {
+    let why = |epochs: f64| {
+        let text = format!(
+            "base_model: m\ndatasets:\n  - path: a.jsonl\nval_set_size: 0.1\nnum_epochs: {epochs}\nevals_per_epoch: 0.5\n"
+        );
+        let imported = imported(&text);
+        imported.lost.iter().find(|note| note.key == "evals_per_epoch").map(|note| note.why.clone())
+    };
+    assert_eq!(why(3.0), None, "a share of all steps");
+    assert!(why(2.0).is_some_and(|why| why.contains("once, at the end")));
+    assert!(why(1.0).is_some_and(|why| why.contains("less than once")));
+}
+
+#[test]
 fn axolotl_evaluation_data_is_read_key_by_key() {
     let imported = imported(
         "base_model: m\ndatasets:\n  - path: a.jsonl\n    type: completion\n    field: body\ntest_datasets:\n  \
@@ -274,6 +288,35 @@ fn axolotl_evaluation_data_is_read_key_by_key() {
         lost(&imported),
         ["test_datasets[0].shards", "excess_length_strategy", "test_datasets.b.jsonl"]
     );
+}
+
+/// What a limit or a split of evaluation data says is carried over, or told to be lost.
+#[test]
+fn evaluation_data_loses_nothing_in_silence() {
+    let info = serde_json::json!({
+        "t": {"file_name": "t.json"},
+        "a": {"file_name": "a.json", "num_samples": 50},
+        "b": {"hf_hub_url": "org/b", "split": "validation"},
+        "c": {"hf_hub_url": "org/c", "split": "test"},
+        "d": {"hf_hub_url": "org/d"},
+    });
+    let of = |sets: &str| of_llama_factory(&info, &format!("dataset: t\n{sets}")).1.expect("a configuration");
+    let told = |imported: &Imported| -> Vec<String> {
+        imported.lost.iter().map(|note| format!("{}: {}", note.key, note.value)).collect()
+    };
+    let limited = of("eval_dataset: a\nmax_samples: 9\n");
+    assert_eq!(told(&limited), ["eval_dataset.a.num_samples: 50", "max_samples: 9"]);
+    assert_eq!(told(&of("eval_dataset: t\n")), Vec::<String>::new());
+    let splits = of("eval_dataset: b,c,d,b\n");
+    expect(&splits, &["eval_split: validation"]);
+    assert_eq!(told(&splits), ["eval_dataset.org/c.split: test", "eval_dataset.org/d.split: train"]);
+    expect(&of("eval_dataset: d\n"), &["eval_split: train"]);
+    let axolotl = imported(
+        "base_model: m\ndatasets:\n  - path: a.jsonl\ntest_datasets:\n  - path: org/b\n  - path: org/c\n    \
+         split: validation\n  - path: d.jsonl\n",
+    );
+    assert!(told(&axolotl).contains(&"test_datasets.org/c.split: validation".to_owned()), "{axolotl:?}");
+    assert!(!axolotl.text.contains("  eval_split: "), "{}", axolotl.text);
 }
 
 #[test]

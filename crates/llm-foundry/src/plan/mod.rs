@@ -325,6 +325,6 @@ fn filled_in(resolved: &Resolved, machine: Machine, args: &TrainingArgs) -> Vec<
         "model.dtype" => Some(machine::dtype_name(machine.compute(config.model.dtype)).to_owned()),
         _ => None,
     };
-    let defaults = resolved.defaults().into_iter().filter(|(path, _)| path != "lora");
+    let defaults = resolved.defaults().into_iter();
     defaults.map(|(path, value)| (path.clone(), decided(&path).unwrap_or(value))).collect()
 }
