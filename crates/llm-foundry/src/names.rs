@@ -46,10 +46,19 @@ pub(crate) fn without_places(value: &mut Value) {
 /// The same for the paths that stand in a command: behind a blank, a quote, a bracket, a comma, `:` or `=`.
 pub(crate) fn without_places_in(command: &str) -> String {
     let (mut shown, mut rest, mut before) = (String::new(), command, ' ');
+    // Quotes and brackets that are open: a path without a bracket around it may have blanks up to its quote.
+    let mut open = Vec::new();
     while let Some(next) = rest.chars().next() {
         let begins = " \t\n'\"[{(,:=".contains(before) && is_rooted(rest);
-        let taken = if begins { path_at(rest, before) } else { &rest[..next.len_utf8()] };
+        let taken = if begins { path_at(rest, open.last().copied()) } else { &rest[..next.len_utf8()] };
         shown.push_str(if begins { without_place(taken) } else { taken });
+        match next {
+            _ if begins => {}
+            '\'' | '"' if open.last() == Some(&next) => drop(open.pop()),
+            '\'' | '"' | '[' | '{' | '(' => open.push(next),
+            ']' | '}' | ')' => drop(open.pop()),
+            _ => {}
+        }
         before = taken.chars().next_back().unwrap_or(next);
         rest = &rest[taken.len()..];
     }
@@ -68,16 +77,16 @@ fn is_rooted(text: &str) -> bool {
             && chars.next().is_some_and(|c| c != '/')
     };
     let below_root = text.strip_prefix('/').is_some_and(|rest| {
-        let first = rest.split([' ', '\n', '\'', '"']).next().unwrap_or("");
+        let first = rest.split(['\n', '\'', '"']).next().unwrap_or("");
         !rest.starts_with('/') && first.trim_end_matches('/').contains('/')
     });
     below_root || text.starts_with("~/") || drive(text)
 }
 
-/// The path that `text` begins with; in quotes it ends with them.
-fn path_at(text: &str, before: char) -> &str {
-    let end = match before {
-        '\'' | '"' => text.find(before),
+/// The path that `text` begins with; where a quote is the innermost that is open, it ends with it.
+fn path_at(text: &str, open: Option<char>) -> &str {
+    let end = match open {
+        Some(quote @ ('\'' | '"')) => text.find(quote),
         _ => text.find([' ', '\t', '\n', '\'', '"', ',', ']', '}', ')']),
     };
     &text[..end.unwrap_or(text.len())]
@@ -117,6 +126,7 @@ mod tests {
             ("https://host/a/b", "https://host/a/b"),
             ("s3://bucket/a/b", "s3://bucket/a/b"),
             ("/start", "/start"),
+            ("/My Disk/models/x", "x"),
             ("/a/b\nis a text", "/a/b\nis a text"),
             ("1/2", "1/2"),
         ] {
@@ -137,6 +147,7 @@ mod tests {
             ),
             ("train x.yaml 'lora={adapter: \"/a/b c/d e\"}'", "train x.yaml 'lora={adapter: \"d e\"}'"),
             ("train x.yaml '/a/b c.yaml' a=1/2", "train x.yaml 'b c.yaml' a=1/2"),
+            ("train x.yaml 'data.train=/a/my data/x.jsonl' r=4", "train x.yaml 'data.train=x.jsonl' r=4"),
             ("train x.yaml data.train=https://h/a/b.jsonl", "train x.yaml data.train=https://h/a/b.jsonl"),
             ("train ü/x.yaml", "train ü/x.yaml"),
         ] {

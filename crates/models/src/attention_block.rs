@@ -46,7 +46,7 @@ impl AttentionBlock {
         cache: Option<LayerCache<'_>>,
     ) {
         let AttentionActs { rstd, h, q, k, v, out, lse, z: [zq, zk, zv, zo] } = acts;
-        let (backend, op, tokens) = (pass.backend, pass.attention(), pass.tokens);
+        let (backend, op, tokens) = (pass.backend, pass.config.attention(), pass.tokens);
         let h = h.as_mut().unwrap_or_else(|| remade.norm().0);
         self.input_layernorm.forward(pass, parameters, x, h, rstd);
         self.q_proj.forward(pass, parameters, h, zq, scratch, q, false);
@@ -83,7 +83,7 @@ impl AttentionBlock {
         below: bool,
     ) {
         let AttentionActs { rstd, h, q, k, v, out, lse, z: [zq, zk, zv, zo] } = acts;
-        let (backend, op, tokens) = (pass.backend, pass.attention(), pass.tokens);
+        let (backend, op, tokens) = (pass.backend, pass.config.attention(), pass.tokens);
         let (wants_input, wants_qkv) = self.reach(below);
 
         grads.round_stream(backend, tokens * pass.config.hidden_size);

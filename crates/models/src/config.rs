@@ -5,6 +5,7 @@ use crate::families::{FAMILIES, Family};
 use crate::quantized::stored_quantization;
 use crate::rope::Rope;
 use foundry_formats::HfConfig;
+use foundry_kernels::Attention;
 use serde_json::Value;
 
 /// Shapes and constants of one decoder, under Hugging Face's names.
@@ -45,6 +46,18 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// The attention of every block.
+    pub fn attention(&self) -> Attention {
+        Attention {
+            heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            window: self.sliding_window,
+            softcap: None,
+        }
+    }
+
     /// Width of all query heads together, `N·H`.
     pub fn query_width(&self) -> usize {
         self.num_attention_heads * self.head_dim

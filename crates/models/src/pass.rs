@@ -2,7 +2,7 @@
 
 use crate::seeds::{EMBEDDING_NOISE, mix};
 use crate::{Batch, DecoderConfig, ModelError};
-use foundry_kernels::{Attention, Backend, Buffer, Span};
+use foundry_kernels::{Backend, Buffer, Span};
 
 /// One pass over one packed row.
 pub(crate) struct Pass<'a> {
@@ -21,18 +21,6 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The attention of every block.
-    pub(crate) fn attention(&self) -> Attention {
-        Attention {
-            heads: self.config.num_attention_heads,
-            kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            scale: 1.0 / (self.config.head_dim as f32).sqrt(),
-            window: self.config.sliding_window,
-            softcap: None,
-        }
-    }
-
     /// Seed of the noise on the embeddings.
     pub(crate) fn noise_seed(seed: u64) -> u64 {
         mix(seed, EMBEDDING_NOISE)

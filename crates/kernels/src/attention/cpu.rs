@@ -153,8 +153,7 @@ pub(super) fn backward<T: Operand>(
     let block =
         |x| cpu_cut::grid(BlockMut::new(x, keys, kv_heads * head_dim, kv_heads * head_dim), &ranges, &strips);
     let mut outputs: Vec<_> = block(dk).into_iter().zip(block(dv)).map(Some).collect();
-    let stride = head_dim.next_multiple_of(crate::lanes::LANES);
-    let sizes: Vec<usize> = parts.iter().map(|part| cpu_backward::sum_rows(inputs, part) * stride).collect();
+    let sizes: Vec<usize> = parts.iter().map(|part| part.sums_len(&inputs.op)).collect();
     scratch::shared(sizes.iter().sum::<usize>() * kv_heads, |sums: &mut [f32]| {
         let mut rest = &mut *sums;
         let mut tasks = Vec::new();

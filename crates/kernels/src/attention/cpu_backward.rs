@@ -3,10 +3,11 @@
 //! task, and the tasks' sums are added in order at the end.
 
 use super::cpu::{Inputs, Saved};
-use super::cpu_cut::{KEYS, KeyPart, KeyTile, SPARE_ROWS, tile_queries};
+use super::cpu_cut::{KEYS, KeyPart, KeyTile, SPARE_ROWS, seen, tile_queries, visible};
 use super::cpu_tile::{Left, product, widen_columns, widen_rows};
 use crate::lanes::{LANES, MulAdd, vectorize};
 use crate::math;
+use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::pool::Pool;
 use crate::simd::matrix::BlockMut;
@@ -22,11 +23,6 @@ pub(super) struct KeyTask<'a, T> {
     pub(super) dq: &'a mut [f32],
     /// `dk` and `dv` of each tile.
     pub(super) outputs: Vec<(BlockMut<'a, T>, BlockMut<'a, T>)>,
-}
-
-/// Rows of [`KeyTask::dq`].
-pub(super) fn sum_rows<T>(inputs: &Inputs<'_, T>, part: &KeyPart) -> usize {
-    part.queries.len() * inputs.group() + SPARE_ROWS
 }
 
 /// A key tile in f32, and the sums of its gradients.
@@ -95,7 +91,7 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
     let most_queries = tile_queries(&inputs.op);
     task.dq.fill(0.0);
     let [k, k_columns, v_columns, dk, dv, q, dout, lse, delta, p, ds] =
-        sizes(inputs).map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
+        scratch::split(&mut memory, sizes(inputs));
     let mut keys = Keys { k, k_columns, v_columns, dk, dv };
     let mut rows = Queries { q, dout, lse, delta, p, ds };
     for (tile, (dk, dv)) in task.tiles.iter().zip(&mut task.outputs) {
@@ -184,7 +180,7 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
     let count = queries.len() * group;
     for row in (0..count).step_by(MR) {
         let query = |r: usize| queries.start + (r / group).min(queries.len() - 1);
-        let (_, end) = visible(op, tile, query(row + MR - 1));
+        let (_, end) = visible(op, &tile.span, query(row + MR - 1));
         let used = tile.len.min(end - tile.first);
         let n = used.next_multiple_of(LANES);
         let (p, ds) = (&mut rows.p[row * KEYS..], &mut rows.ds[row * KEYS..]);
@@ -192,8 +188,7 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
         product::<F, MR, NV, false>(isa, Left::Rows(q, stride), width, keys.k_columns, KEYS, n, p, KEYS);
         product::<F, MR, NV, false>(isa, Left::Rows(dout, stride), width, keys.v_columns, KEYS, n, ds, KEYS);
         for i in 0..MR {
-            let (first, end) = visible(op, tile, query(row + i));
-            let seen = first.saturating_sub(tile.first).min(n)..end.saturating_sub(tile.first).min(used);
+            let seen = seen(visible(op, &tile.span, query(row + i)), tile.first, n, used);
             let (p, ds) = (&mut p[i * KEYS..][..KEYS], &mut ds[i * KEYS..][..KEYS]);
             score_row::<F>(op.softcap, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
         }
@@ -224,13 +219,6 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
             stride,
         );
     }
-}
-
-/// First and one past the last key that query `i` of the span sees.
-#[inline(always)]
-pub(super) fn visible(op: &Attention, tile: &KeyTile, i: usize) -> (usize, usize) {
-    let end = tile.span.kv_len - tile.span.q_len + i + 1;
-    (op.window.map_or(0, |window| end.saturating_sub(window)), end)
 }
 
 /// `p`: scores become probabilities; `ds`: their gradients become those of the scores. Zero for keys not seen.
@@ -285,7 +273,7 @@ pub(super) fn gather_dq<T: Operand>(
     let mut places = Vec::new();
     let mut at = 0;
     for part in parts {
-        let size = sum_rows(inputs, part) * head_dim.next_multiple_of(LANES);
+        let size = part.sums_len(&inputs.op);
         places.push((part.queries.clone(), at, size));
         at += kv_heads * size;
     }

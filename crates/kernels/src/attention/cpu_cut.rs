@@ -1,5 +1,6 @@
 //! Cutting the work: by shapes alone, never by the number of threads.
 
+use crate::lanes::LANES;
 use crate::simd::matrix::BlockMut;
 use crate::{Attention, Span};
 use std::ops::Range;
@@ -32,6 +33,26 @@ impl QueryTile {
         let start = self.span.q_start + self.first;
         start..start + self.len
     }
+
+    /// First and one past the last key that query `i` of the tile sees.
+    #[inline(always)]
+    pub(super) fn visible(&self, op: &Attention, i: usize) -> (usize, usize) {
+        visible(op, &self.span, self.first + i)
+    }
+}
+
+/// First and one past the last key that query `i` of the span sees.
+#[inline(always)]
+pub(super) fn visible(op: &Attention, span: &Span, i: usize) -> (usize, usize) {
+    let end = span.kv_len - span.q_len + i + 1;
+    (op.window.map_or(0, |window| end.saturating_sub(window)), end)
+}
+
+/// Which columns of a block of `n` scores, whose keys start at `start`, a query with these visible keys sees; `used` of
+/// the columns are keys.
+#[inline(always)]
+pub(super) fn seen((first, end): (usize, usize), start: usize, n: usize, used: usize) -> Range<usize> {
+    first.saturating_sub(start).min(n)..end.saturating_sub(start).min(used)
 }
 
 /// Queries per tile.
@@ -107,6 +128,13 @@ pub(super) struct KeyPart {
     pub(super) tiles: Range<usize>,
     /// Rows of the packed row whose queries see any of them.
     pub(super) queries: Range<usize>,
+}
+
+impl KeyPart {
+    /// Numbers of the part's sums of `dq` for one key/value head: rows of the group's query heads.
+    pub(super) fn sums_len(&self, op: &Attention) -> usize {
+        (self.queries.len() * (op.heads / op.kv_heads) + SPARE_ROWS) * op.head_dim.next_multiple_of(LANES)
+    }
 }
 
 /// Cuts the key tiles into parts such that parts × key/value heads make enough tasks.

@@ -3,9 +3,10 @@
 
 use super::cpu::Inputs;
 use super::cpu_cut::{KEYS, QueryTile};
-use super::cpu_forward::{QueryTask, visible};
+use super::cpu_forward::QueryTask;
 use crate::lanes::{self, LANES, MulAdd};
 use crate::math;
+use crate::matmul::scratch;
 use crate::operand::Operand;
 use std::ops::Range;
 
@@ -36,15 +37,14 @@ pub(super) fn run<T: Operand, F: MulAdd>(
     mut memory: &mut [f32],
 ) {
     let (op, width) = (&inputs.op, inputs.op.head_dim);
-    let [q, out, scores, partial] =
-        sizes(inputs, &task.tile).map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
+    let [q, out, scores, partial] = scratch::split(&mut memory, sizes(inputs, &task.tile));
     for i in 0..task.tile.len {
         let t = task.tile.rows().start + i;
         let from = &inputs.q[(t * op.heads + task.kv_head * inputs.group()) * width..][..q.len()];
         for h in 0..q.len() {
             q[h] = from[h].widen() * op.scale;
         }
-        let (first, end) = visible(op, &task.tile, i);
+        let (first, end) = task.tile.visible(op, i);
         let (start, keys) = (task.tile.span.kv_start, end - first);
         let rows = start + first..start + end;
         all_scores::<T, F>(inputs, task.kv_head, rows.clone(), q, scores, partial);

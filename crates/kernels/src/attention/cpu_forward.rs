@@ -2,10 +2,11 @@
 //! far, the sum of exponentials relative to it, and the weighted sum of the values.
 
 use super::cpu::Inputs;
-use super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS};
+use super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS, seen};
 use super::cpu_tile::{Left, product, widen_columns, widen_rows};
 use crate::lanes::{LANES, MulAdd, max_lanes, sum_lanes};
 use crate::math;
+use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::simd::matrix::BlockMut;
 use crate::{Attention, Isa};
@@ -20,15 +21,26 @@ pub(super) struct QueryTask<'a, T> {
 }
 
 /// Row `r` of a task is query `r / group` of the tile and head `r % group` of the group, as in memory.
-struct Rows<'s> {
-    /// Scaled queries, `[rows, H]`.
-    q: &'s mut [f32],
+pub(super) struct Rows<'s, Q> {
+    /// Queries: scaled, `[rows, H]`, or as they are, `[rows, ceil(H/2)]` pairs.
+    pub(super) q: &'s mut [Q],
     /// Weighted sums of values, `[rows, stride]`.
-    out: &'s mut [f32],
+    pub(super) out: &'s mut [f32],
     /// Greatest score so far.
-    max: &'s mut [f32],
+    pub(super) max: &'s mut [f32],
     /// Sum of exponentials.
-    sum: &'s mut [f32],
+    pub(super) sum: &'s mut [f32],
+}
+
+impl<'s, Q> Rows<'s, Q> {
+    /// Rows that have seen no key yet.
+    #[inline(always)]
+    pub(super) fn new(q: &'s mut [Q], [out, max, sum]: [&'s mut [f32]; 3]) -> Self {
+        out.fill(0.0);
+        max.fill(f32::NEG_INFINITY);
+        sum.fill(0.0);
+        Self { q, out, max, sum }
+    }
 }
 
 /// The keys and values of one tile.
@@ -58,28 +70,17 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
     task: &mut QueryTask<'_, T>,
     mut memory: &mut [f32],
 ) {
-    let [q, out, max, sum, k, v, scores] =
-        sizes(inputs, &task.tile).map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
-    out.fill(0.0);
-    max.fill(f32::NEG_INFINITY);
-    sum.fill(0.0);
-    let (mut rows, mut keys) = (Rows { q, out, max, sum }, Keys { k, v });
+    let [q, out, max, sum, k, v, scores] = scratch::split(&mut memory, sizes(inputs, &task.tile));
+    let (mut rows, mut keys) = (Rows::new(q, [out, max, sum]), Keys { k, v });
     load_queries(inputs, task, rows.q);
-    let (first, _) = visible(&inputs.op, &task.tile, 0);
-    let (_, end) = visible(&inputs.op, &task.tile, task.tile.len - 1);
+    let (first, _) = task.tile.visible(&inputs.op, 0);
+    let (_, end) = task.tile.visible(&inputs.op, task.tile.len - 1);
     for start in (first..end).step_by(KEYS) {
         let len = KEYS.min(end - start);
         load_keys(inputs, task, start, len, &mut keys);
         key_tile::<F, MR, NV>(inputs.isa, &inputs.op, &task.tile, start, len, &mut rows, &keys, scores);
     }
-    store(inputs, task, rows.out, rows.max, rows.sum);
-}
-
-/// First and one past the last key that query `i` of the tile sees.
-#[inline(always)]
-pub(super) fn visible(op: &Attention, tile: &QueryTile, i: usize) -> (usize, usize) {
-    let end = tile.span.kv_len - tile.span.q_len + tile.first + i + 1;
-    (op.window.map_or(0, |window| end.saturating_sub(window)), end)
+    store(inputs, task, &rows);
 }
 
 #[inline(always)]
@@ -119,7 +120,7 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
     tile: &QueryTile,
     start: usize,
     len: usize,
-    rows: &mut Rows<'_>,
+    rows: &mut Rows<'_, f32>,
     keys: &Keys<'_>,
     scores: &mut [f32],
 ) {
@@ -127,8 +128,8 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
     let stride = width.next_multiple_of(LANES);
     let query = |r: usize| (r / group).min(tile.len - 1);
     for row in (0..tile.len * group).step_by(MR) {
-        let (first, _) = visible(op, tile, query(row));
-        let (_, end) = visible(op, tile, query(row + MR - 1));
+        let (first, _) = tile.visible(op, query(row));
+        let (_, end) = tile.visible(op, query(row + MR - 1));
         if end <= start || first >= start + len {
             continue;
         }
@@ -145,8 +146,7 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
             KEYS,
         );
         for i in 0..MR {
-            let (first, end) = visible(op, tile, query(row + i));
-            let seen = first.saturating_sub(start).min(n)..end.saturating_sub(start).min(used);
+            let seen = seen(tile.visible(op, query(row + i)), start, n, used);
             let line = &mut scores[i * KEYS..][..n];
             let out = &mut rows.out[(row + i) * stride..][..stride];
             softmax_row::<F>(op.softcap, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);
@@ -201,21 +201,15 @@ pub(super) fn softmax_row<F: MulAdd>(
 
 /// Divides the rows of `out` by their sums and writes them, and `lse`.
 #[inline(always)]
-pub(super) fn store<T: Operand>(
-    inputs: &Inputs<'_, T>,
-    task: &mut QueryTask<'_, T>,
-    out: &[f32],
-    max: &[f32],
-    sum: &[f32],
-) {
+pub(super) fn store<T: Operand, Q>(inputs: &Inputs<'_, T>, task: &mut QueryTask<'_, T>, rows: &Rows<'_, Q>) {
     let (width, group) = (inputs.op.head_dim, inputs.group());
     let stride = width.next_multiple_of(LANES);
     for i in 0..task.tile.len {
         for (head, to) in task.out.row(i).chunks_exact_mut(width).enumerate() {
             let r = i * group + head;
-            let factor = 1.0 / sum[r];
-            to.iter_mut().zip(&out[r * stride..]).for_each(|(to, x)| *to = T::narrow(x * factor));
-            task.lse.row(head)[i] = max[r] + sum[r].ln();
+            let factor = 1.0 / rows.sum[r];
+            to.iter_mut().zip(&rows.out[r * stride..]).for_each(|(to, x)| *to = T::narrow(x * factor));
+            task.lse.row(head)[i] = rows.max[r] + rows.sum[r].ln();
         }
     }
 }

@@ -180,3 +180,30 @@ fn reference_gradients_agree_with_finite_differences() {
         gradcheck(&inputs, &gradients, |x| weighted(&run(x).0, &dout));
     }
 }
+
+/// What a plan counts for the sums of `dq` is enough for every way to fill a row.
+#[test]
+fn one_long_sequence_needs_the_most_sums() {
+    for op in [op(9, 3, 64), op(32, 8, 128), op(4, 1, 7)] {
+        for tokens in [1, 95, 700, 4096] {
+            let bound = super::sums_bytes(&op, tokens);
+            for sequences in [1, 2, 3, 7, tokens] {
+                let lens: Vec<u32> = (0..sequences.min(tokens))
+                    .map(|i| {
+                        (tokens * (i + 1) / sequences.min(tokens) - tokens * i / sequences.min(tokens)) as u32
+                    })
+                    .collect();
+                let tiles = super::cpu_cut::key_tiles(&op, &Span::packed(&lens));
+                let parts = super::cpu_cut::key_parts(&op, &tiles);
+                let sums: usize = parts.iter().map(|part| part.sums_len(&op)).sum();
+                let bytes = (sums * op.kv_heads * 4) as u64;
+                // Each part has some spare rows, and short sequences may make more parts than one long one has.
+                let spare = 12 * 16 * op.head_dim.next_multiple_of(16) * op.kv_heads * 4;
+                assert!(
+                    bytes <= bound + spare as u64,
+                    "{op:?}: {sequences} in {tokens}: {bytes}, bound {bound}"
+                );
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Memory that a product needs and forgets, kept between calls, so that steps do not allocate: what a task needs by
 //! each thread, what a whole operation needs by the process, as any thread may be the one that begins it.
 
+use crate::Attention;
 use bytemuck::{Pod, Zeroable};
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -19,12 +20,14 @@ thread_local! {
 static SHARED: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
 
 /// About the most bytes that all threads together keep between calls, for products of up to `tokens` rows and `widest`
-/// columns: rows laid out anew (for a whole operation, at most 8 MiB at a time), and on each thread packed panels
-/// (half of a second-level cache), tiles, strips of quantised factors and attention's blocks.
-pub fn scratch_bound(threads: usize, tokens: usize, widest: usize) -> u64 {
+/// columns and for the backward of `attention` over them: for a whole operation, rows laid out anew (at most 8 MiB at a
+/// time) or sums of `dq`; on each thread packed panels (half of a second-level cache), tiles, strips of quantised
+/// factors and attention's blocks.
+pub fn scratch_bound(threads: usize, tokens: usize, widest: usize, attention: &Attention) -> u64 {
     let staged = (tokens as u64).saturating_mul(4 * widest as u64).min(8 << 20);
-    staged
-        + (threads as u64).saturating_mul((crate::simd::cache::second_level_bytes() / 2 + (768 << 10)) as u64)
+    let shared = staged.max(crate::attention::sums_bytes(attention, tokens));
+    let of_a_thread = crate::simd::cache::second_level_bytes() / 2 + (768 << 10);
+    shared + (threads as u64).saturating_mul(of_a_thread as u64)
 }
 
 /// Runs `f` on `len` elements of this thread's scratch memory. What they hold is what the last user left there.
@@ -43,6 +46,15 @@ pub(crate) fn shared<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R 
     let result = f(elements(&mut lines, len));
     free().push(lines);
     result
+}
+
+/// Cuts parts of these sizes off the front of `memory`.
+#[inline(always)]
+pub(crate) fn split<'m, T, const N: usize>(memory: &mut &'m mut [T], sizes: [usize; N]) -> [&'m mut [T]; N] {
+    sizes.map(
+        #[inline(always)]
+        |size| memory.split_off_mut(..size).expect("the sizes add up"),
+    )
 }
 
 /// The first `len` elements of a block, which grows if it has to.

@@ -52,7 +52,8 @@ pub(crate) fn product<const ADD: bool>(
     Matrix::new(&*c, c_stride).expect("result", ROWS, n);
     let panels = n.div_ceil(COLS);
     assert!(n.is_multiple_of(16) && pairs <= b.depth, "{pairs} pairs of {}, {n} columns", b.depth);
-    assert!(b.data.len() >= panels * b.depth * COLS, "{panels} panels in {} elements", b.data.len());
+    let needed = b.depth.checked_mul(panels * COLS);
+    assert!(needed.is_some_and(|n| n <= b.data.len()), "{panels} panels in {} elements", b.data.len());
     for panel in 0..panels {
         // SAFETY: the witness proves the instructions; the extents of all three tiles were just checked: a panel of
         // more than 16 remaining columns writes 32, any other 16.

@@ -76,8 +76,10 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     let comparison = check.map(|check| check.compared(weights.as_ref(), staged.dir())).transpose()?;
     write_card(args, &files, comparison, staged.dir())?;
     let size = size_of(staged.dir());
+    let written = HfConfig::read(&staged.dir().join("config.json")).map_err(Failure::run)?;
+    let dtype = written.opt_str("dtype").map_err(Failure::run)?.unwrap_or("float32");
     staged.publish_dir()?;
-    report(args, size, comparison)
+    report(args, size, dtype, comparison)
 }
 
 /// What is compared at the end.
@@ -180,7 +182,7 @@ fn write_card(args: &MergeArgs, files: &ModelFiles, comparison: Option<Compariso
     std::fs::write(&path, card.to_markdown()).map_err(|e| Failure::io("write", &path, &e))
 }
 
-fn report(args: &MergeArgs, size: u64, comparison: Option<Comparison>) -> Outcome {
+fn report(args: &MergeArgs, size: u64, dtype: &str, comparison: Option<Comparison>) -> Outcome {
     let mut out = std::io::stdout();
     if args.json {
         let report = json!({
@@ -189,8 +191,6 @@ fn report(args: &MergeArgs, size: u64, comparison: Option<Comparison>) -> Outcom
         writeln!(out, "{report}")?;
         return Ok(());
     }
-    let config = HfConfig::read(&args.output.join("config.json")).map_err(Failure::run)?;
-    let dtype = config.opt_str("dtype").map_err(Failure::run)?.unwrap_or("float32");
     writeln!(out, "{}: {}, {dtype}", args.output.display(), bytes(size))?;
     match comparison {
         Some(comparison) => {

@@ -31,8 +31,8 @@ pub(crate) fn run(args: &PushArgs, quiet: bool) -> Outcome {
     }
     let files = choose(&args.dir)?;
     if files.iter().any(|(path, name, _)| name == "README.md" && tells_a_configuration(path)) {
-        let note = "note: README.md shows the command and the configuration, with names of files but not their directories; it \
-                    goes with the rest: look at it first";
+        let note = "note: README.md shows the command and the configuration, paths from the root or the home directory by \
+                    their last part; it goes with the rest: look at it first";
         crate::console::say(quiet, note);
     }
     if let Some(base) = local_base(&args.dir) {
@@ -90,7 +90,8 @@ fn local_base(dir: &Path) -> Option<String> {
     let config = std::fs::read(dir.join("adapter_config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
     let base = config.get("base_model_name_or_path")?.as_str()?;
-    (!base.is_empty() && crate::card::hub_id(base).is_none()).then(|| base.to_owned())
+    let is_name = crate::hub::is_hub_id(base) && !Path::new(base).exists();
+    (!base.is_empty() && !is_name).then(|| base.to_owned())
 }
 
 /// The files of a model or adapter in `dir`, without those of the run itself.

@@ -176,9 +176,9 @@ fn whole_weight(needs: &Needs<'_>) -> u64 {
     if needs.subject.quantization.is_some() { 4 * largest as u64 } else { 0 }
 }
 
-/// Panels and copies that products keep on each thread.
+/// Panels, copies and sums that products and attention keep between calls.
 fn kernel_scratch(needs: &Needs<'_>) -> u64 {
     let decoder = &needs.subject.decoder;
     let widest = decoder.hidden_size.max(decoder.intermediate_size).max(decoder.query_width());
-    foundry_kernels::scratch_bound(needs.threads, needs.max_tokens, widest)
+    foundry_kernels::scratch_bound(needs.threads, needs.max_tokens, widest, &decoder.attention())
 }

@@ -1,10 +1,11 @@
 //! One task of the backward: a run of key tiles and a key/value head, as in `cpu_backward.rs`, on tiles of bf16 pairs.
 
 use super::super::cpu::{Inputs, Saved};
-use super::super::cpu_backward::{KeyTask, score_row, store, visible};
-use super::super::cpu_cut::{KEYS, KeyTile, SPARE_ROWS, tile_queries};
+use super::super::cpu_backward::{KeyTask, score_row, store};
+use super::super::cpu_cut::{KEYS, KeyTile, SPARE_ROWS, seen, tile_queries, visible};
 use super::{columns, columns_len, pairs, row_pairs, row_pairs_len, rows_of};
 use crate::lanes::{Fused, LANES, dot};
+use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::simd::Avx512;
 use crate::simd::matrix::Matrix;
@@ -100,11 +101,10 @@ pub(crate) fn run<T: Operand>(
     let (stride, most_queries) = (width.next_multiple_of(LANES), tile_queries(&inputs.op));
     task.dq.fill(0.0);
     let (numbers, words) = sizes(inputs);
-    let [dk, dv, lse, delta, p, ds, line] =
-        numbers.map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
+    let [dk, dv, lse, delta, p, ds, line] = scratch::split(&mut memory, numbers);
     let mut memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
     let [k, k_columns, v_columns, q, dout, q_rows, dout_rows, ds_keys, p_rows, ds_rows] =
-        words.map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
+        scratch::split(&mut memory, words);
     let mut keys = Keys { k, k_columns, v_columns, dk, dv };
     let mut rows = Queries { q, dout, q_rows, dout_rows, lse, delta, p, ds, ds_keys, p_rows, ds_rows, line };
     for (tile, (dk, dv)) in task.tiles.iter().zip(&mut task.outputs) {
@@ -208,15 +208,14 @@ fn query_tile<T: Operand>(
     let count = queries.len() * group;
     for row in (0..count).step_by(ROWS) {
         let query = |r: usize| queries.start + (r / group).min(queries.len() - 1);
-        let (_, end) = visible(op, tile, query(row + ROWS - 1));
+        let (_, end) = visible(op, &tile.span, query(row + ROWS - 1));
         let used = tile.len.min(end - tile.first);
         let n = used.next_multiple_of(LANES);
         let (k, v) = (Panels { data: keys.k_columns, depth }, Panels { data: keys.v_columns, depth });
         product::<false>(isa, lines(rows.q, row, depth), depth, k, n, op.scale, rows.p, KEYS);
         product::<false>(isa, lines(rows.dout, row, depth), depth, v, n, 1.0, rows.ds, KEYS);
         for i in 0..ROWS {
-            let (first, end) = visible(op, tile, query(row + i));
-            let seen = first.saturating_sub(tile.first).min(n)..end.saturating_sub(tile.first).min(used);
+            let seen = seen(visible(op, &tile.span, query(row + i)), tile.first, n, used);
             let (p, ds) = (&mut rows.p[i * KEYS..][..KEYS], &mut rows.ds[i * KEYS..][..KEYS]);
             score_row::<Fused>(op.softcap, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
             pairs_of_row(isa, &ds[..n], &mut rows.ds_keys[i * (KEYS / 2)..]);

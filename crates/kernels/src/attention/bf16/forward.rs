@@ -1,26 +1,15 @@
 //! One task of the forward: a query tile and a key/value head, as in `cpu_forward.rs`, on tiles of bf16 pairs.
 
 use super::super::cpu::Inputs;
-use super::super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS};
-use super::super::cpu_forward::{QueryTask, softmax_row, store, visible};
+use super::super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS, seen};
+use super::super::cpu_forward::{QueryTask, Rows, softmax_row, store};
 use super::{columns, columns_len, pairs, row_pairs, row_pairs_len, rows_of, staging_len};
 use crate::lanes::{Fused, LANES};
+use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::simd::Avx512;
 use crate::simd::matrix::Matrix;
 use crate::simd::tile_bf16::{Left, Panels, ROWS, pairs_of_row, product};
-
-/// Row `r` of a task is query `r / group` of the tile and head `r % group` of the group, as in memory.
-struct Rows<'s> {
-    /// Queries, `[rows, ceil(H/2)]` pairs.
-    q: &'s mut [u32],
-    /// Weighted sums of values, `[rows, stride]`.
-    out: &'s mut [f32],
-    /// Greatest score so far.
-    max: &'s mut [f32],
-    /// Sum of exponentials.
-    sum: &'s mut [f32],
-}
 
 /// The keys and values of one tile, and room for the scores of a block of rows.
 struct Keys<'s> {
@@ -34,7 +23,7 @@ struct Keys<'s> {
     weights: &'s mut [u32],
 }
 
-/// Sizes of the parts of a task's scratch memory: four of f32, then four of pairs.
+/// Sizes of the parts of a task's scratch memory: those of f32, then those of pairs.
 #[inline(always)]
 fn sizes<T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> ([usize; 4], [usize; 5]) {
     let (width, stride) = (inputs.op.head_dim, inputs.op.head_dim.next_multiple_of(LANES));
@@ -66,17 +55,13 @@ pub(crate) fn run<T: Operand>(
     mut memory: &mut [f32],
 ) {
     let (numbers, words) = sizes(inputs, &task.tile);
-    let [out, max, sum, scores] = numbers.map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
+    let [out, max, sum, scores] = scratch::split(&mut memory, numbers);
     let mut memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
-    let [q, k, v, weights, staging] =
-        words.map(|size| memory.split_off_mut(..size).expect("the sizes add up"));
-    out.fill(0.0);
-    max.fill(f32::NEG_INFINITY);
-    sum.fill(0.0);
-    let (mut rows, mut keys) = (Rows { q, out, max, sum }, Keys { k, v, scores, weights });
+    let [q, k, v, weights, staging] = scratch::split(&mut memory, words);
+    let (mut rows, mut keys) = (Rows::new(q, [out, max, sum]), Keys { k, v, scores, weights });
     load_queries(inputs, task, rows.q);
-    let (first, _) = visible(&inputs.op, &task.tile, 0);
-    let (_, end) = visible(&inputs.op, &task.tile, task.tile.len - 1);
+    let (first, _) = task.tile.visible(&inputs.op, 0);
+    let (_, end) = task.tile.visible(&inputs.op, task.tile.len - 1);
     let width = inputs.op.head_dim;
     for start in (first..end).step_by(KEYS) {
         let len = KEYS.min(end - start);
@@ -86,7 +71,7 @@ pub(crate) fn run<T: Operand>(
         row_pairs(isa, rows_of(inputs, &starts[..len], inputs.v, staging), len, width, KEYS, keys.v);
         key_tile(isa, inputs, &task.tile, start, len, &mut rows, &mut keys);
     }
-    store(inputs, task, rows.out, rows.max, rows.sum);
+    store(inputs, task, &rows);
 }
 
 #[inline(always)]
@@ -112,15 +97,15 @@ fn key_tile<T: Operand>(
     tile: &QueryTile,
     start: usize,
     len: usize,
-    rows: &mut Rows<'_>,
+    rows: &mut Rows<'_, u32>,
     keys: &mut Keys<'_>,
 ) {
     let (op, group) = (&inputs.op, inputs.group());
     let (depth, stride) = (op.head_dim.div_ceil(2), op.head_dim.next_multiple_of(LANES));
     let query = |r: usize| (r / group).min(tile.len - 1);
     for row in (0..tile.len * group).step_by(ROWS) {
-        let (first, _) = visible(op, tile, query(row));
-        let (_, end) = visible(op, tile, query(row + ROWS - 1));
+        let (first, _) = tile.visible(op, query(row));
+        let (_, end) = tile.visible(op, query(row + ROWS - 1));
         if end <= start || first >= start + len {
             continue;
         }
@@ -130,8 +115,7 @@ fn key_tile<T: Operand>(
         let k = Panels { data: keys.k, depth };
         product::<false>(isa, q, depth, k, n, op.scale, keys.scores, KEYS);
         for i in 0..ROWS {
-            let (first, end) = visible(op, tile, query(row + i));
-            let seen = first.saturating_sub(start).min(n)..end.saturating_sub(start).min(used);
+            let seen = seen(tile.visible(op, query(row + i)), start, n, used);
             let line = &mut keys.scores[i * KEYS..][..n];
             let out = &mut rows.out[(row + i) * stride..][..stride];
             softmax_row::<Fused>(op.softcap, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);

@@ -93,7 +93,7 @@ impl Job<'_> {
         let size = size_of(staged.dir());
         staged.publish_file(&file)?;
         let made = quoted(&output.display().to_string());
-        let next = [format!("llm-foundry chat {made}"), format!("llama-cli -m {made}   (llama.cpp's)")];
+        let next = [format!("llm-foundry chat {made}"), format!("llama-cli -m {made}  # llama.cpp's")];
         self.report(&output, size, Some(&summary), check.as_ref(), &next)
     }
 
@@ -142,14 +142,7 @@ impl Job<'_> {
         disk::check("the model", needed + disk::SMALL_FILES, staged.dir())?;
         write_model(weights.as_ref(), staged.dir(), &self.files.config, generation, wanted, size)
             .map_err(Failure::of_model)?;
-        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
-        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), true, compute, None)?;
-        self.finish_dir(&staged, quant, check.as_ref())?;
-        let size = size_of(staged.dir());
-        staged.publish_dir()?;
-        let next = format!("llm-foundry chat {}", quoted(&output.display().to_string()));
-        self.report(&output, size, None, check.as_ref(), &[next])
+        self.finish(staged, &output, quant, true, compute)
     }
 
     /// The layers in few bits as bitsandbytes stores them, the rest in bfloat16.
@@ -176,14 +169,7 @@ impl Job<'_> {
         decoder
             .save_model(&backend, staged.dir(), &self.files.config, generation, &options)
             .map_err(Failure::of_model)?;
-        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
-        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
-        let check = self.read_back(staged.dir(), matches!(kind, Quantization::Int8), compute, None)?;
-        self.finish_dir(&staged, quant, check.as_ref())?;
-        let size = size_of(staged.dir());
-        staged.publish_dir()?;
-        let next = format!("llm-foundry chat {}", quoted(&output.display().to_string()));
-        self.report(&output, size, None, check.as_ref(), &[next])
+        self.finish(staged, &output, quant, matches!(kind, Quantization::Int8), compute)
     }
 
     fn recipe(&self) -> Outcome<Recipe> {
@@ -264,8 +250,27 @@ impl Job<'_> {
         }
     }
 
+    /// What follows the weights of a directory: tokenizer, comparison, card, its place under the final name, report.
+    fn finish(
+        &self,
+        staged: Staged,
+        output: &Path,
+        quant: &str,
+        is_precise: bool,
+        compute: Option<Dtype>,
+    ) -> Outcome {
+        let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
+        tokenizer.save(staged.dir()).map_err(Failure::of_format)?;
+        let check = self.read_back(staged.dir(), is_precise, compute, None)?;
+        self.describe(&staged, quant, check.as_ref())?;
+        let size = size_of(staged.dir());
+        staged.publish_dir()?;
+        let next = format!("llm-foundry chat {}", quoted(&output.display().to_string()));
+        self.report(output, size, None, check.as_ref(), &[next])
+    }
+
     /// The model card, and what the target says about the result.
-    fn finish_dir(&self, staged: &Staged, quant: &str, check: Option<&Check>) -> Outcome {
+    fn describe(&self, staged: &Staged, quant: &str, check: Option<&Check>) -> Outcome {
         let card = Card {
             name: self.name.clone(),
             base: self.args.model.clone(),
