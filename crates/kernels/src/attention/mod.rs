@@ -71,8 +71,8 @@ fn check(op: &Attention, spans: &[Span]) {
     }
 }
 
-/// Most bytes of the sums of `dq` that the backward of a packed row of `tokens` keeps between calls: those of one sequence
-/// of that length, all of whose parts reach to its end.
+/// Most bytes of the sums of `dq` that the backward of a packed row of `tokens` keeps between calls: those of one
+/// sequence of that length, all of whose parts reach to its end.
 pub(crate) fn sums_bytes(op: &Attention, tokens: usize) -> u64 {
     let tiles = cpu_cut::key_tiles(op, &Span::packed(&[u32::try_from(tokens).unwrap_or(u32::MAX)]));
     let parts = cpu_cut::key_parts(op, &tiles);
