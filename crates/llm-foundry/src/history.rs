@@ -101,6 +101,30 @@ impl History {
     }
 }
 
+/// What runs are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    EvalLoss,
+    Loss,
+}
+
+impl Figure {
+    /// The evaluation loss where every finished run has one, else the loss; from the evaluation losses of the finished.
+    pub(crate) fn of(finished: impl IntoIterator<Item = Option<f64>>) -> Self {
+        let mut finished = finished.into_iter().peekable();
+        let is_evaluated = finished.peek().is_some() && finished.all(|eval_loss| eval_loss.is_some());
+        if is_evaluated { Figure::EvalLoss } else { Figure::Loss }
+    }
+
+    /// This one of a run's two.
+    pub(crate) fn pick(self, eval_loss: Option<f64>, loss: Option<f64>) -> Option<f64> {
+        match self {
+            Figure::EvalLoss => eval_loss,
+            Figure::Loss => loss,
+        }
+    }
+}
+
 /// A finite number of a line. (JSON has no NaN: what was none is `null` in the file.)
 pub(crate) fn number(line: &Line, key: &str) -> Option<f64> {
     line.get(key)?.as_f64().filter(|number| number.is_finite())

@@ -24,7 +24,7 @@ pub(crate) use memory::GradientCheckpointing;
 pub(crate) use problem::Problems;
 pub(crate) use resolved::flow as yaml_flow;
 pub(crate) use sections::*;
-pub(crate) use validate::{wrong_name, wrong_project};
+pub(crate) use validate::{LONGEST_NAME, wrong_name, wrong_project};
 pub(crate) use values::{AutoOr, Modules, TokenChoice, TokenName};
 pub(crate) use yaml::scalar as yaml_scalar;
 

@@ -3,7 +3,7 @@
 mod data;
 mod tracking;
 
-pub(crate) use tracking::{wrong_name, wrong_project};
+pub(crate) use tracking::{LONGEST_NAME, wrong_name, wrong_project};
 
 use super::problem::Problem;
 use super::tree::{Node, Place};

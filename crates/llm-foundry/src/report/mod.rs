@@ -11,6 +11,7 @@ mod sections;
 
 use crate::console::say;
 use crate::failure::{Failure, Outcome};
+use crate::history::Figure;
 use crate::output_dir::write_whole;
 use folder::Run;
 use html::escaped;
@@ -76,20 +77,25 @@ fn tell_apart(runs: &mut [Run]) {
     }
 }
 
-/// The figure that many runs are put in order by: the evaluation loss where all have one, else the loss.
-fn order(runs: &[Run]) -> (&'static str, fn(&Run) -> Option<f64>) {
-    match runs.iter().all(|run| run.history.eval_loss().is_some()) {
-        true => ("evaluation loss", |run| run.history.eval_loss()),
-        false => ("loss", |run| run.history.final_loss()),
-    }
+/// Puts the best run first, by the figure that is named then. Runs that have not ended come after those that have.
+fn sort(runs: &mut [Run]) -> &'static str {
+    let finished = runs.iter().filter(|run| run.is_done());
+    let by = Figure::of(finished.map(|run| run.history.eval_loss()));
+    let key = |run: &Run| {
+        let figure = by.pick(run.history.eval_loss(), run.history.final_loss());
+        (!run.is_done(), figure.unwrap_or(f64::INFINITY))
+    };
+    runs.sort_by(|a, b| {
+        let (a, b) = (key(a), key(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    if by == Figure::EvalLoss { "evaluation loss" } else { "loss" }
 }
 
 fn page(mut runs: Vec<Run>) -> String {
     let mut note = String::new();
     if runs.len() > MOST_DRAWN {
-        let (name, figure) = order(&runs);
-        let key = |run: &Run| figure(run).unwrap_or(f64::INFINITY);
-        runs.sort_by(|a, b| key(a).total_cmp(&key(b)));
+        let name = sort(&mut runs);
         note = format!(
             "{} runs, best {name} first. What follows the table is about the first {MOST_DRAWN} of them.",
             runs.len()
@@ -201,6 +207,26 @@ mod tests {
         leave(&dir, true);
         leave_of_several(&dir, std::slice::from_ref(&dir), true);
         assert_eq!(std::fs::read_to_string(dir.join(REPORT)).expect("read"), "precious");
+    }
+
+    /// As a sweep finds its best run: those that were stopped have no say, and come last.
+    #[test]
+    fn finished_runs_decide_what_runs_are_put_in_order_by() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs = [("stopped", 0.1), ("worse", 2.0), ("better", 4.0)].map(|(n, l)| run(root.path(), n, l));
+        let rewrite = |dir: &Path, change: &dyn Fn(String) -> String| {
+            let path = dir.join("metrics.jsonl");
+            let text = change(std::fs::read_to_string(&path).expect("read"));
+            std::fs::write(&path, text).expect("written");
+        };
+        rewrite(&dirs[0], &|text| text.replace("\"total_steps\"", "\"stopped\":true,\"total_steps\""));
+        for (dir, loss) in [(&dirs[1], 3.0), (&dirs[2], 1.0)] {
+            rewrite(dir, &|text| format!("{{\"event\":\"eval\",\"step\":3,\"eval_loss\":{loss}}}\n{text}"));
+        }
+        let mut runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir).expect("a run")).collect();
+        assert_eq!(sort(&mut runs), "evaluation loss");
+        let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+        assert_eq!(names, ["better", "worse", "stopped"]);
     }
 
     #[test]

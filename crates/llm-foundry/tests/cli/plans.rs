@@ -175,5 +175,16 @@ fn a_plan_of_a_sweep_is_a_table_of_what_each_run_needs() {
     room.foundry(&["plan", "config.yaml", "-m"]).expect_refusal(&["no override has several values"]);
     room.foundry(&["plan", "config.yaml", "-m", "lora.r=8,x"]).expect_refusal(&["lora.r=x"]);
     room.foundry(&["plan", "config.yaml", "lora.r=8,16"]).expect_refusal(&["--multirun"]);
+    // Keys have no signs, and what the sweep itself would refuse is refused.
+    let json = room.foundry(&["plan", "config.yaml", "-m", "++lora.r=2,4", "--json"]).expect_done();
+    let plans: Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(plans["runs"][1]["values"], serde_json::json!({"lora.r": "4"}));
+    room.foundry(&["plan", "config.yaml", "-m", "output_dir=a,b"]).expect_refusal(&["output_dir depends on"]);
+    room.foundry(&["plan", "config.yaml", "-m", "lora.r=2,4", "++lora.r=8,9"])
+        .expect_refusal(&["swept twice"]);
+    let mut named = room.command(&["plan", "config.yaml", "-m", "lora.r=2,4", "training.report_to=wandb"]);
+    let refused = named.env("WANDB_RUN_ID", "abc").output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("WANDB_RUN_ID"), "{refused:?}");
     assert_eq!(room.names(), before);
 }

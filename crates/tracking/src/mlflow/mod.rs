@@ -83,8 +83,8 @@ impl MlflowRun {
         Ok(Self { courier, mark, found, is_finished: false, left: None })
     }
 
-    /// Goes on with the run whose [`Tracker::state`] is `state`. What the server knows of later positions stays there,
-    /// and is written over by the next values of the same position.
+    /// Goes on with the run whose [`Tracker::state`] is `state`. What the server knows of later positions stays there;
+    /// values of positions that are taken again stand behind the earlier ones of the same position.
     pub fn resume(settings: &MlflowSettings, state: &Map<String, Value>) -> Result<Self, TrackingError> {
         let text = |key: &str| state.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let run_id = text("run_id").unwrap_or(&settings.run_id).to_owned();

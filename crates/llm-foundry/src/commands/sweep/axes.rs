@@ -12,6 +12,13 @@ pub(super) struct Axis {
     pub(super) values: Vec<String>,
 }
 
+impl Axis {
+    /// The key without its sign.
+    pub(super) fn name(&self) -> &str {
+        self.key.trim_start_matches('+')
+    }
+}
+
 /// No sweep has more runs, and no range more values.
 const MOST: usize = 1000;
 
@@ -32,9 +39,9 @@ pub(super) fn axes(overrides: &[String]) -> Result<(Vec<String>, Vec<Axis>), Str
         }
     }
     if let Some(twice) =
-        axes.iter().enumerate().find(|(i, axis)| axes[..*i].iter().any(|a| a.key == axis.key))
+        axes.iter().enumerate().find(|(i, axis)| axes[..*i].iter().any(|a| a.name() == axis.name()))
     {
-        return Err(format!("{} is swept twice", twice.1.key));
+        return Err(format!("{} is swept twice", twice.1.name()));
     }
     Ok((fixed, axes))
 }

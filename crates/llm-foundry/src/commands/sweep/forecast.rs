@@ -1,7 +1,7 @@
 //! `llm-foundry plan --multirun`: what every run of a sweep would need, before the first one begins.
 
 use super::record::Run;
-use super::{combined, short, table};
+use super::{combined, common_dir, places, short, table, variable};
 use crate::cli::{MachineArgs, PlanArgs};
 use crate::config::{self, Config};
 use crate::console::{bytes, thousands};
@@ -14,11 +14,14 @@ use std::io::Write as _;
 
 /// Prints one line for each run; runs that cannot be planned, or that do not fit, are an error after it.
 pub(crate) fn plan(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
-    let (axes, runs) = combined(&args.config.overrides)?;
-    let keys: Vec<String> = axes.into_iter().map(|axis| axis.key).collect();
+    let (keys, runs) = combined(&args.config.overrides)?;
     // Whoever misspelt a key is told so once, in full.
     let configs = runs.iter().map(|run| config::load(&args.config.config, &run.overrides));
     let configs = configs.collect::<Result<Vec<_>, _>>()?;
+    // What `train --multirun` refuses before its first run is refused here too.
+    let own: Vec<Config> = configs.iter().map(|resolved| resolved.config.clone()).collect();
+    common_dir(&own)?;
+    places::places(&runs, &own, &variable).map_err(Failure::Input)?;
     let mut rows = vec![head(&keys)];
     let mut told = Vec::new();
     let mut wrong: Vec<String> = Vec::new();
@@ -45,15 +48,14 @@ pub(crate) fn plan(args: &PlanArgs, machine: &MachineArgs) -> Outcome {
 
 /// Why a run cannot work.
 fn fault(planned: &Outcome<Plan>, config: &Config) -> Option<String> {
-    let outcome = match planned {
-        Ok(plan) => plan.check_memory(config),
-        Err(Failure::Input(why) | Failure::Run(why)) => return Some(why.clone()),
-        Err(_) => return Some("it cannot be planned".into()),
-    };
-    outcome.err().map(|failure| match failure {
-        Failure::Input(why) | Failure::Run(why) => why,
+    let why = |failure: &Failure| match failure {
+        Failure::Input(why) | Failure::Run(why) => why.clone(),
         _ => "it cannot be planned".into(),
-    })
+    };
+    match planned {
+        Ok(plan) => plan.check_memory(config).err().as_ref().map(why),
+        Err(failure) => Some(why(failure)),
+    }
 }
 
 fn head(keys: &[String]) -> Vec<String> {

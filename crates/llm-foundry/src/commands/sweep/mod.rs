@@ -68,12 +68,15 @@ impl<'a> Sweep<'a> {
             let message = format!("--multirun --resume finds the checkpoints itself; take `{from}` away");
             return Err(Failure::Input(message));
         }
-        let (axes, runs) = combined(&args.config.overrides)?;
+        let (keys, runs) = combined(&args.config.overrides)?;
         let configs = checked(args, &runs)?;
-        let dir = common_dir(args, &configs)?;
-        let variable = |name: &str| std::env::var(name).ok();
+        let dir = common_dir(&configs)?.ok_or_else(|| {
+            Failure::Input(format!(
+                "{}: `output_dir` is missing: where should the runs go? Write it into the file, or add output_dir=DIR",
+                args.config.config.display()
+            ))
+        })?;
         let places = places::places(&runs, &configs, &variable).map_err(Failure::Input)?;
-        let keys = axes.into_iter().map(|axis| axis.key.trim_start_matches('+').to_owned()).collect();
         let config = args.config.config.display().to_string();
         let planned = Record { config, keys, compared_by: None, best: None, runs };
         Ok(Self { args, machine, dir, places, planned })
@@ -186,23 +189,25 @@ impl<'a> Sweep<'a> {
 /// A run that has not begun.
 fn planned(index: usize, values: Vec<String>, axes: &[Axis], fixed: &[String]) -> Run {
     let pairs = || axes.iter().zip(&values);
-    let keys: Vec<String> = axes.iter().map(|axis| axis.key.clone()).collect();
+    let keys = names(axes);
     let name: Vec<String> =
-        pairs().map(|(axis, value)| format!("{}={value}", short(&axis.key, &keys))).collect();
+        pairs().map(|(axis, value)| format!("{}={value}", short(axis.name(), &keys))).collect();
     let mut overrides = fixed.to_vec();
     overrides.extend(pairs().map(|(axis, value)| format!("{}={value}", axis.key)));
     let name = format!("{:03}_{}", index + 1, file_name(&name.join("_")));
     Run { name, values, overrides, state: State::Waiting, exit_code: None, results: None }
 }
 
+/// The keys that are swept, without signs.
+fn names(axes: &[Axis]) -> Vec<String> {
+    axes.iter().map(|axis| axis.name().to_owned()).collect()
+}
+
 /// The last part of a key, where no other key of the sweep ends in it.
 fn short<'k>(key: &'k str, keys: &[String]) -> &'k str {
-    let key = key.trim_start_matches('+');
-    let leaf = |key: &'k str| key.rsplit('.').next().unwrap_or(key);
-    let is_leaf = |other: &&String| {
-        other.rsplit('.').next().is_some_and(|end| end.trim_start_matches('+') == leaf(key))
-    };
-    if keys.iter().filter(is_leaf).count() > 1 { key } else { leaf(key) }
+    let leaf = key.rsplit('.').next().unwrap_or(key);
+    let is_leaf = |other: &&String| other.rsplit('.').next() == Some(leaf);
+    if keys.iter().filter(is_leaf).count() > 1 { key } else { leaf }
 }
 
 /// What every file system and shell takes.
@@ -217,8 +222,8 @@ fn output_override(dir: &Path) -> String {
     format!("output_dir={}", config::yaml_scalar(&dir.display().to_string()))
 }
 
-/// What is swept, and a run for every combination of it.
-fn combined(overrides: &[String]) -> Outcome<(Vec<Axis>, Vec<Run>)> {
+/// The keys that are swept, and a run for every combination of their values.
+fn combined(overrides: &[String]) -> Outcome<(Vec<String>, Vec<Run>)> {
     let (fixed, axes) = axes::axes(overrides).map_err(Failure::Input)?;
     if axes.is_empty() {
         let message = "--multirun: no override has several values; write for example \
@@ -229,7 +234,7 @@ fn combined(overrides: &[String]) -> Outcome<(Vec<Axis>, Vec<Run>)> {
         axes::combinations(&axes).map_err(|why| Failure::Input(format!("--multirun: {why}")))?;
     let numbered = combinations.into_iter().enumerate();
     let runs = numbered.map(|(index, values)| planned(index, values, &axes, &fixed)).collect();
-    Ok((axes, runs))
+    Ok((names(&axes), runs))
 }
 
 /// The configurations of all runs, if every one is sound.
@@ -238,23 +243,21 @@ fn checked(args: &TrainArgs, runs: &[Run]) -> Outcome<Vec<Config>> {
     runs.iter().map(load).collect()
 }
 
-/// The directory of the sweep.
-fn common_dir(args: &TrainArgs, configs: &[Config]) -> Outcome<PathBuf> {
-    let mut dir: Option<PathBuf> = None;
-    for config in configs {
-        let own = config.output_dir.as_deref().map(expand_home).ok_or_else(|| {
-            Failure::Input(format!(
-                "{}: `output_dir` is missing: where should the runs go? Write it into the file, or add output_dir=DIR",
-                args.config.config.display()
-            ))
-        })?;
-        if dir.get_or_insert_with(|| own.clone()) != &own {
-            let message = "--multirun: output_dir depends on what is swept; every run gets a directory of its own below it, \
-                so write one that is the same for all";
-            return Err(Failure::Input(message.into()));
-        }
+/// The directory of the sweep; `None`: none is named.
+fn common_dir(configs: &[Config]) -> Outcome<Option<PathBuf>> {
+    let own = |config: &Config| config.output_dir.as_deref().map(expand_home);
+    let dir = configs.first().and_then(own);
+    if configs.iter().any(|config| own(config) != dir) {
+        let message = "--multirun: output_dir depends on what is swept; every run gets a directory of its own below it, \
+            so write one that is the same for all";
+        return Err(Failure::Input(message.into()));
     }
-    dir.ok_or_else(|| Failure::Input("there is nothing to sweep".into()))
+    Ok(dir)
+}
+
+/// The value of a variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 #[cfg(test)]

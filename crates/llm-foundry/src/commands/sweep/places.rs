@@ -1,11 +1,8 @@
 //! What keeps the runs of a sweep apart in trackers: a folder and a name for each, and never one identity for all.
 
 use super::record::Run;
-use crate::config::{Config, TrackerKind, yaml_scalar};
+use crate::config::{Config, LONGEST_NAME, TrackerKind, yaml_scalar};
 use std::path::Path;
-
-/// The longest name that a run may have.
-const LONGEST_NAME: usize = 128;
 
 /// What a run is started with besides its own overrides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! `sweep.json`: which runs a sweep has, how each ended, and what it came to.
 
 use crate::failure::{Failure, Outcome};
-use crate::history::History;
+use crate::history::{Figure, History};
 use crate::output_dir::write_whole;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -107,19 +107,15 @@ impl Record {
     /// Finds the best of the finished runs: by evaluation where all have one, else by training loss.
     pub(super) fn judge(&mut self) {
         let done = || self.runs.iter().filter(|run| run.state == State::Done);
-        let best_by = |figure: fn(&Results) -> Option<f64>| {
-            let figures: Option<Vec<_>> =
-                done().map(|run| Some((figure(run.results.as_ref()?)?, run))).collect();
-            figures?.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, run)| run.name.clone())
-        };
-        let found = best_by(|results| results.eval_loss).map(|best| ("eval_loss", best));
-        let found = found.or_else(|| {
-            // Runs without any number (all NaN) do not keep the others from being compared.
-            let losses = done().filter_map(|run| Some((run.results.as_ref()?.loss?, run)));
-            losses.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, run)| ("loss", run.name.clone()))
+        let by = Figure::of(done().map(|run| run.results.as_ref()?.eval_loss));
+        // Runs without any number (all NaN) do not keep the others from being compared.
+        let figures = done().filter_map(|run| {
+            let results = run.results.as_ref()?;
+            Some((by.pick(results.eval_loss, results.loss)?, run))
         });
-        (self.compared_by, self.best) =
-            found.map_or((None, None), |(by, best)| (Some(by.to_owned()), Some(best)));
+        self.best = figures.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, run)| run.name.clone());
+        let name = if by == Figure::EvalLoss { "eval_loss" } else { "loss" };
+        self.compared_by = self.best.as_ref().map(|_| name.to_owned());
     }
 }
 

@@ -6,6 +6,9 @@ use crate::config::{Config, TrackerKind};
 /// Characters that Weights & Biases does not take in the name of a project, nor in the identity of a run.
 const NOT_IN_PROJECTS: &str = "/\\#?%:";
 
+/// The longest name that people give a run or a project, in characters.
+pub(crate) const LONGEST_NAME: usize = 128;
+
 /// What is wrong with the name of a project, a user or a run's identity; `None`: nothing.
 pub(crate) fn wrong_project(name: &str) -> Option<String> {
     if let Some(what) = wrong_name(name) {
@@ -17,8 +20,9 @@ pub(crate) fn wrong_project(name: &str) -> Option<String> {
 
 /// What is wrong with a name for people; `None`: nothing.
 pub(crate) fn wrong_name(name: &str) -> Option<String> {
-    let is_wrong = name.trim().is_empty() || name.chars().any(char::is_control) || name.chars().count() > 128;
-    is_wrong.then(|| "is empty, longer than 128 characters, or has a line break".to_owned())
+    let is_wrong =
+        name.trim().is_empty() || name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME;
+    is_wrong.then(|| format!("is empty, longer than {LONGEST_NAME} characters, or has a line break"))
 }
 
 impl Rules<'_> {
