@@ -56,35 +56,53 @@ impl ExampleCounter {
     pub(crate) fn example(&mut self, example: &Tokenized) {
         let Sequence { tokens, labels } = &example.sequence;
         let kept = tokens.len().min(self.limit);
+        let is_learned = self.lengths(
+            (example.file_number, example.source_number),
+            tokens.len(),
+            has_label(&labels[..kept]),
+        );
         let report = &mut self.report;
-        report.examples += 1;
         report.prompt_not_prefix += usize::from(example.prompt_not_prefix);
         report.double_bos += usize::from(example.double_bos);
         report.null_content += usize::from(example.null_content);
         report.rewritten += usize::from(example.rewritten);
         report.tags_leave_out += usize::from(example.tags_leave_out);
         report.split += usize::from(example.first_of_split);
-        report.truncated += usize::from(kept < tokens.len());
-        report.truncated_tokens += tokens.len() - kept;
-        report.lengths.add(tokens.len());
-        if let Some(file) = report.files.get_mut(example.file_number) {
+        if is_learned {
+            // The first token of a sequence is never predicted, so its label does not count.
+            let ends = labels[1..kept.max(1)].iter().any(|&l| l >= 0 && self.eos.contains(&(l as u32)));
+            report.eos_trained += usize::from(ends);
+            if let Some(source) = report.sources.get_mut(example.source_number) {
+                source.eos_trained += usize::from(ends);
+            }
+        }
+        self.duplicate(&example.sequence);
+    }
+
+    /// Counts what the length of an example says, in tokens and not yet truncated, and whether what is kept of it
+    /// `has_label`; `place`: the numbers of its file and its source. Returns whether it is learned from.
+    pub(crate) fn lengths(&mut self, place: (usize, usize), len: usize, has_label: bool) -> bool {
+        let kept = len.min(self.limit);
+        let report = &mut self.report;
+        report.examples += 1;
+        report.truncated += usize::from(kept < len);
+        report.truncated_tokens += len - kept;
+        report.lengths.add(len);
+        if let Some(file) = report.files.get_mut(place.0) {
             file.tokens += kept;
         }
-        match (tokens.is_empty(), has_label(&labels[..kept]), self.packing) {
+        let is_learned = len > 0 && has_label;
+        match (len == 0, is_learned, self.packing) {
             (true, _, _) => report.dropped_empty += 1,
             (false, false, true) => report.kept_unlabelled += 1,
             (false, false, false) => report.dropped_unlabelled += 1,
             (false, true, _) => {
-                // The first token of a sequence is never predicted, so its label does not count.
-                let ends = labels[1..kept.max(1)].iter().any(|&l| l >= 0 && self.eos.contains(&(l as u32)));
-                report.eos_trained += usize::from(ends);
-                if let Some(source) = report.sources.get_mut(example.source_number) {
+                if let Some(source) = report.sources.get_mut(place.1) {
                     source.learned += 1;
-                    source.eos_trained += usize::from(ends);
                 }
             }
         }
-        self.duplicate(&example.sequence);
+        is_learned
     }
 
     /// Counts an example whose tokens and labels were all seen before.

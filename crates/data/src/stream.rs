@@ -363,8 +363,9 @@ fn pass_over(
     let mut maker = Maker { spec, preparation, counter };
     let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
     while let Some(rows) = maker.chunk(&mut pipeline)? {
+        // Whoever has seen enough does not ask what the rest would have been.
         if !take(rows, &maker.counter.report) {
-            break;
+            return Ok((maker.counter.report, maker.preparation.text_bytes));
         }
     }
     if maker.counter.report.labelled_tokens == 0 {

@@ -300,6 +300,20 @@ fn a_survey_counts_all_that_a_load_counts() {
 }
 
 #[test]
+fn a_survey_that_has_seen_enough_does_not_ask_whether_something_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = masked(dir.path(), 1500, 3);
+    let mut rows = 0;
+    let report = survey(&late, &tiny(), &mut |chunk| {
+        rows += chunk.len();
+        false
+    });
+    let report = report.unwrap();
+    assert_eq!((report.examples, report.labelled_tokens), (1000, 0));
+    assert!(rows > 0);
+}
+
+#[test]
 fn a_loader_that_is_dropped_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let mut spec = spec(vec![file(dir.path(), "a.jsonl", 3000)]);

@@ -149,32 +149,10 @@ fn count_documents(
     for &document in documents {
         let len = look.len(document)?;
         let has_label = look.learned(document, 0..counter.limit)? > 0;
-        counted(&mut counter.report, spec, files.place(document), len, len.min(counter.limit), has_label);
+        counter.lengths(files.place(document), len, has_label);
     }
     extrapolate(&mut counter.report, &sample.report);
     Ok(())
-}
-
-/// Counts a document, of which `kept` tokens are used, by what is known without its tokens.
-fn counted(
-    report: &mut DataReport,
-    spec: &DataSpec,
-    (file, source): (usize, usize),
-    len: usize,
-    kept: usize,
-    has_label: bool,
-) {
-    report.examples += 1;
-    report.truncated += usize::from(kept < len);
-    report.truncated_tokens += len - kept;
-    report.lengths.add(len);
-    report.files[file].tokens += kept;
-    match (len == 0, has_label, spec.packing) {
-        (true, _, _) => report.dropped_empty += 1,
-        (false, false, true) => report.kept_unlabelled += 1,
-        (false, false, false) => report.dropped_unlabelled += 1,
-        (false, true, _) => report.sources[source].learned += 1,
-    }
 }
 
 /// What only tokens tell, from a sample.

@@ -199,6 +199,10 @@ impl Encoding<'_> {
             }
             return tokens.is_covered;
         }
+        // The crate's merger has some 32 bytes for each byte of a word.
+        if bytes.len() > super::LONGEST_TEXT {
+            return false;
+        }
         let Some(merged) = Merged::of(self.inner, word) else { return false };
         if bytes.len() <= LONGEST && merged.ids.len() <= LONGEST {
             let lens: Vec<u8> = merged.lens.iter().map(|&len| len.min(LONGEST) as u8).collect();
@@ -248,7 +252,8 @@ impl Merged {
         let mut lens = Vec::with_capacity(tokens.len());
         for token in &tokens {
             let (from, to) = token.offsets;
-            is_covered &= from == end;
+            // Of a letter of two bytes that falls back, each byte is a token: half a byte of the word.
+            is_covered &= from == end && spelled.is_char_boundary(from) && spelled.is_char_boundary(to);
             // Each character of the spelling is a byte of the word.
             lens.push(spelled.get(from..to).map_or(0, |part| part.chars().count()));
             end = to;

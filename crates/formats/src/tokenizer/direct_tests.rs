@@ -80,6 +80,21 @@ fn kinds() -> Vec<(&'static str, tokenizers::Tokenizer)> {
                 json["model"]["merges"].as_array_mut().unwrap().retain(|merge| !gone(merge));
             }),
         ),
+        (
+            "byte fallback",
+            tiny(|json| {
+                json["pre_tokenizer"] = byte_level(true);
+                json["model"]["byte_fallback"] = json!(true);
+                // The letter of a tab has two bytes, that of `z` one.
+                let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+                for (id, token) in ["<0xC4>", "<0x89>", "<0x7A>"].into_iter().enumerate() {
+                    vocab.insert(token.to_owned(), json!(800 + id));
+                }
+                vocab.retain(|token, _| !token.contains(['z', alphabet()[9]]) || token.starts_with("<0x"));
+                let gone = |merge: &Value| merge.to_string().contains(['z', alphabet()[9]]);
+                json["model"]["merges"].as_array_mut().unwrap().retain(|merge| !gone(merge));
+            }),
+        ),
     ]
 }
 
@@ -173,7 +188,7 @@ proptest! {
                     prop_assert_eq!(&found.ids, expected.get_ids(), "{}: {:?}", name, text);
                     // A second time from the cache, with ranges.
                     let Some(found) = direct.encode(inner, text, special, true) else {
-                        prop_assert_eq!(*name, "without some bytes");
+                        prop_assert!(["without some bytes", "byte fallback"].contains(name), "{}: {:?}", name, text);
                         continue;
                     };
                     prop_assert_eq!(&found.ids, expected.get_ids(), "{}: {:?}", name, text);
@@ -240,4 +255,20 @@ fn a_run_of_blanks_is_encoded_or_refused_but_never_changes_what_follows() {
     let error = slow.encode(&text, false).unwrap_err().to_string();
     assert!(error.contains("900000 or more white-space characters in a row"), "{error}");
     assert!(slow.encode(&text[200_000..], false).unwrap().ends_with(&end));
+}
+
+#[test]
+fn one_word_has_the_limit_of_a_text_and_a_text_of_words_has_none() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_tokenizer");
+    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let most = crate::tokenizer::LONGEST_TEXT;
+    let word = "a".repeat(most + 1);
+    for error in [tokenizer.encode(&word, false).err(), tokenizer.encode_with_offsets(&word, false).err()] {
+        assert!(
+            matches!(error, Some(crate::FormatError::TextTooLong { bytes, .. }) if bytes == most + 1),
+            "{error:?}"
+        );
+    }
+    let words = "ab ".repeat(most / 3 + 1);
+    assert!(tokenizer.encode(&words, false).is_ok_and(|ids| ids.len() > most / 3));
 }

@@ -1,14 +1,18 @@
 //! Words and their tokens, found again by their bytes: most words of a text were seen before.
 //!
-//! An open hash table over two arenas, without an allocation a word. It is emptied when it is full: what is frequent is
-//! soon back.
+//! An open hash table over two arenas, without an allocation a word. It is emptied when it is full, by words or by bytes:
+//! what is frequent is soon back.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// The longest word that is kept, in bytes, so that lengths fit into a byte.
 pub(super) const LONGEST: usize = u8::MAX as usize;
-/// Words that are kept at most: some 8 MB with their texts and tokens.
+/// Words that are kept at most: of usual ones some 8 MB with their texts and tokens.
 const MOST_WORDS: usize = 1 << 17;
+/// Bytes of texts and tokens that are kept at most: words may be long, and have a token for each byte.
+const MOST_BYTES: usize = 16 << 20;
+/// Of them, those of the longest word.
+const MOST_OF_A_WORD: usize = LONGEST * (1 + size_of::<u32>() + 1);
 /// Slots of an empty cache; they double when half of them are taken.
 const FEWEST_SLOTS: usize = 1 << 10;
 
@@ -69,7 +73,7 @@ impl WordCache {
 
     /// Keeps the tokens of a word that is not known, of 1 to [`LONGEST`] bytes and at most as many tokens.
     pub(super) fn insert(&mut self, word: &[u8], ids: &[u32], lens: &[u8], is_covered: bool) {
-        if self.taken >= MOST_WORDS {
+        if self.taken >= MOST_WORDS || self.bytes() > MOST_BYTES - MOST_OF_A_WORD {
             self.slots.fill(Slot::default());
             self.taken = 0;
             self.words.clear();
@@ -88,6 +92,11 @@ impl WordCache {
         self.ids.extend_from_slice(ids);
         self.lens.extend_from_slice(lens);
         self.taken += 1;
+    }
+
+    /// Bytes of the texts and tokens that are kept.
+    fn bytes(&self) -> usize {
+        self.words.len() + size_of_val(self.ids.as_slice()) + self.lens.len()
     }
 
     fn tokens(&self, slot: Slot) -> Tokens<'_> {
@@ -173,6 +182,19 @@ mod tests {
         cache.insert(b"one more", &[], &[], false);
         assert!(cache.get(&word(1)).is_none(), "the cache was full");
         assert_eq!(cache.get(b"one more"), Some(Tokens { ids: &[], lens: &[], is_covered: false }));
+    }
+
+    #[test]
+    fn long_words_of_many_tokens_do_not_fill_the_memory() {
+        let mut cache = WordCache::new();
+        let word = |n: usize| format!("{n:0>LONGEST$}").into_bytes();
+        for n in 0..2 * MOST_BYTES / MOST_OF_A_WORD {
+            cache.insert(&word(n), &[n as u32; LONGEST], &[1; LONGEST], true);
+            assert!(cache.bytes() <= MOST_BYTES, "{n}");
+            assert!(cache.get(&word(n)).is_some_and(|tokens| tokens.ids == [n as u32; LONGEST]), "{n}");
+        }
+        assert!(cache.taken < MOST_WORDS / 2, "it was emptied before it had its words");
+        assert!(cache.get(&word(0)).is_none());
     }
 
     #[test]
