@@ -44,8 +44,8 @@ pub struct Tokenizer {
 /// White-space characters in a row from which on the regex engine of the crate gives up (a million steps back) and
 /// takes the rest of the text for one word, without an error.
 const MOST_BLANKS: usize = 900_000;
-/// Bytes of the longest text (on the short way: of the longest word) for the crate, which takes up to a hundred bytes of
-/// memory for each.
+/// Bytes of the longest text (on the short way: of the longest word) for the crate, which takes up to a hundred bytes
+/// of memory for each.
 const LONGEST_TEXT: usize = 32 << 20;
 
 /// What [`Tokenizer::save`] writes.

@@ -1,7 +1,7 @@
 //! Words and their tokens, found again by their bytes: most words of a text were seen before.
 //!
-//! An open hash table over two arenas, without an allocation a word. It is emptied when it is full, by words or by bytes:
-//! what is frequent is soon back.
+//! An open hash table over two arenas, without an allocation a word. It is emptied when it is full, by words or by
+//! bytes: what is frequent is soon back.
 
 use std::hash::{BuildHasher, RandomState};
 
