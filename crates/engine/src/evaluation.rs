@@ -31,13 +31,8 @@ pub(crate) enum Evaluated {
     Done(EvalReport),
 }
 
-/// Evaluates if there is a held-out split. `best` is the best figure so far, by `metric_for_best_model`.
-pub(crate) fn evaluate(
-    run: &mut Run<'_>,
-    step: u64,
-    epoch: f64,
-    best: Option<f64>,
-) -> Result<Evaluated, EngineError> {
+/// Evaluates if there is a held-out split. Whether that is the best so far, another decides.
+pub(crate) fn evaluate(run: &mut Run<'_>, step: u64, epoch: f64) -> Result<Evaluated, EngineError> {
     let Some(evaluation) = run.evaluation else { return Ok(Evaluated::Nothing) };
     let began = Instant::now();
     let share = evaluation.rows.iter().skip(run.comm.rank()).step_by(run.comm.world_size());
@@ -57,7 +52,7 @@ pub(crate) fn evaluate(
     let sums = reduce_sums(run, sums)?;
     let tokens = (sums.count as f64).max(1.0);
     let eval_loss = sums.loss / tokens;
-    let mut report = EvalReport {
+    Ok(Evaluated::Done(EvalReport {
         step,
         epoch,
         eval_loss,
@@ -67,12 +62,7 @@ pub(crate) fn evaluate(
         eval_tokens: sums.count,
         eval_seconds: began.elapsed().as_secs_f64(),
         is_best: false,
-    };
-    // Of the model before the first step there is no checkpoint.
-    let comparison = run.args.comparison();
-    let value = comparison.metric.of(&report);
-    report.is_best = step > 0 && value.is_some_and(|value| comparison.improves(value, best));
-    Ok(Evaluated::Done(report))
+    }))
 }
 
 /// Rows laid end to end, at most `batch_size` of them and `max_tokens` tokens together (a longer row stays alone). One

@@ -109,8 +109,7 @@ impl<'a> DecoderLanguageModel<'a> {
                 if needed > available {
                     return Err(failed(CacheTooLarge { tokens: longest, needed, available }));
                 }
-                let fits = |others: &usize| bytes(*others) - needed <= available / SHARE_FOR_OTHERS;
-                std::iter::successors(Some(others), |others| Some(others / 2)).find(fits).unwrap_or(0)
+                fitting(others, available, bytes)
             }
         };
         Ok(Inference::allocate(self.backend, config, compute, options(others)))
@@ -121,6 +120,17 @@ impl<'a> DecoderLanguageModel<'a> {
             progress(answered, asked);
         }
     }
+}
+
+/// Room for others that fits into `available` bytes: `others` tokens, half of them, and so on. `bytes`: of a cache with
+/// room for that many, of which `bytes(0)` fits.
+fn fitting(others: usize, available: u64, bytes: impl Fn(usize) -> u64) -> usize {
+    let needed = bytes(0);
+    let fits = |others: &usize| {
+        let whole = bytes(*others);
+        *others == 0 || (whole <= available && whole - needed <= available / SHARE_FOR_OTHERS)
+    };
+    std::iter::successors(Some(others), |others| Some(others / 2)).find(fits).unwrap_or(0)
 }
 
 /// What evaluations must know about a model that takes `max_length` tokens. `None`: its tokenizer has neither BOS nor
@@ -255,6 +265,15 @@ fn sampling(asked: &GenerateRequest, model: &Sampling) -> Sampling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_for_others_is_within_its_share_and_what_is_free() {
+        let bytes = |longest: u64| move |others: usize| longest + others as u64;
+        assert_eq!(fitting(20, 100, bytes(10)), 20);
+        assert_eq!(fitting(64, 100, bytes(10)), 16, "a quarter");
+        assert_eq!(fitting(20, 100, bytes(90)), 10, "what is free beside the longest");
+        assert_eq!(fitting(20, 100, bytes(100)), 0);
+    }
 
     #[test]
     fn requests_of_one_context_are_together_wherever_they_were() {

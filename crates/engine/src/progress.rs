@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) owes_evaluation: bool,
     /// The examination of this step is still to be made.
     pub(crate) owes_examination: bool,
+    /// A callback takes this step for the last, though another may want to stop the run before it is treated so.
+    pub(crate) finishes: bool,
     best: Option<BestEvaluation>,
     last_evaluation: Option<EvalReport>,
     log_history: Vec<Value>,
@@ -42,6 +44,7 @@ impl Progress {
             window: LogWindow::default(),
             owes_evaluation: false,
             owes_examination: false,
+            finishes: false,
             best: None,
             last_evaluation: None,
             log_history: Vec::new(),
@@ -89,6 +92,12 @@ impl Progress {
             self.best = Some(BestEvaluation { step, metric: comparison.metric.clone(), value });
         }
         Judgement { step, value, best_before, is_best }
+    }
+
+    /// The stronger of two answers, of which a stop does not hide that the run has reached its end.
+    pub(crate) fn heed(&mut self, flow: Flow, answer: Flow) -> Flow {
+        self.finishes |= answer == Flow::Finish;
+        flow.or(answer)
     }
 
     /// A step was taken, in `seconds`.

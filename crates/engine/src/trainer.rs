@@ -10,7 +10,7 @@ use crate::model::Trainable;
 use crate::objectives::objective;
 use crate::optim::Optimizer;
 use crate::progress::Progress;
-use crate::report::{StartReport, Summary, TaskReport};
+use crate::report::{Judgement, StartReport, Summary, TaskReport};
 use crate::schedule::Schedule;
 use crate::step::{self, StepPlan};
 use crate::timetable::Timetable;
@@ -65,7 +65,7 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
         let report = progress.advance(&plan, &taken, began.elapsed().as_secs_f64());
         let mut flow = Flow::Continue;
         for callback in &mut run.callbacks {
-            flow = flow.or(callback.on_step(&report)?);
+            flow = progress.heed(flow, callback.on_step(&report)?);
         }
         if timetable.logs_after(step) {
             log(run, &mut progress)?;
@@ -185,12 +185,13 @@ fn before_the_next_step(
         return Ok(Flow::Continue);
     }
     (progress.owes_evaluation, progress.owes_examination) = (false, false);
-    let mut flow = ending;
+    let mut flow = progress.heed(Flow::Continue, ending);
     if evaluates {
         flow = evaluate_unless_stopped(run, progress, flow)?;
         flow = agree(run, flow)?;
     }
-    if examines {
+    // An evaluation may find that this step is the last, which is examined.
+    if examines || !flow.goes_on() {
         flow = examine_unless_stopped(run, timetable, progress, flow)?;
     }
     if progress.step > 0 && saves(run, timetable, progress, flow) {
@@ -211,7 +212,7 @@ fn evaluate_unless_stopped(
         return Ok(flow);
     }
     for callback in &mut run.callbacks {
-        flow = flow.or(callback.before_evaluate()?);
+        flow = progress.heed(flow, callback.before_evaluate()?);
     }
     if agree(run, flow)? == Flow::Stop {
         progress.owes_evaluation = true;
@@ -222,8 +223,7 @@ fn evaluate_unless_stopped(
 
 /// Evaluates and tells the callbacks.
 fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow, EngineError> {
-    let metric = run.args.metric_for_best_model.clone();
-    let report = match evaluate(run, progress.step, progress.epoch(), progress.best_value(&metric))? {
+    let mut report = match evaluate(run, progress.step, progress.epoch())? {
         Evaluated::Done(report) => report,
         Evaluated::Nothing => return Ok(Flow::Continue),
         Evaluated::Interrupted => {
@@ -231,23 +231,29 @@ fn evaluate_and_tell(run: &mut Run<'_>, progress: &mut Progress) -> Result<Flow,
             return Ok(Flow::Stop);
         }
     };
+    let comparison = run.args.comparison();
+    let judgement = comparison.metric.of(&report).map(|value| progress.judge(value, &comparison));
+    report.is_best = judgement.is_some_and(|judgement| judgement.is_best);
     progress.evaluated(&report);
     let mut flow = Flow::Continue;
     for callback in &mut run.callbacks {
-        flow = flow.or(callback.on_evaluate(&report)?);
+        flow = progress.heed(flow, callback.on_evaluate(&report)?);
     }
-    match metric.of(&report) {
-        Some(value) => Ok(flow.or(judge(run, progress, value)?)),
+    match judgement {
+        Some(judgement) => Ok(flow.or(tell_judgement(run, progress, &judgement)?)),
         None => Ok(flow),
     }
 }
 
-/// Compares a figure with the best before and tells the callbacks.
-fn judge(run: &mut Run<'_>, progress: &mut Progress, value: f64) -> Result<Flow, EngineError> {
-    let judgement = progress.judge(value, &run.args.comparison());
+/// Tells the callbacks how a figure compares with the best before.
+fn tell_judgement(
+    run: &mut Run<'_>,
+    progress: &mut Progress,
+    judgement: &Judgement,
+) -> Result<Flow, EngineError> {
     let mut flow = Flow::Continue;
     for callback in &mut run.callbacks {
-        flow = flow.or(callback.on_judged(&judgement)?);
+        flow = progress.heed(flow, callback.on_judged(judgement)?);
     }
     Ok(flow)
 }
@@ -260,7 +266,7 @@ fn examine_unless_stopped(
     progress: &mut Progress,
     mut flow: Flow,
 ) -> Result<Flow, EngineError> {
-    let is_last = progress.step >= timetable.total_steps || flow == Flow::Finish;
+    let is_last = progress.finishes || progress.step >= timetable.total_steps || flow == Flow::Finish;
     let is_due = run.callbacks.iter().any(|callback| callback.examines_after(progress.step, is_last));
     if flow == Flow::Stop {
         progress.owes_examination = is_due;
@@ -291,7 +297,7 @@ fn examine(run: &mut Run<'_>, step: u64, is_last: bool) -> Result<Findings, Engi
         let mut others = || before.iter_mut().chain(after.iter_mut()).any(|callback| callback.interrupts());
         let interrupts = &mut || is_alone && others();
         let model = &mut *run.model;
-        let examination = &mut Examination { step, is_last, interrupts, backend: run.backend, model };
+        let examination = &mut Examination { step, interrupts, backend: run.backend, model };
         match callback.examine(examination)? {
             Findings::Whole(reports) => all.extend(reports),
             Findings::BrokenOff => return Ok(Findings::BrokenOff),
@@ -319,7 +325,11 @@ fn judge_task(
     let mut sums = found.map_or([0.0, 0.0], |report| [report.value, 1.0]);
     run.comm.all_reduce_sum(&mut sums)?;
     let [value, count] = sums;
-    if count > 0.0 { judge(run, progress, value / count) } else { Ok(Flow::Continue) }
+    if count == 0.0 {
+        return Ok(Flow::Continue);
+    }
+    let judgement = progress.judge(value / count, &run.args.comparison());
+    tell_judgement(run, progress, &judgement)
 }
 
 /// The strongest answer of all ranks, on every rank.

@@ -94,9 +94,20 @@ pub struct Row {
 }
 
 impl Results {
-    /// Tasks, in the order of the question, and groups, inner ones first.
+    /// Tasks, in the order of the question, and groups, inner ones first. A group's number is that of all its tasks:
+    /// groups that lack a task's result are left out.
     pub fn new(tasks: Vec<TaskResult>, groups: Vec<Group>) -> Self {
-        Self { tasks, groups }
+        let mut whole: Vec<Group> = Vec::with_capacity(groups.len());
+        for group in groups {
+            let is_there = |member: &Member| match member {
+                Member::Task(name) => tasks.iter().any(|task| task.task == *name),
+                Member::Group(name) => whole.iter().any(|group| group.name == *name),
+            };
+            if group.members.iter().all(is_there) {
+                whole.push(group);
+            }
+        }
+        Self { tasks, groups: whole }
     }
 
     /// The tasks.
@@ -389,6 +400,26 @@ mod tests {
         let metric = &plain.aggregated(&plain.groups[0])[0];
         assert_eq!(metric.value, 0.5);
         assert!((metric.stderr.unwrap() - 0.05f64.sqrt() / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_group_without_all_its_tasks_is_left_out() {
+        let group = |name: &str, members: Vec<Member>| Group {
+            name: name.into(),
+            alias: name.into(),
+            members,
+            metrics: vec![AggregateMetric { metric: "acc".into(), filters: None, weight_by_size: true }],
+            version: "1".into(),
+        };
+        let (of_task, of_group) = (|n: &str| Member::Task(n.into()), |n: &str| Member::Group(n.into()));
+        let groups = vec![
+            group("whole", vec![of_task("a")]),
+            group("torn", vec![of_task("a"), of_task("failed")]),
+            group("outer", vec![of_group("whole"), of_group("torn")]),
+        ];
+        let rows = Results::new(vec![task("a", 1, 0.5, None), task("b", 1, 0.25, None)], groups).rows();
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["whole", "a", "b"]);
     }
 
     #[test]

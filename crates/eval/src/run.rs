@@ -107,7 +107,7 @@ pub fn evaluate_task(
     let Prepared { spec, all, .. } = &prepared;
     let count = options.limit.map_or(all.len(), |limit| limit.of(all.len()));
     let (reading, asked) = prepared.ask(count, options)?;
-    let unanswerable = unanswerable(&reading, &asked)?;
+    let unanswerable = unanswerable(&reading, &asked, all.len())?;
     let (answers, truncated) = answered(spec, model, conventions, &asked, options.seed)?;
     let (metrics, samples) = judged(&reading, &asked, &answers, options)?;
     Ok(TaskResult {
@@ -278,8 +278,9 @@ fn requests(
     }
 }
 
-/// How many questions have a right answer that is none of their choices; an error where all do.
-fn unanswerable(reading: &Reading<'_>, asked: &[Asked<'_>]) -> Result<usize, EvalError> {
+/// How many questions have a right answer that is none of their choices; an error where all of the task's `documents`
+/// do. (Those of a limited run may be an unlucky few.)
+fn unanswerable(reading: &Reading<'_>, asked: &[Asked<'_>], documents: usize) -> Result<usize, EvalError> {
     let spec = reading.spec;
     if spec.output_type != OutputType::MultipleChoice || spec.process_results.is_some() {
         return Ok(0);
@@ -296,7 +297,7 @@ fn unanswerable(reading: &Reading<'_>, asked: &[Asked<'_>]) -> Result<usize, Eva
         });
     }
     match asked.first() {
-        Some(first) if count == asked.len() => {
+        Some(first) if count == documents => {
             let problem =
                 "the right answer is none of the choices, here and in every other document".to_owned();
             Err(reading.failed(first.index, first.document, "doc_to_target", problem))

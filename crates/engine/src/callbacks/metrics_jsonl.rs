@@ -65,9 +65,16 @@ impl MetricsJsonl {
     }
 }
 
+/// What is made for the step that a run goes on from, perhaps anew.
+#[derive(Clone, Copy, Default)]
+struct Owed {
+    evaluation: bool,
+    examination: bool,
+}
+
 /// The lines up to `step`: everything before the first line that is later, torn or no JSON object with a step. If the
-/// evaluation of `step` is still owed, one that an earlier attempt made goes too.
-fn kept(text: &str, step: u64, owes_evaluation: bool) -> &str {
+/// evaluation or examination of `step` is still `owed`, one that an earlier attempt made goes too.
+fn kept(text: &str, step: u64, owed: Owed) -> &str {
     let mut end = 0;
     for line in text.split_inclusive('\n') {
         let whole = line.ends_with('\n');
@@ -75,7 +82,9 @@ fn kept(text: &str, step: u64, owes_evaluation: bool) -> &str {
         let Some((at, object)) = object.and_then(|line| Some((line.get("step")?.as_u64()?, line))) else {
             break;
         };
-        if at > step || (owes_evaluation && at == step && object["event"] == "eval") {
+        let event = &object["event"];
+        let is_owed = (owed.evaluation && event == "eval") || (owed.examination && event == "task");
+        if at > step || (at == step && is_owed) {
             break;
         }
         end += line.len();
@@ -84,7 +93,7 @@ fn kept(text: &str, step: u64, owes_evaluation: bool) -> &str {
 }
 
 /// Cuts the file after `step`, by way of a second file: a crash meanwhile loses nothing.
-fn cut(path: &Path, step: u64, owes_evaluation: bool) -> io::Result<()> {
+fn cut(path: &Path, step: u64, owed: Owed) -> io::Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -92,7 +101,7 @@ fn cut(path: &Path, step: u64, owes_evaluation: bool) -> io::Result<()> {
     };
     // A torn write may end within a character.
     let text = String::from_utf8_lossy(&bytes);
-    let kept = kept(&text, step, owes_evaluation);
+    let kept = kept(&text, step, owed);
     let temporary = path.with_extension("jsonl.partial");
     let mut file = File::create(&temporary)?;
     file.write_all(kept.as_bytes())?;
@@ -108,7 +117,8 @@ impl Callback for MetricsJsonl {
         let mut options = OpenOptions::new();
         options.create(true);
         if report.resumed_from.is_some() {
-            cut(&self.path, report.step, report.owes_evaluation).map_err(self.failed("cut"))?;
+            let owed = Owed { evaluation: report.owes_evaluation, examination: report.owes_examination };
+            cut(&self.path, report.step, owed).map_err(self.failed("cut"))?;
             options.append(true);
         } else {
             options.write(true).truncate(true);
@@ -277,16 +287,23 @@ pub(crate) mod tests {
     fn a_torn_last_line_goes() {
         let whole = "{\"step\":1}\n{\"event\":\"eval\",\"step\":2}\n";
         for torn in ["{\"step\":3", "{\"step\":3}", "{\"st", "\0\0\0\n", "3\n", ""] {
-            assert_eq!(kept(&format!("{whole}{torn}"), 9, false), whole, "{torn:?}");
+            assert_eq!(kept(&format!("{whole}{torn}"), 9, Owed::default()), whole, "{torn:?}");
         }
-        assert_eq!(kept(whole, 1, false), "{\"step\":1}\n");
-        assert_eq!(kept(whole, 0, false), "");
-        assert_eq!(kept(whole, 2, true), "{\"step\":1}\n", "that evaluation is made again");
+        assert_eq!(kept(whole, 1, Owed::default()), "{\"step\":1}\n");
+        assert_eq!(kept(whole, 0, Owed::default()), "");
+        let evaluation = Owed { evaluation: true, examination: false };
+        assert_eq!(kept(whole, 2, evaluation), "{\"step\":1}\n", "that evaluation is made again");
+        let examined =
+            format!("{whole}{{\"event\":\"task\",\"step\":2}}\n{{\"event\":\"task\",\"step\":2}}\n");
+        let examination = Owed { evaluation: false, examination: true };
+        assert_eq!(kept(&examined, 2, examination), whole, "those benchmarks are run again");
+        assert_eq!(kept(&examined, 2, Owed::default()), examined);
+        assert_eq!(kept(&examined, 3, examination), examined, "of an earlier step");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(METRICS), [whole.as_bytes(), b"{\"event\":\"\xc3"].concat()).unwrap();
-        cut(&dir.path().join(METRICS), 5, false).unwrap();
+        cut(&dir.path().join(METRICS), 5, Owed::default()).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join(METRICS)).unwrap(), whole);
-        cut(&dir.path().join("absent.jsonl"), 5, false).unwrap();
+        cut(&dir.path().join("absent.jsonl"), 5, Owed::default()).unwrap();
     }
 
     #[test]

@@ -73,9 +73,7 @@ pub struct Snapshot<'a> {
 pub struct Examination<'a> {
     /// Steps taken.
     pub step: u64,
-    /// There is no step after it.
-    pub is_last: bool,
-    /// Whether it is to be broken off, asked as often as possible.
+    /// Whether it is to be broken off: asked where that is possible, so that what is at hand (a task) is waited for.
     pub interrupts: &'a mut dyn FnMut() -> bool,
     /// Where the numbers are.
     pub backend: &'a dyn Backend,

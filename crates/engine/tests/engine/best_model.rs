@@ -300,3 +300,56 @@ fn a_stop_does_not_wait_for_an_examination_which_is_owed() {
         assert_eq!(setup.run().summary.unwrap().step, 12);
     }
 }
+
+/// Examines after the last step, whichever that is, and tells which it was.
+struct AtTheEnd(Rc<RefCell<Vec<u64>>>);
+
+impl Callback for AtTheEnd {
+    fn examines_after(&self, _: u64, is_last: bool) -> bool {
+        is_last
+    }
+
+    fn examine(&mut self, examination: &mut Examination<'_>) -> Result<Findings, EngineError> {
+        self.0.borrow_mut().push(examination.step);
+        Ok(Findings::Whole(Vec::new()))
+    }
+}
+
+/// Wants to stop once the evaluation of a step has been made.
+struct StopAfterEvaluation(u64);
+
+impl Callback for StopAfterEvaluation {
+    fn on_evaluate(&mut self, report: &EvalReport) -> Result<Flow, EngineError> {
+        Ok(if report.step == self.0 { Flow::Stop } else { Flow::Continue })
+    }
+}
+
+#[test]
+fn a_stop_at_the_step_that_ends_a_run_early_does_not_lose_the_last_examination() {
+    let args = || TrainingArgs { save_strategy: SaveStrategy::Steps, ..rise_and_fall() };
+    let stopping = || -> Box<dyn Callback> { Box::new(EarlyStopping::new(3, 0.0, args().comparison())) };
+    let whole = run(args(), tempfile::tempdir().unwrap().path(), vec![stopping()]);
+    let last = whole.summary.step;
+    let stops: [Box<dyn Callback>; 2] = [Box::new(StopAfter(last)), Box::new(StopAfterEvaluation(last))];
+    for (stop, is_evaluated) in stops.into_iter().zip([false, true]) {
+        let dir = tempfile::tempdir().unwrap();
+        let examined = Rc::new(RefCell::new(Vec::new()));
+        let at_the_end = || -> Box<dyn Callback> { Box::new(AtTheEnd(Rc::clone(&examined))) };
+        let first = run(args(), dir.path(), vec![stopping(), stop, at_the_end()]);
+        assert!(first.summary.stopped && first.summary.step == last, "{:?}", first.summary);
+        assert!(examined.borrow().is_empty(), "the stop comes first");
+        let checkpoint = search(dir.path()).unwrap().found.unwrap();
+        assert_eq!(checkpoint.state.owes_evaluation, !is_evaluated);
+        assert_eq!(checkpoint.state.owes_examination, is_evaluated);
+        let resumed = Setup {
+            output_dir: Some(dir.path()),
+            held_out: Some(rows(4, None)),
+            extra: vec![stopping(), at_the_end()],
+            resume: Some(&checkpoint),
+            ..Setup::new(args())
+        };
+        let second = resumed.run().summary.unwrap();
+        assert_eq!((second.step, second.finished_early), (last, true));
+        assert_eq!(*examined.borrow(), [last], "is_evaluated: {is_evaluated}");
+    }
+}

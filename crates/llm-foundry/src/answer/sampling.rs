@@ -20,13 +20,16 @@ pub(crate) fn sampling(
         || args.top_k.is_some()
         || args.top_p.is_some()
         || args.min_p.is_some();
-    let model_draws = model.and_then(|m| m.get("do_sample")).and_then(Value::as_bool).unwrap_or(false);
+    // A temperature of 0 is greedy, a model's as a flag's.
+    let model_temperature = number("temperature");
+    let model_draws = model.and_then(|m| m.get("do_sample")).and_then(Value::as_bool).unwrap_or(false)
+        && model_temperature != Some(0.0);
     let sampling = Sampling {
         do_sample: !wants_greedy && (asks_for_draws || model_draws),
         temperature: args
             .temperature
+            .or(model_temperature)
             .filter(|&t| t != 0.0)
-            .or(number("temperature"))
             .unwrap_or(default.temperature),
         top_k: args.top_k.or(count("top_k")).unwrap_or(default.top_k),
         top_p: args.top_p.or(number("top_p")).unwrap_or(default.top_p),
@@ -98,6 +101,14 @@ mod tests {
     fn a_temperature_of_zero_is_greedy_and_others_draw() {
         let zero = SamplingArgs { temperature: Some(0.0), ..args() };
         assert!(!sampling(&zero, Some(&json!({"do_sample": true})), 7).expect("valid").do_sample);
+        for do_sample in [false, true] {
+            let model = json!({"do_sample": do_sample, "temperature": 0.0});
+            let own = sampling_of_model(Some(&model)).expect("valid");
+            assert_eq!((own.do_sample, own.temperature), (false, 1.0));
+            let draws = SamplingArgs { do_sample: true, ..args() };
+            assert!(sampling(&draws, Some(&model), 7).expect("valid").do_sample, "a flag comes first");
+        }
+        assert!(sampling_of_model(Some(&json!({"temperature": -1.0}))).is_err());
         assert!(sampling(&SamplingArgs { top_p: Some(0.5), ..args() }, None, 7).expect("valid").do_sample);
         assert!(sampling(&SamplingArgs { top_p: Some(1.5), ..args() }, None, 7).is_err());
         assert!(sampling(&SamplingArgs { temperature: Some(-1.0), ..args() }, None, 7).is_err());

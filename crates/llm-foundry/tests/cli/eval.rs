@@ -106,6 +106,14 @@ fn an_adapter_is_compared_with_its_base_and_with_a_file() {
     assert!(table.out.contains("Before") && table.out.contains("Difference"), "{}", table.out);
     let args = ["eval", model(), "--include-path", "tasks", "--tasks", "animals", "--compare", "base"];
     room.foundry(&args).expect_refusal(&["--adapter DIR"]);
+
+    // What the base reached is kept where the adapter cannot be loaded.
+    room.write("run/adapter_model.safetensors", "spoilt");
+    let with = ["--adapter", "run", "-o", "kept"];
+    let said = room.foundry(&[&args[..], &with].concat()).expect_refusal(&["adapter_model.safetensors"]);
+    assert!(said.out.contains("animals") && said.out.contains("acc_norm"), "{}", said.out);
+    let dir = room.path("kept").join(model().replace('/', "__"));
+    assert_eq!(std::fs::read_dir(&dir).expect("written").count(), 1);
 }
 
 #[test]
@@ -276,6 +284,9 @@ fn data_is_taken_from_where_it_was_said_or_not_at_all() {
         &["animals", "--data-dir", "animals=wrong", "--num-fewshot", "0"],
         &["none of the choices", "every other document"],
     );
+    let few = ["animals", "--data-dir", "animals=wrong", "--num-fewshot", "0", "--limit", "1"];
+    let top = json_results(&room, &few);
+    assert_eq!(top["results"]["animals"]["acc,none"], 0.0, "the others may have a right answer");
     refused(&["piqa", "--data-dir", "tables"], &["--data-dir", "tables", "no file of split `validation`"]);
     refused(&["animals,gsm8k", "--gen-kwargs", "max_tok=5"], &["max_tok"]);
 }

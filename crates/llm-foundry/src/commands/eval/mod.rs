@@ -46,36 +46,47 @@ pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
     for spec in &selection.tasks {
         check_task(spec, None, &mut data, &options(args, PromptStyle::default())).map_err(input)?;
     }
-    let mut base = None;
+    let (mut base, mut written) = (None, Ok(()));
     if args.compare.as_deref() == Some("base") {
         say(machine.quiet, "the base model:");
         let evaluation = evaluation(args, machine, &selection, &mut data, true)?;
+        // Before the other can fail.
+        written = write(args, machine, &evaluation);
         if evaluation.failure.is_some() {
-            return told(args, machine, evaluation, None, None);
+            return told(args, evaluation, None, written);
         }
         say(machine.quiet, "with the adapter:");
         base = Some(evaluation);
     }
-    let tuned = evaluation(args, machine, &selection, &mut data, false)?;
+    let tuned = match (evaluation(args, machine, &selection, &mut data, false), base.take()) {
+        (Ok(tuned), own) => {
+            base = own;
+            tuned
+        }
+        (Err(failure), None) => return Err(failure),
+        (Err(failure), Some(base)) => {
+            return told(args, Evaluation { failure: Some(failure), ..base }, None, written);
+        }
+    };
     let before = base.as_ref().map(|base| files::Earlier::of(&base.top)).or(earlier);
-    told(args, machine, tuned, before.as_ref(), base)
+    let written = written.and(write(args, machine, &tuned));
+    told(args, tuned, before.as_ref(), written)
 }
 
-/// Prints and writes what was found, whatever of the two fails, and then says what went wrong.
+/// Writes what was found, where that is asked for.
+fn write(args: &EvalArgs, machine: &MachineArgs, evaluation: &Evaluation) -> Outcome {
+    let Some(output) = &args.output else { return Ok(()) };
+    files::write(&expand_home(output), evaluation, machine.quiet)
+}
+
+/// Prints what was found, and then says what went wrong, here or as it was written.
 fn told(
     args: &EvalArgs,
-    machine: &MachineArgs,
     evaluation: Evaluation,
     before: Option<&files::Earlier>,
-    base: Option<Evaluation>,
+    written: Outcome,
 ) -> Outcome {
     let shown = show(args, &evaluation, before);
-    let mut written = Ok(());
-    if let Some(output) = &args.output {
-        for evaluation in base.iter().chain([&evaluation]) {
-            written = written.and(files::write(&expand_home(output), evaluation, machine.quiet));
-        }
-    }
     evaluation.failure.map_or(Ok(()), Err).and(written).and(shown)
 }
 
@@ -160,9 +171,7 @@ fn evaluation(
         check_task(spec, Some(&conventions), data, &options).map_err(input)?;
     }
     let (tasks, failure) = run_tasks(&mut examinee, selection, data, &options, machine.quiet)?;
-    // A group's number is that of all its tasks or none.
-    let groups = if failure.is_none() { selection.groups.clone() } else { Vec::new() };
-    let results = Results::new(tasks, groups);
+    let results = Results::new(tasks, selection.groups.clone());
     let mut top = results.json();
     let seconds = began.0.elapsed().as_secs_f64();
     say(machine.quiet, format!("{} tasks in {}", results.tasks().len(), duration(seconds)));

@@ -7,7 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, HubSettings, Part, fetch_dataset, is_hub_id};
 use crate::model_source::expand_home;
 use foundry_eval::{Documents, Selection, TaskSpec};
-use layout::{Wanted, chosen, data_files};
+use layout::{Wanted, chosen, data_files, plain};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -198,7 +198,6 @@ fn labels(task: &TaskSpec, groups: &HashMap<String, Vec<String>>) -> Vec<String>
 /// The task is one of several of its data set, told apart by their configurations (`mmlu_anatomy`, `arc_easy`): a file
 /// that is not named after the configuration may be another task's.
 fn is_by_config(task: &TaskSpec) -> bool {
-    let plain = |text: &str| text.to_lowercase().replace('-', "_");
     task.dataset_name.as_ref().is_some_and(|config| plain(&task.name).contains(&plain(config)))
 }
 

@@ -143,7 +143,7 @@ impl Examiner {
         let Examination { step, model, backend, interrupts, .. } = examination;
         let Some(decoder) = model.decoder_mut() else { return Some(Vec::new()) };
         let max_length = decoder.config().max_position_embeddings;
-        let conventions = conventions(tokenizer, max_length)?;
+        let Some(conventions) = conventions(tokenizer, max_length) else { return Some(Vec::new()) };
         let mut model = DecoderLanguageModel::new(decoder, *backend, tokenizer, eos_token_ids.clone());
         model.memory = if self.checks_memory { available_memory() } else { None };
         model.sampling = self.sampling.clone();

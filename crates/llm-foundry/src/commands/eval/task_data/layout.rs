@@ -110,8 +110,9 @@ fn of_split(files: &[PathBuf], wanted: &Wanted<'_>, label: Option<&str>) -> Resu
 /// Several files must be the numbered parts of one.
 fn parts_of_one(files: Vec<PathBuf>, wanted: &Wanted<'_>) -> Result<Vec<PathBuf>, String> {
     let without_digits = |file: &PathBuf| {
-        let name = file.to_string_lossy().to_lowercase();
-        name.chars().filter(|c| !c.is_ascii_digit()).collect::<String>()
+        let (stem, endings) = named(file);
+        let path = format!("{}.{endings}", file.with_file_name(without_part(&stem)).to_string_lossy());
+        path.to_lowercase().chars().filter(|c| !c.is_ascii_digit()).collect::<String>()
     };
     let first = without_digits(&files[0]);
     if let Some(other) = files.iter().find(|file| without_digits(file) != first) {
@@ -125,14 +126,35 @@ fn parts_of_one(files: Vec<PathBuf>, wanted: &Wanted<'_>) -> Result<Vec<PathBuf>
     Ok(files)
 }
 
-fn plain(name: &str) -> String {
+/// A name in the one spelling in which names are compared.
+pub(super) fn plain(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
+}
+
+/// A file's name in lower case, before and after its first dot.
+fn named(file: &Path) -> (String, String) {
+    let name = file.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let (stem, endings) = name.split_once('.').unwrap_or((&name, ""));
+    (stem.to_owned(), endings.to_owned())
+}
+
+/// A stem without the number of a part as Hugging Face's `datasets` writes it, `-00000-of-00002`, behind which older
+/// releases put a sum of each part's content, `-a09b74b3ef9c3b56`.
+fn without_part(stem: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_sum = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let Some((before, after)) = stem.rsplit_once("-of-") else { return stem };
+    let Some((name, part)) = before.rsplit_once('-') else { return stem };
+    let is_part = match after.split_once('-') {
+        None => is_number(after),
+        Some((parts, sum)) => is_number(parts) && is_sum(sum),
+    };
+    if is_number(part) && is_part { name } else { stem }
 }
 
 /// A file's name has nothing in it but what is `said`, and numbers of its part.
 fn says_nothing_else(file: &Path, said: &[Option<&str>]) -> bool {
-    let name = file.file_name().map(|name| plain(&name.to_string_lossy())).unwrap_or_default();
-    let stem = name.split('.').next().unwrap_or_default();
+    let stem = plain(without_part(&named(file).0));
     let mut rest = format!("_{stem}_").replace('_', "__");
     let mut said: Vec<String> = said.iter().flatten().map(|name| plain(name).replace('_', "__")).collect();
     said.sort_by_key(|name| std::cmp::Reverse(name.len()));
@@ -238,6 +260,24 @@ mod tests {
         assert!(find(&animals, "test", None, &[]).unwrap_err().contains("could be split `test`"));
         let parts = ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"];
         assert_eq!(find(&parts, "test", None, &[]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn parts_may_carry_sums_of_their_content() {
+        let parts = [
+            "animals/test-00000-of-00002-a09b74b3ef9c3b56.parquet",
+            "animals/test-00001-of-00002-0c1e5d7fbb243a18.parquet",
+        ];
+        assert_eq!(find(&parts, "test", None, &[]).unwrap(), parts);
+        assert_eq!(find(&parts, "test", None, &["animals"]).unwrap(), parts);
+        assert_eq!(
+            find(&parts, "test", Some("default"), &["animals"]).unwrap_err().matches("2 files").count(),
+            1
+        );
+        for other in ["test-00001-of-00002-birds.parquet", "test-a-of-00002-a09b74b3ef9c3b56.parquet"] {
+            let both = [parts[0], &format!("animals/{other}")];
+            assert!(find(&both, "test", None, &[]).unwrap_err().contains("could be split `test`"), "{other}");
+        }
     }
 
     #[test]
