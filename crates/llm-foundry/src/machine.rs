@@ -41,7 +41,7 @@ impl Machine {
         match wanted {
             ComputeDtype::Float32 => Dtype::F32,
             ComputeDtype::Bfloat16 => Dtype::Bf16,
-            ComputeDtype::Auto if matches!(self.isa, Isa::Avx512(_)) => Dtype::Bf16,
+            ComputeDtype::Auto if self.isa.avx512().is_some() => Dtype::Bf16,
             ComputeDtype::Auto => Dtype::F32,
         }
     }

@@ -61,7 +61,7 @@ impl<T> Inputs<'_, T> {
 macro_rules! with_kernel {
     ($isa:expr, $module:ident::$pass:ident, $T:ident, ($($arg:expr),*)) => {
         match $isa {
-            Isa::Avx512(_) => $isa.vectorize(
+            Isa::Amx(_) | Isa::Avx512(_) => $isa.vectorize(
                 #[inline(always)]
                 || $module::$pass::<$T, Fused, 12, 2>($($arg),*),
             ),
@@ -77,10 +77,7 @@ macro_rules! with_kernel {
 /// Proof that the operands are bf16 and the machine multiplies pairs of them.
 #[cfg(target_arch = "x86_64")]
 fn multiplies_pairs<T: Operand>(isa: Isa) -> Option<Avx512> {
-    match isa {
-        Isa::Avx512(witness) if T::DTYPE == Dtype::Bf16 => Some(witness),
-        _ => None,
-    }
+    isa.avx512().filter(|_| T::DTYPE == Dtype::Bf16)
 }
 
 pub(super) fn forward<T: Operand>(

@@ -92,7 +92,7 @@ impl<K: MicroKernel> Driver<'_, K> {
             return None;
         }
         match self.kernel.direct(self.a) {
-            Some(a) if k.is_multiple_of(K::GROUP) && !conflicts => Some(Rows::Ready(a)),
+            Some(a) if k.is_multiple_of(K::DEPTH) && !conflicts => Some(Rows::Ready(a)),
             _ => (n <= TILEWISE_COLS).then_some(Rows::Stored(self.a)),
         }
     }
@@ -160,9 +160,8 @@ impl<K: MicroKernel> Driver<'_, K> {
     fn share_out(&self, a: Rows<'_, K>, start: usize, k: usize, c: Out<'_>, epilogue: Epilogue) {
         let (m, n) = (c.rows(), c.cols());
         let row_tiles = Cut::new(m, m.div_ceil(K::ROWS));
-        let panel = k.div_ceil(K::GROUP) * K::COLS;
         // Packed panels of a task take half of the second-level cache.
-        let most_panels = second_level_bytes() / 2 / (panel * size_of::<K::Packed>()).max(1);
+        let most_panels = second_level_bytes() / 2 / (K::panel_len(k) * size_of::<K::Packed>()).max(1);
         let tiles = (row_tiles.parts(), K::ROWS);
         let grid = Grid::new(tiles, (n.div_ceil(K::COLS), most_panels), k, self.threads());
         let mut tasks = Vec::with_capacity(grid.rows.parts() * grid.cols.parts());
@@ -190,8 +189,7 @@ impl<K: MicroKernel> Driver<'_, K> {
     /// One task: packs the columns of `c`, which start at column `col` of op(B), and runs its tiles.
     fn block(&self, a: Rows<'_, K>, start: usize, k: usize, col: usize, mut c: Out<'_>, epilogue: Epilogue) {
         let (rows, cols) = (c.rows(), c.cols());
-        let groups = k.div_ceil(K::GROUP);
-        let panel_len = groups * K::COLS;
+        let panel_len = K::panel_len(k);
         let stride = staged_stride(k, size_of::<K::Staged>());
         let panels = cols.div_ceil(K::COLS);
         let width = |panel: usize| K::COLS.min(cols - panel * K::COLS);
@@ -210,7 +208,7 @@ impl<K: MicroKernel> Driver<'_, K> {
                     for j in 0..panels {
                         let out = c.part(row, tile_rows, j * K::COLS, width(j));
                         let panel = &packed[j * panel_len..][..panel_len];
-                        self.kernel.tile(a, groups * K::GROUP, panel, out, epilogue);
+                        self.kernel.tile(a, k.next_multiple_of(K::DEPTH), panel, out, epilogue);
                     }
                 }
             });

@@ -7,6 +7,7 @@ use crate::Isa;
 use crate::operand::Operand;
 use crate::quantized::View;
 use crate::simd::matrix::Matrix;
+use bytemuck::Zeroable;
 
 /// Numbers of a row expanded at a time when columns of op(B) are rows of storage: a strip of 16 rows is 8 KiB in f32.
 const STRIP: usize = 128;
@@ -72,7 +73,14 @@ impl<'a, T: Operand> Factor<'a, T> {
         [col, cols]: [usize; 2],
         packed: &mut [K::Packed],
     ) {
-        let panel_len = k.div_ceil(K::GROUP) * K::COLS;
+        let panel_len = K::panel_len(k);
+        // Packing pads to whole groups.
+        let padding = k.div_ceil(K::GROUP) * K::COLS..panel_len;
+        if !padding.is_empty() {
+            packed
+                .chunks_exact_mut(panel_len)
+                .for_each(|panel| panel[padding.clone()].fill(K::Packed::zeroed()));
+        }
         let panels = packed.chunks_exact_mut(panel_len.max(1)).enumerate();
         let place = |j: usize| (col + j * K::COLS, K::COLS.min(cols - j * K::COLS));
         match self {

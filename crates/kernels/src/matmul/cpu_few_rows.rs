@@ -92,9 +92,9 @@ fn from_codes<T: Operand>(
     scales: &mut [f32],
     sums: &mut [f32],
 ) -> bool {
-    match (isa, b) {
+    match (isa.avx512(), b) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(witness), Factor::Quantized(_, w)) if T::DTYPE == Dtype::Bf16 => {
+        (Some(witness), Factor::Quantized(_, w)) if T::DTYPE == Dtype::Bf16 => {
             let a: Matrix<'_, half::bf16> = super::same(a);
             sums.chunks_mut(ROWS).enumerate().all(|(i, sums)| {
                 let found = w.dots(witness, a.at(i * ROWS, 0), sums.len(), row, scales);
@@ -111,12 +111,12 @@ fn from_codes<T: Operand>(
 /// `sums[i] = Σ_p a[i][p] · b[p]` for the first rows of `a`.
 #[inline]
 fn dots<T: Operand>(isa: Isa, a: Matrix<'_, T>, rows: usize, b: &[T]) -> [f32; ROWS] {
-    match isa {
+    match isa.avx512() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(witness) if T::DTYPE == Dtype::Bf16 => {
+        Some(witness) if T::DTYPE == Dtype::Bf16 => {
             crate::simd::dot_bf16::dots(witness, super::same(a), rows, bytemuck::cast_slice(b))
         }
-        isa => vectorize!(isa, F => plain::<F, T>(a, rows, b)),
+        _ => vectorize!(isa, F => plain::<F, T>(a, rows, b)),
     }
 }
 

@@ -21,8 +21,10 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
     const ROWS: usize;
     /// Columns of a tile and of a panel.
     const COLS: usize;
-    /// Numbers of neighbouring `k` in one packed element; rows of `A` are padded with zeros to a multiple.
+    /// Numbers of neighbouring `k` in one packed element.
     const GROUP: usize;
+    /// What `k` is rounded up to, a multiple of [`GROUP`](Self::GROUP): rows of `A` and panels end with zeros.
+    const DEPTH: usize = Self::GROUP;
     /// Longest run of `k`, in bytes of a row of `A`. It decides the order of the sums, so it is the same on every
     /// machine: a panel of 32 columns then fills half of a second-level cache of 1 MiB.
     const K_BYTES: usize = 16 << 10;
@@ -31,7 +33,7 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
     fn direct<'a>(self, a: Matrix<'a, Self::Operand>) -> Option<Matrix<'a, Self::Staged>>;
 
     /// Writes `rows × k` numbers of op(A), whose storage starts at `a`, to rows of `dst`, `stride` apart (a multiple of
-    /// 64 bytes, at least `k`).
+    /// 64 bytes, at least `k`), and zeros up to a multiple of [`DEPTH`](Self::DEPTH).
     fn stage(
         self,
         a: Matrix<'_, Self::Operand>,
@@ -42,10 +44,11 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
         stride: usize,
     );
 
-    /// Packs `cols ≤ COLS` columns of op(B), `k` numbers each, whose storage starts at `b`.
+    /// Packs `cols ≤ COLS` columns of op(B), `k` numbers each, whose storage starts at `b`, and zeros up to a multiple
+    /// of [`GROUP`](Self::GROUP).
     fn pack(self, b: Matrix<'_, Self::Operand>, trans: bool, cols: usize, k: usize, dst: &mut [Self::Packed]);
 
-    /// `out = alpha · A · panel` or `+=`; `k` counts numbers, rounded up to whole groups.
+    /// `out = alpha · A · panel` or `+=`; `k` counts numbers, rounded up to a multiple of [`DEPTH`](Self::DEPTH).
     fn tile(
         self,
         a: Matrix<'_, Self::Staged>,
@@ -54,6 +57,11 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
         out: Out<'_>,
         epilogue: Epilogue,
     );
+
+    /// Elements of a panel of `k` numbers a column.
+    fn panel_len(k: usize) -> usize {
+        k.next_multiple_of(Self::DEPTH) / Self::GROUP * Self::COLS
+    }
 }
 
 /// The matrix itself, if its numbers are f32.

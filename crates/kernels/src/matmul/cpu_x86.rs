@@ -1,11 +1,44 @@
-//! The kernels of x86-64: AVX-512 for bf16 and f32, AVX2 for both (bf16 is widened while it is laid out).
+//! The kernels of x86-64: AMX for bf16, AVX-512 for bf16 and f32, AVX2 for both (bf16 is widened while it is laid out).
 
 use super::cpu_kernel::{MicroKernel, plain, same_as_f32};
 use crate::operand::Operand;
 use crate::simd::matrix::{Epilogue, Matrix, Out};
-use crate::simd::{Avx2, Avx512, Isa, gemm_bf16, gemm_f32, gemm_f32_avx2, pack, pack_avx2};
+use crate::simd::{Amx, Avx2, Avx512, Isa, gemm_amx, gemm_bf16, gemm_f32, gemm_f32_avx2, pack, pack_avx2};
 use half::bf16;
 use std::marker::PhantomData;
+
+/// bf16, 32 × 32 in tile registers.
+#[derive(Clone, Copy)]
+pub(super) struct Bf16Amx(pub(super) Amx);
+
+impl MicroKernel for Bf16Amx {
+    type Operand = bf16;
+    type Staged = bf16;
+    type Packed = u32;
+    const ROWS: usize = gemm_amx::ROWS;
+    const COLS: usize = gemm_amx::COLS;
+    const GROUP: usize = 2;
+    const DEPTH: usize = gemm_amx::DEPTH;
+
+    fn direct<'a>(self, a: Matrix<'a, bf16>) -> Option<Matrix<'a, bf16>> {
+        Some(a)
+    }
+
+    fn stage(self, a: Matrix<'_, bf16>, trans: bool, rows: usize, k: usize, dst: &mut [bf16], stride: usize) {
+        Bf16Avx512(self.0.avx512()).stage(a, trans, rows, k, dst, stride);
+        for row in dst.chunks_mut(stride).take(rows) {
+            row[k..k.next_multiple_of(Self::DEPTH)].fill(bf16::ZERO);
+        }
+    }
+
+    fn pack(self, b: Matrix<'_, bf16>, trans: bool, cols: usize, k: usize, dst: &mut [u32]) {
+        Bf16Avx512(self.0.avx512()).pack(b, trans, cols, k, dst);
+    }
+
+    fn tile(self, a: Matrix<'_, bf16>, k: usize, panel: &[u32], out: Out<'_>, epilogue: Epilogue) {
+        gemm_amx::tile(self.0, a, k / gemm_amx::DEPTH, panel, out, epilogue);
+    }
+}
 
 /// bf16 pairs, 14 × 32.
 #[derive(Clone, Copy)]

@@ -123,16 +123,21 @@ fn dispatch_factor<T: Operand>(
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(witness) => match T::DTYPE {
-            Dtype::Bf16 => {
-                let (a, b) = (same(a), b.same());
-                cpu::Driver { kernel: cpu_x86::Bf16Avx512(witness), pool, op: *op, a, b }.run(c);
-            }
-            _ => {
-                let (a, b) = (same(a), b.same());
-                cpu::Driver { kernel: cpu_x86::F32Avx512(witness), pool, op: *op, a, b }.run(c);
-            }
-        },
+        Isa::Amx(witness) if T::DTYPE == Dtype::Bf16 => {
+            let (a, b) = (same(a), b.same());
+            cpu::Driver { kernel: cpu_x86::Bf16Amx(witness), pool, op: *op, a, b }.run(c);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(witness) if T::DTYPE == Dtype::Bf16 => {
+            let (a, b) = (same(a), b.same());
+            cpu::Driver { kernel: cpu_x86::Bf16Avx512(witness), pool, op: *op, a, b }.run(c);
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx(_) | Isa::Avx512(_) => {
+            let witness = isa.avx512().expect("both include AVX-512");
+            let (a, b) = (same(a), b.same());
+            cpu::Driver { kernel: cpu_x86::F32Avx512(witness), pool, op: *op, a, b }.run(c);
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(witness) => {
             cpu::Driver { kernel: cpu_x86::F32Avx2::<T>::new(witness), pool, op: *op, a, b }.run(c);

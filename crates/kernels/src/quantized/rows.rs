@@ -201,9 +201,10 @@ fn by_eight<T: Operand>(isa: Isa, codes: &[u8], scales: &[f32], out: &mut [T]) -
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(witness) => vector::expand(witness, codes, scales, &mut out[..whole]),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(witness) => vector::expand(witness.avx2(), codes, scales, &mut out[..whole]),
-        _ => return 0,
+        isa => match isa.avx512() {
+            Some(witness) => vector::expand(witness.avx2(), codes, scales, &mut out[..whole]),
+            None => return 0,
+        },
     }
     whole
 }

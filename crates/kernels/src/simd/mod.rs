@@ -15,11 +15,16 @@ mod arch {
     #[cfg(feature = "emulate-avx512")]
     pub(super) use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 }
+#[cfg(target_arch = "x86_64")]
+#[cfg_attr(feature = "emulate-avx512", allow(dead_code))]
+mod amx;
 pub(crate) mod cache;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dot_bf16;
 #[cfg(all(target_arch = "x86_64", feature = "emulate-avx512"))]
 mod emulated_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_bf16;
 #[cfg(target_arch = "x86_64")]
@@ -49,6 +54,18 @@ mod weight_row;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
 
+/// Proof that the machine has AMX with bf16 products, that the system lets this process use it, and AVX-512 as in
+/// [`Avx512`]; or that all are emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amx(Avx512);
+
+impl Amx {
+    /// What was detected with AMX.
+    pub fn avx512(self) -> Avx512 {
+        self.0
+    }
+}
+
 /// Proof that the machine has AVX2 and FMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
@@ -63,6 +80,8 @@ impl Avx512 {
 /// The instruction set a CPU backend uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AMX tiles for products of bf16, AVX-512 for everything else.
+    Amx(Amx),
     /// AVX-512 with bf16 dot products.
     Avx512(Avx512),
     /// AVX2 and FMA.
@@ -86,12 +105,17 @@ impl Isa {
                 && is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
             {
-                found.push(Isa::Avx512(Avx512(())));
+                let avx512 = Avx512(());
+                if amx::allowed() {
+                    found.push(Isa::Amx(Amx(avx512)));
+                }
+                found.push(Isa::Avx512(avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 found.push(Isa::Avx2(Avx2(())));
                 // Last of the fast ones: a build for tests must not choose an emulation for anything else.
                 if cfg!(feature = "emulate-avx512") {
+                    found.push(Isa::Amx(Amx(Avx512(()))));
                     found.push(Isa::Avx512(Avx512(())));
                 }
             }
@@ -105,9 +129,10 @@ impl Isa {
         Self::available()[0]
     }
 
-    /// Name in messages and in the forcing environment variable: `avx512`, `avx2`, `portable`.
+    /// Name in messages and in the forcing environment variable: `amx`, `avx512`, `avx2`, `portable`.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx(_) => "amx",
             Isa::Avx512(_) => "avx512",
             Isa::Avx2(_) => "avx2",
             Isa::Portable => "portable",
@@ -119,6 +144,15 @@ impl Isa {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
 
+    /// The AVX-512 instructions, if this set includes them.
+    pub fn avx512(self) -> Option<Avx512> {
+        match self {
+            Isa::Amx(witness) => Some(witness.avx512()),
+            Isa::Avx512(witness) => Some(witness),
+            _ => None,
+        }
+    }
+
     /// Runs `f` compiled for this instruction set: everything that is inlined into `f` (mark it `#[inline(always)]`)
     /// may use its registers. The operations and their order stay those written, so only the speed changes.
     #[inline(always)]
@@ -126,12 +160,12 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the witness proves that the features were detected.
-            Isa::Avx512(_) => unsafe { with_avx512(f) },
+            Isa::Amx(_) | Isa::Avx512(_) => unsafe { with_avx512(f) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the witness proves that the features were detected.
             Isa::Avx2(_) => unsafe { with_avx2(f) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512(_) | Isa::Avx2(_) => unreachable!("a witness is only made on x86-64"),
+            Isa::Amx(_) | Isa::Avx512(_) | Isa::Avx2(_) => unreachable!("a witness is only made on x86-64"),
             Isa::Portable => f(),
         }
     }

@@ -9,7 +9,10 @@ use crate::lanes::{MulAdd, Separate};
 pub fn multiply_adds(isa: Isa, steps: usize) -> (f64, f32) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(witness) => super::gemm_f32::register_only(witness, steps),
+        Isa::Amx(_) | Isa::Avx512(_) => match isa.avx512() {
+            Some(witness) => super::gemm_f32::register_only(witness, steps),
+            None => unreachable!("both include AVX-512"),
+        },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(witness) => super::gemm_f32_avx2::register_only(witness, steps),
         _ => plain(steps),
@@ -34,6 +37,8 @@ fn plain(steps: usize) -> (f64, f32) {
 /// The same for dot products of bf16 pairs, where the machine has them.
 pub fn bf16_dots(isa: Isa, steps: usize) -> Option<(f64, f32)> {
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx(witness) => Some(super::gemm_amx::register_only(witness, steps)),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(witness) => Some(super::gemm_bf16::register_only(witness, steps)),
         _ => None,
