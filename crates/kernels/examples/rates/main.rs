@@ -46,7 +46,7 @@ fn main() {
             "--threads" => threads = Some(value().parse().expect("--threads takes a number")),
             "--isa" => {
                 isa =
-                    Isa::named(&value()).expect("an instruction set of this machine: avx512, avx2, portable")
+                    Isa::named(&value()).expect("an instruction set of this machine: amx, avx512, avx2, portable")
             }
             "--seconds" => seconds = value().parse().expect("--seconds takes a number"),
             _ => specs.push(argument),

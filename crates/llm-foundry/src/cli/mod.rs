@@ -51,7 +51,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, global = true, env = "FOUNDRY_THREADS", hide_env = true, value_name = "N")]
     #[arg(value_parser = parse_count)]
     pub(crate) threads: Option<usize>,
-    /// Instruction set: avx512, avx2 or portable [default: the best of this machine]
+    /// Instruction set: amx, avx512, avx2 or portable [default: the best of this machine]
     #[arg(long, global = true, env = "FOUNDRY_ISA", value_name = "NAME", hide_env = true)]
     pub(crate) isa: Option<String>,
 }

@@ -105,6 +105,7 @@ fn features() -> Vec<&'static str> {
         ("avx512_vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512_bf16", is_x86_feature_detected!("avx512bf16")),
         ("avx512_fp16", is_x86_feature_detected!("avx512fp16")),
+        ("amx", Isa::available().iter().any(|isa| isa.name() == "amx")),
     ];
     found.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
