@@ -45,8 +45,8 @@ fn main() {
         match argument.as_str() {
             "--threads" => threads = Some(value().parse().expect("--threads takes a number")),
             "--isa" => {
-                isa =
-                    Isa::named(&value()).expect("an instruction set of this machine: amx, avx512, avx2, portable")
+                isa = Isa::named(&value())
+                    .expect("an instruction set of this machine: amx, avx512, avx2, portable")
             }
             "--seconds" => seconds = value().parse().expect("--seconds takes a number"),
             _ => specs.push(argument),
