@@ -1,7 +1,7 @@
 //! AMX micro-kernel for bf16: up to 32 × 32 sums in four tile registers, `TDPBF16PS` on 32 numbers of `k` at a time.
 //!
-//! Each step loads two tiles of `A` (16 rows of 32 numbers, straight from row-major memory) and two of a packed panel of
-//! `B` (16 rows of pairs of 16 columns), and multiplies each with each. The layouts are those of
+//! Each step loads two tiles of `A` (16 rows of 32 numbers, straight from row-major memory) and two of a packed panel
+//! of `B` (16 rows of pairs of 16 columns), and multiplies each with each. The layouts are those of
 //! [`gemm_bf16`](super::gemm_bf16); `k` is a whole number of steps.
 
 #[cfg(not(feature = "emulate-avx512"))]
