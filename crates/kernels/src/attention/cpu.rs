@@ -13,7 +13,10 @@ use crate::pool::Pool;
 use crate::simd::matrix::BlockMut;
 use crate::{Attention, Isa, Pages, Span};
 #[cfg(target_arch = "x86_64")]
-use crate::{Dtype, simd::Avx512};
+use crate::{
+    Dtype,
+    simd::{Amx, Avx512},
+};
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -74,10 +77,28 @@ macro_rules! with_kernel {
     };
 }
 
-/// Proof that the operands are bf16 and the machine multiplies pairs of them.
+/// Runs a pass over a task of bf16 operands where the machine multiplies pairs of them, and returns.
 #[cfg(target_arch = "x86_64")]
-fn multiplies_pairs<T: Operand>(isa: Isa) -> Option<Avx512> {
-    isa.avx512().filter(|_| T::DTYPE == Dtype::Bf16)
+macro_rules! return_with_pairs {
+    ($isa:expr, $pass:ident, $T:ident, [$inputs:expr $(, $shape:expr)?], $($arg:expr),*) => {
+        match $isa {
+            Isa::Amx(witness) if $T::DTYPE == Dtype::Bf16 => {
+                return_with_pairs!(@ Amx, witness, $isa, $pass, $T, [$inputs $(, $shape)?], $($arg),*)
+            }
+            Isa::Avx512(witness) if $T::DTYPE == Dtype::Bf16 => {
+                return_with_pairs!(@ Avx512, witness, $isa, $pass, $T, [$inputs $(, $shape)?], $($arg),*)
+            }
+            _ => {}
+        }
+    };
+    (@ $W:ident, $witness:ident, $isa:expr, $pass:ident, $T:ident, [$inputs:expr $(, $shape:expr)?], $($arg:expr),*) => {
+        return scratch::with(bf16::$pass::scratch_len::<$W, $T>($inputs $(, $shape)?), |memory: &mut [f32]| {
+            $isa.vectorize(
+                #[inline(always)]
+                || bf16::$pass::run($witness, $inputs, $($arg,)* memory),
+            );
+        })
+    };
 }
 
 pub(super) fn forward<T: Operand>(
@@ -115,14 +136,7 @@ pub(super) fn forward<T: Operand>(
         }
         // The scratch memory is fetched out here, as only what is inlined is compiled for the instruction set.
         #[cfg(target_arch = "x86_64")]
-        if let Some(witness) = multiplies_pairs::<T>(isa) {
-            return scratch::with(bf16::forward::scratch_len(inputs, &task.tile), |memory: &mut [f32]| {
-                isa.vectorize(
-                    #[inline(always)]
-                    || bf16::forward::run(witness, inputs, &mut task, memory),
-                );
-            });
-        }
+        return_with_pairs!(isa, forward, T, [inputs, &task.tile], &mut task);
         scratch::with(cpu_forward::scratch_len(inputs, &task.tile), |memory: &mut [f32]| {
             with_kernel!(isa, cpu_forward::run, T, (inputs, &mut task, memory));
         });
@@ -173,14 +187,7 @@ pub(super) fn backward<T: Operand>(
         pool.run(tasks.len(), |i| {
             let mut task = tasks[i].lock().expect("a task is run once");
             #[cfg(target_arch = "x86_64")]
-            if let Some(witness) = multiplies_pairs::<T>(isa) {
-                return scratch::with(bf16::backward::scratch_len(inputs), |memory: &mut [f32]| {
-                    isa.vectorize(
-                        #[inline(always)]
-                        || bf16::backward::run(witness, inputs, saved, &mut task, memory),
-                    );
-                });
-            }
+            return_with_pairs!(isa, backward, T, [inputs], saved, &mut task);
             scratch::with(cpu_backward::scratch_len(inputs), |memory: &mut [f32]| {
                 with_kernel!(isa, cpu_backward::run, T, (inputs, saved, &mut task, memory));
             });

@@ -111,8 +111,8 @@ pub(super) fn run<T: Operand, F: MulAdd, const MR: usize, const NV: usize>(
                 &mut task.dq[at..],
             );
         }
-        store(keys.dk, width, dk);
-        store(keys.dv, width, dv);
+        store(keys.dk, width, 1.0, dk);
+        store(keys.dv, width, 1.0, dv);
     }
 }
 
@@ -190,7 +190,7 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
         for i in 0..MR {
             let seen = seen(visible(op, &tile.span, query(row + i)), tile.first, n, used);
             let (p, ds) = (&mut p[i * KEYS..][..KEYS], &mut ds[i * KEYS..][..KEYS]);
-            score_row::<F>(op.softcap, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
+            score_row::<F>(op.softcap, 1.0, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
         }
         let dq = &mut dq[row * stride..];
         product::<F, MR, NV, true>(isa, Left::Rows(ds, KEYS), used, keys.k, stride, stride, dq, stride);
@@ -221,10 +221,11 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
     }
 }
 
-/// `p`: scores become probabilities; `ds`: their gradients become those of the scores. Zero for keys not seen.
+/// `p`: scores, which are still to be multiplied by `scale`, become probabilities; `ds`: their gradients become those of the scores. Zero for keys not seen.
 #[inline(always)]
 pub(super) fn score_row<F: MulAdd>(
     softcap: Option<f32>,
+    scale: f32,
     seen: Range<usize>,
     n: usize,
     p: &mut [f32],
@@ -234,13 +235,13 @@ pub(super) fn score_row<F: MulAdd>(
 ) {
     if let Some(cap) = softcap {
         for (p, ds) in p[..n].iter_mut().zip(&mut ds[..n]) {
-            let tanh = math::tanh::<F>(*p / cap);
+            let tanh = math::tanh::<F>(*p * scale / cap);
             *p = math::exp::<F>(cap * tanh - lse);
             *ds = *p * (*ds - delta) * (1.0 - tanh * tanh);
         }
     } else {
         for (p, ds) in p[..n].iter_mut().zip(&mut ds[..n]) {
-            *p = math::exp::<F>(*p - lse);
+            *p = math::exp::<F>(F::mul_add(*p, scale, -lse));
             *ds = *p * (*ds - delta);
         }
     }
@@ -250,11 +251,11 @@ pub(super) fn score_row<F: MulAdd>(
     }
 }
 
-/// Writes the first columns of finished sums.
+/// Writes the first columns of finished sums, times `factor`.
 #[inline(always)]
-pub(super) fn store<T: Operand>(from: &[f32], width: usize, to: &mut BlockMut<'_, T>) {
+pub(super) fn store<T: Operand>(from: &[f32], width: usize, factor: f32, to: &mut BlockMut<'_, T>) {
     for (i, from) in from.chunks_exact(width.next_multiple_of(LANES)).take(to.rows()).enumerate() {
-        to.row(i).iter_mut().zip(from).for_each(|(to, x)| *to = T::narrow(*x));
+        to.row(i).iter_mut().zip(from).for_each(|(to, x)| *to = T::narrow(*x * factor));
     }
 }
 

@@ -11,8 +11,8 @@ const QUERY_ROWS: usize = 192;
 /// Keys of a tile; a multiple of every kernel's rows.
 pub(super) const KEYS: usize = 96;
 
-/// More than the rows that a kernel may touch beyond the last one of a tile: it works on whole blocks of up to twelve.
-pub(super) const SPARE_ROWS: usize = 16;
+/// At least the rows that a kernel may touch beyond the last one of a tile: it works on whole blocks of up to so many.
+pub(super) const SPARE_ROWS: usize = 32;
 
 /// The backward is cut into about this many tasks.
 const BACKWARD_TASKS: usize = 12;

@@ -44,6 +44,8 @@ mod store;
 #[cfg(target_arch = "x86_64")]
 mod store_avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod tile_amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod tile_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tile_bf16;

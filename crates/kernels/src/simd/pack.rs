@@ -161,7 +161,7 @@ unsafe fn interleave(src: Matrix<'_, bf16>, k: usize, mask: __mmask32, dst: *mut
 /// Transposes 16 × 16 elements of 32 bits in registers: pairs, quads, then 128-bit lanes.
 #[inline]
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f"))]
-fn transpose_16x16(r: &mut [__m512i; 16]) {
+pub(super) fn transpose_16x16(r: &mut [__m512i; 16]) {
     let mut t = [_mm512_setzero_si512(); 16];
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);

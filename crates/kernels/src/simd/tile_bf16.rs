@@ -27,7 +27,18 @@ pub(crate) struct Panels<'a> {
     pub(crate) depth: usize,
 }
 
-/// `C[12, n] = alpha · A[12, 2·pairs] · B[2·pairs, n]`, or `+=` if `ADD`. `n` is a multiple of 16.
+impl Panels<'_> {
+    /// Panics unless `pairs` pairs of `n` columns are there; `n` is a multiple of 16.
+    #[inline]
+    pub(super) fn expect(&self, pairs: usize, n: usize) {
+        let panels = n.div_ceil(COLS);
+        assert!(n.is_multiple_of(16) && pairs <= self.depth, "{pairs} pairs of {}, {n} columns", self.depth);
+        let needed = self.depth.checked_mul(panels * COLS);
+        assert!(needed.is_some_and(|n| n <= self.data.len()), "{panels} panels in {} elements", self.data.len());
+    }
+}
+
+/// `C[12, n] = A[12, 2·pairs] · B[2·pairs, n]`, or `+=` if `ADD`. `n` is a multiple of 16.
 #[inline]
 pub(crate) fn product<const ADD: bool>(
     _: Avx512,
@@ -35,7 +46,6 @@ pub(crate) fn product<const ADD: bool>(
     pairs: usize,
     b: Panels<'_>,
     n: usize,
-    alpha: f32,
     c: &mut [f32],
     c_stride: usize,
 ) {
@@ -50,20 +60,17 @@ pub(crate) fn product<const ADD: bool>(
         }
     };
     Matrix::new(&*c, c_stride).expect("result", ROWS, n);
-    let panels = n.div_ceil(COLS);
-    assert!(n.is_multiple_of(16) && pairs <= b.depth, "{pairs} pairs of {}, {n} columns", b.depth);
-    let needed = b.depth.checked_mul(panels * COLS);
-    assert!(needed.is_some_and(|n| n <= b.data.len()), "{panels} panels in {} elements", b.data.len());
-    for panel in 0..panels {
+    b.expect(pairs, n);
+    for panel in 0..n.div_ceil(COLS) {
         // SAFETY: the witness proves the instructions; the extents of all three tiles were just checked: a panel of
         // more than 16 remaining columns writes 32, any other 16.
         unsafe {
             let from = b.data.as_ptr().add(panel * b.depth * COLS);
             let to = c.as_mut_ptr().add(panel * COLS);
             if n - panel * COLS > 16 {
-                block::<2, ADD>(data.as_ptr(), [row, step], pairs, from, alpha, to, c_stride);
+                block::<2, ADD>(data.as_ptr(), [row, step], pairs, from, to, c_stride);
             } else {
-                block::<1, ADD>(data.as_ptr(), [row, step], pairs, from, alpha, to, c_stride);
+                block::<1, ADD>(data.as_ptr(), [row, step], pairs, from, to, c_stride);
             }
         }
     }
@@ -78,7 +85,6 @@ unsafe fn block<const V: usize, const ADD: bool>(
     [row, step]: [usize; 2],
     pairs: usize,
     b: *const u32,
-    alpha: f32,
     c: *mut f32,
     c_stride: usize,
 ) {
@@ -100,16 +106,12 @@ unsafe fn block<const V: usize, const ADD: bool>(
     }
     // A copy: a reference to the accumulators themselves would keep them in memory during the loop.
     let done = acc;
-    let alpha = _mm512_set1_ps(alpha);
     for (i, sums) in done.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: 16 numbers of row `i < 12` of the result.
             unsafe {
                 let to = c.add(i * c_stride + 16 * v);
-                let sum = match ADD {
-                    true => _mm512_fmadd_ps(sum, alpha, _mm512_loadu_ps(to)),
-                    false => _mm512_mul_ps(sum, alpha),
-                };
+                let sum = if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(to)) } else { sum };
                 _mm512_mask_storeu_ps(to, u16::MAX, sum);
             }
         }

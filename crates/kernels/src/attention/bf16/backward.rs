@@ -3,13 +3,13 @@
 use super::super::cpu::{Inputs, Saved};
 use super::super::cpu_backward::{KeyTask, score_row, store};
 use super::super::cpu_cut::{KEYS, KeyTile, SPARE_ROWS, seen, tile_queries, visible};
-use super::{columns, columns_len, pairs, row_pairs, row_pairs_len, rows_of};
+use super::tiles::Turned;
+use super::{Tiles, columns, columns_len, depth_of, pairs, row_pairs, row_pairs_len, rows_of};
 use crate::lanes::{Fused, LANES, dot};
 use crate::matmul::scratch;
 use crate::operand::Operand;
-use crate::simd::Avx512;
 use crate::simd::matrix::Matrix;
-use crate::simd::tile_bf16::{Left, Panels, ROWS, pairs_of_columns, pairs_of_row, product};
+use crate::simd::tile_bf16::{Panels, pairs_of_row};
 use half::bf16;
 use std::ops::Range;
 
@@ -29,9 +29,9 @@ struct Keys<'s> {
 
 /// A query tile. Row `r` is query `r / group` and head `r % group`.
 struct Queries<'s> {
-    /// Queries, `[rows, ceil(H/2)]` pairs.
+    /// Queries, `[rows, depth]` pairs.
     q: &'s mut [u32],
-    /// `[rows, ceil(H/2)]` pairs.
+    /// `[rows, depth]` pairs.
     dout: &'s mut [u32],
     /// Panels of pairs of rows of the queries.
     q_rows: &'s mut [u32],
@@ -45,37 +45,37 @@ struct Queries<'s> {
     ds: &'s mut [f32],
     /// The latter, `[ROWS, KEYS / 2]` pairs of keys.
     ds_keys: &'s mut [u32],
-    /// Probabilities of all rows, `[rows / 2, KEYS]` pairs of rows.
-    p_rows: &'s mut [u32],
-    /// Gradients of all scores, `[rows / 2, KEYS]` pairs of rows.
-    ds_rows: &'s mut [u32],
+    /// Probabilities of all rows.
+    p_rows: Turned<'s>,
+    /// Gradients of all scores.
+    ds_rows: Turned<'s>,
     /// A row of `dout` in f32.
     line: &'s mut [f32],
 }
 
 /// Rows of a query tile, with those that fill up the last block.
 #[inline(always)]
-fn most_rows<T>(inputs: &Inputs<'_, T>) -> usize {
-    (tile_queries(&inputs.op) * inputs.group() + SPARE_ROWS).next_multiple_of(2)
+fn most_rows<I: Tiles, T>(inputs: &Inputs<'_, T>) -> usize {
+    (tile_queries(&inputs.op) * inputs.group() + SPARE_ROWS).next_multiple_of(2 * I::STEP)
 }
 
 /// Sizes of the parts of a task's scratch memory: those of f32, then those of pairs.
 #[inline(always)]
-fn sizes<T>(inputs: &Inputs<'_, T>) -> ([usize; 7], [usize; 10]) {
+fn sizes<I: Tiles, T>(inputs: &Inputs<'_, T>) -> ([usize; 7], [usize; 10]) {
     let width = inputs.op.head_dim;
-    let (stride, rows) = (width.next_multiple_of(LANES), most_rows(inputs));
-    let (lines, panels) = (rows * width.div_ceil(2), row_pairs_len(rows, width));
+    let (stride, rows) = (width.next_multiple_of(LANES), most_rows::<I, T>(inputs));
+    let (lines, panels) = (rows * depth_of::<I>(width), row_pairs_len(rows, width));
     (
-        [KEYS * stride, KEYS * stride, rows, rows, ROWS * KEYS, ROWS * KEYS, stride],
+        [KEYS * stride, KEYS * stride, rows, rows, I::ROWS * KEYS, I::ROWS * KEYS, stride],
         [
             row_pairs_len(KEYS, width),
-            columns_len(width),
-            columns_len(width),
+            columns_len::<I>(width),
+            columns_len::<I>(width),
             lines,
             lines,
             panels,
             panels,
-            ROWS * KEYS / 2,
+            I::ROWS * KEYS / 2,
             rows / 2 * KEYS,
             rows / 2 * KEYS,
         ],
@@ -83,15 +83,15 @@ fn sizes<T>(inputs: &Inputs<'_, T>) -> ([usize; 7], [usize; 10]) {
 }
 
 /// Numbers of scratch memory that a task needs.
-pub(crate) fn scratch_len<T>(inputs: &Inputs<'_, T>) -> usize {
-    let (numbers, pairs) = sizes(inputs);
+pub(in super::super) fn scratch_len<I: Tiles, T>(inputs: &Inputs<'_, T>) -> usize {
+    let (numbers, pairs) = sizes::<I, T>(inputs);
     numbers.iter().chain(&pairs).sum()
 }
 
 /// Sums `dq` of the task's queries, and writes `dk` and `dv` of its keys.
 #[inline(always)]
-pub(crate) fn run<T: Operand>(
-    isa: Avx512,
+pub(in super::super) fn run<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     saved: &Saved<'_, T>,
     task: &mut KeyTask<'_, T>,
@@ -100,11 +100,16 @@ pub(crate) fn run<T: Operand>(
     let (width, group) = (inputs.op.head_dim, inputs.group());
     let (stride, most_queries) = (width.next_multiple_of(LANES), tile_queries(&inputs.op));
     task.dq.fill(0.0);
-    let (numbers, words) = sizes(inputs);
+    let (numbers, words) = sizes::<I, T>(inputs);
     let [dk, dv, lse, delta, p, ds, line] = scratch::split(&mut memory, numbers);
     let mut memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
     let [k, k_columns, v_columns, q, dout, q_rows, dout_rows, ds_keys, p_rows, ds_rows] =
         scratch::split(&mut memory, words);
+    // What a step has beyond the width.
+    k_columns.fill(0);
+    v_columns.fill(0);
+    let [p_rows, ds_rows] = [p_rows, ds_rows]
+        .map(|data| Turned { data, pairs: most_rows::<I, T>(inputs) / 2, columns: KEYS });
     let mut keys = Keys { k, k_columns, v_columns, dk, dv };
     let mut rows = Queries { q, dout, q_rows, dout_rows, lse, delta, p, ds, ds_keys, p_rows, ds_rows, line };
     for (tile, (dk, dv)) in task.tiles.iter().zip(&mut task.outputs) {
@@ -116,14 +121,14 @@ pub(crate) fn run<T: Operand>(
             let at = (tile.span.q_start + first - task.first) * group * stride;
             query_tile(isa, inputs, tile, queries, &mut keys, &mut rows, &mut task.dq[at..]);
         }
-        store(keys.dk, width, dk);
-        store(keys.dv, width, dv);
+        store(keys.dk, width, inputs.op.scale, dk);
+        store(keys.dv, width, 1.0, dv);
     }
 }
 
 #[inline(always)]
-fn load_keys<T: Operand>(
-    isa: Avx512,
+fn load_keys<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     tile: &KeyTile,
     kv_head: usize,
@@ -141,8 +146,8 @@ fn load_keys<T: Operand>(
 }
 
 #[inline(always)]
-fn load_queries<T: Operand>(
-    isa: Avx512,
+fn load_queries<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     saved: &Saved<'_, T>,
     tile: &KeyTile,
@@ -151,7 +156,7 @@ fn load_queries<T: Operand>(
     to: &mut Queries<'_>,
 ) {
     let (heads, width, group) = (inputs.op.heads, inputs.op.head_dim, inputs.group());
-    let (depth, count) = (width.div_ceil(2), queries.len() * group);
+    let (depth, count) = (depth_of::<I>(width), queries.len() * group);
     let [q, dout, out]: [&[bf16]; 3] = [inputs.q, saved.dout, saved.out].map(bytemuck::cast_slice);
     for (i, query) in queries.enumerate() {
         let t = tile.span.q_start + query;
@@ -167,35 +172,21 @@ fn load_queries<T: Operand>(
             to.lse[r] = saved.lse[(kv_head * group + head) * inputs.rows + t];
         }
     }
-    // Rows that fill up the last block: their probabilities are exp(-∞) = 0.
-    let filled = count.next_multiple_of(ROWS);
+    // Rows that fill up the last block.
+    let filled = count.next_multiple_of(I::ROWS);
     to.q[count * depth..filled * depth].fill(0);
     to.dout[count * depth..filled * depth].fill(0);
-    to.delta[count..filled].fill(0.0);
-    to.lse[count..filled].fill(f32::INFINITY);
-    let room = most_rows(inputs);
+    let room = most_rows::<I, T>(inputs);
     for (from, panels) in [(&*to.q, &mut *to.q_rows), (&*to.dout, &mut *to.dout_rows)] {
         let rows = Matrix::new(bytemuck::cast_slice::<u32, bf16>(from), 2 * depth);
         row_pairs(isa, rows, filled, width, room, panels);
     }
 }
 
-/// A block of rows, from row `row` on.
-#[inline(always)]
-fn lines(x: &[u32], row: usize, depth: usize) -> Left<'_> {
-    Left::Rows(Matrix::new(&x[row * depth..], depth))
-}
-
-/// A block of keys, from key `key` on, of what lies in pairs of rows.
-#[inline(always)]
-fn columns_from(x: &[u32], key: usize) -> Left<'_> {
-    Left::Columns(Matrix::new(&x[key..], KEYS))
-}
-
 /// One query tile meets one key tile: the five products.
 #[inline(always)]
-fn query_tile<T: Operand>(
-    isa: Avx512,
+fn query_tile<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     tile: &KeyTile,
     queries: Range<usize>,
@@ -204,38 +195,65 @@ fn query_tile<T: Operand>(
     dq: &mut [f32],
 ) {
     let (op, group) = (&inputs.op, inputs.group());
-    let (depth, stride) = (op.head_dim.div_ceil(2), op.head_dim.next_multiple_of(LANES));
+    let (depth, stride) = (depth_of::<I>(op.head_dim), op.head_dim.next_multiple_of(LANES));
     let count = queries.len() * group;
-    for row in (0..count).step_by(ROWS) {
-        let query = |r: usize| queries.start + (r / group).min(queries.len() - 1);
-        let (_, end) = visible(op, &tile.span, query(row + ROWS - 1));
-        let used = tile.len.min(end - tile.first);
+    for row in (0..count).step_by(I::ROWS) {
+        let present = I::ROWS.min(count - row);
+        let last = queries.start + (row + present - 1) / group;
+        let used = tile.len.min(visible(op, &tile.span, last).1 - tile.first);
         let n = used.next_multiple_of(LANES);
-        let (k, v) = (Panels { data: keys.k_columns, depth }, Panels { data: keys.v_columns, depth });
-        product::<false>(isa, lines(rows.q, row, depth), depth, k, n, op.scale, rows.p, KEYS);
-        product::<false>(isa, lines(rows.dout, row, depth), depth, v, n, 1.0, rows.ds, KEYS);
-        for i in 0..ROWS {
-            let seen = seen(visible(op, &tile.span, query(row + i)), tile.first, n, used);
-            let (p, ds) = (&mut rows.p[i * KEYS..][..KEYS], &mut rows.ds[i * KEYS..][..KEYS]);
-            score_row::<Fused>(op.softcap, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
-            pairs_of_row(isa, &ds[..n], &mut rows.ds_keys[i * (KEYS / 2)..]);
+        for (left, right, to) in
+            [(&*rows.q, &*keys.k_columns, &mut *rows.p), (&*rows.dout, &*keys.v_columns, &mut *rows.ds)]
+        {
+            let (left, right) = (Matrix::new(&left[row * depth..], depth), Panels { data: right, depth });
+            isa.product::<false>(left, I::ROWS, depth, right, n, to, KEYS);
         }
-        for pair in 0..ROWS / 2 {
-            let at = (row / 2 + pair) * KEYS;
-            for (from, to) in [(&*rows.p, &mut *rows.p_rows), (&*rows.ds, &mut *rows.ds_rows)] {
-                let (even, odd) = from[2 * pair * KEYS..][..2 * KEYS].split_at(KEYS);
-                pairs_of_columns(isa, even, odd, &mut to[at..]);
-            }
-        }
-        let ds = Left::Rows(Matrix::new(&*rows.ds_keys, KEYS / 2));
+        score_block::<I, T>(isa, inputs, tile, queries.start * group + row, row, present, used, rows);
+        let pairs = used.div_ceil(2).next_multiple_of(I::STEP);
+        let ds = Matrix::new(&*rows.ds_keys, KEYS / 2);
         let k = Panels { data: keys.k, depth: KEYS / 2 };
-        product::<true>(isa, ds, used.div_ceil(2), k, stride, 1.0, &mut dq[row * stride..], stride);
+        isa.product::<true>(ds, I::ROWS, pairs, k, stride, &mut dq[row * stride..], stride);
     }
-    let (k, depth) = (count.next_multiple_of(ROWS) / 2, most_rows(inputs) / 2);
-    for key in (0..tile.len).step_by(ROWS) {
-        let (dout, q) = (Panels { data: rows.dout_rows, depth }, Panels { data: rows.q_rows, depth });
-        let (dv, dk) = (&mut keys.dv[key * stride..], &mut keys.dk[key * stride..]);
-        product::<true>(isa, columns_from(rows.p_rows, key), k, dout, stride, 1.0, dv, stride);
-        product::<true>(isa, columns_from(rows.ds_rows, key), k, q, stride, op.scale, dk, stride);
+    let pairs = (count.next_multiple_of(I::ROWS) / 2).next_multiple_of(I::STEP);
+    let (columns, depth) = (tile.len.next_multiple_of(I::ROWS), most_rows::<I, T>(inputs) / 2);
+    for (left, right, to) in [
+        (&rows.p_rows, &*rows.dout_rows, &mut *keys.dv),
+        (&rows.ds_rows, &*rows.q_rows, &mut *keys.dk),
+    ] {
+        isa.turned_product(left, pairs, columns, Panels { data: right, depth }, stride, to, stride);
+    }
+}
+
+/// Scores of a block of rows and their gradients become factors of the products to come. `first`: the first row, counted
+/// over all queries of the span.
+#[inline(always)]
+fn score_block<I: Tiles, T: Operand>(
+    isa: I,
+    inputs: &Inputs<'_, T>,
+    tile: &KeyTile,
+    first: usize,
+    row: usize,
+    present: usize,
+    used: usize,
+    rows: &mut Queries<'_>,
+) {
+    let (op, group, n) = (&inputs.op, inputs.group(), used.next_multiple_of(LANES));
+    let pairs = used.div_ceil(2).next_multiple_of(I::STEP).max(n / 2);
+    for i in 0..present {
+        let seen = seen(visible(op, &tile.span, (first + i) / group), tile.first, n, used);
+        let (p, ds) = (&mut rows.p[i * KEYS..][..n], &mut rows.ds[i * KEYS..][..n]);
+        score_row::<Fused>(op.softcap, op.scale, seen, n, p, ds, rows.lse[row + i], rows.delta[row + i]);
+        let ds_keys = &mut rows.ds_keys[i * (KEYS / 2)..][..KEYS / 2];
+        pairs_of_row(isa.avx512(), ds, ds_keys);
+        ds_keys[n / 2..pairs].fill(0);
+    }
+    // Rows that fill up the block weigh nothing: the sums behind `dq` are those of other queries.
+    for i in present..I::ROWS {
+        rows.p[i * KEYS..][..n].fill(0.0);
+        rows.ds[i * KEYS..][..n].fill(0.0);
+        rows.ds_keys[i * (KEYS / 2)..][..pairs].fill(0);
+    }
+    for (from, to) in [(&*rows.p, &mut rows.p_rows), (&*rows.ds, &mut rows.ds_rows)] {
+        isa.turn(Matrix::new(from, KEYS), n, row, to);
     }
 }

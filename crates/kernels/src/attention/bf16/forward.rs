@@ -3,13 +3,12 @@
 use super::super::cpu::Inputs;
 use super::super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS, seen};
 use super::super::cpu_forward::{QueryTask, Rows, softmax_row, store};
-use super::{columns, columns_len, pairs, row_pairs, row_pairs_len, rows_of, staging_len};
+use super::{Tiles, columns, columns_len, depth_of, pairs, row_pairs, row_pairs_len, rows_of, staging_len};
 use crate::lanes::{Fused, LANES};
 use crate::matmul::scratch;
 use crate::operand::Operand;
-use crate::simd::Avx512;
 use crate::simd::matrix::Matrix;
-use crate::simd::tile_bf16::{Left, Panels, ROWS, pairs_of_row, product};
+use crate::simd::tile_bf16::{Panels, pairs_of_row};
 
 /// The keys and values of one tile, and room for the scores of a block of rows.
 struct Keys<'s> {
@@ -25,41 +24,43 @@ struct Keys<'s> {
 
 /// Sizes of the parts of a task's scratch memory: those of f32, then those of pairs.
 #[inline(always)]
-fn sizes<T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> ([usize; 4], [usize; 5]) {
+fn sizes<I: Tiles, T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> ([usize; 4], [usize; 5]) {
     let (width, stride) = (inputs.op.head_dim, inputs.op.head_dim.next_multiple_of(LANES));
     let rows = tile.len * inputs.group() + SPARE_ROWS;
     (
-        [rows * stride, rows, rows, ROWS * KEYS],
+        [rows * stride, rows, rows, I::ROWS * KEYS],
         [
-            rows * width.div_ceil(2),
-            columns_len(width),
+            rows * depth_of::<I>(width),
+            columns_len::<I>(width),
             row_pairs_len(KEYS, width),
-            ROWS * KEYS / 2,
+            I::ROWS * KEYS / 2,
             staging_len(inputs),
         ],
     )
 }
 
 /// Numbers of scratch memory that a task needs.
-pub(crate) fn scratch_len<T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> usize {
-    let (numbers, pairs) = sizes(inputs, tile);
+pub(in super::super) fn scratch_len<I: Tiles, T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> usize {
+    let (numbers, pairs) = sizes::<I, T>(inputs, tile);
     numbers.iter().chain(&pairs).sum()
 }
 
 /// Writes the rows of `out` and `lse` that the task owns.
 #[inline(always)]
-pub(crate) fn run<T: Operand>(
-    isa: Avx512,
+pub(in super::super) fn run<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     task: &mut QueryTask<'_, T>,
     mut memory: &mut [f32],
 ) {
-    let (numbers, words) = sizes(inputs, &task.tile);
+    let (numbers, words) = sizes::<I, T>(inputs, &task.tile);
     let [out, max, sum, scores] = scratch::split(&mut memory, numbers);
     let mut memory: &mut [u32] = bytemuck::cast_slice_mut(memory);
     let [q, k, v, weights, staging] = scratch::split(&mut memory, words);
     let (mut rows, mut keys) = (Rows::new(q, [out, max, sum]), Keys { k, v, scores, weights });
-    load_queries(inputs, task, rows.q);
+    load_queries::<I, T>(inputs, task, rows.q);
+    // What a step has beyond the width.
+    keys.k.fill(0);
     let (first, _) = task.tile.visible(&inputs.op, 0);
     let (_, end) = task.tile.visible(&inputs.op, task.tile.len - 1);
     let width = inputs.op.head_dim;
@@ -75,10 +76,10 @@ pub(crate) fn run<T: Operand>(
 }
 
 #[inline(always)]
-fn load_queries<T: Operand>(inputs: &Inputs<'_, T>, task: &QueryTask<'_, T>, q: &mut [u32]) {
+fn load_queries<I: Tiles, T: Operand>(inputs: &Inputs<'_, T>, task: &QueryTask<'_, T>, q: &mut [u32]) {
     let (heads, width, group) = (inputs.op.heads, inputs.op.head_dim, inputs.group());
     let from: &[half::bf16] = bytemuck::cast_slice(inputs.q);
-    let (depth, mut row) = (width.div_ceil(2), 0);
+    let (depth, mut row) = (depth_of::<I>(width), 0);
     for t in task.tile.rows() {
         for head in 0..group {
             let at = (t * heads + task.kv_head * group + head) * width;
@@ -91,8 +92,8 @@ fn load_queries<T: Operand>(inputs: &Inputs<'_, T>, task: &QueryTask<'_, T>, q: 
 
 /// All rows of the task meet one key tile.
 #[inline(always)]
-fn key_tile<T: Operand>(
-    isa: Avx512,
+fn key_tile<I: Tiles, T: Operand>(
+    isa: I,
     inputs: &Inputs<'_, T>,
     tile: &QueryTile,
     start: usize,
@@ -101,37 +102,35 @@ fn key_tile<T: Operand>(
     keys: &mut Keys<'_>,
 ) {
     let (op, group) = (&inputs.op, inputs.group());
-    let (depth, stride) = (op.head_dim.div_ceil(2), op.head_dim.next_multiple_of(LANES));
-    let query = |r: usize| (r / group).min(tile.len - 1);
-    for row in (0..tile.len * group).step_by(ROWS) {
+    let (depth, stride, count) =
+        (depth_of::<I>(op.head_dim), op.head_dim.next_multiple_of(LANES), tile.len * group);
+    for row in (0..count).step_by(I::ROWS) {
+        let present = I::ROWS.min(count - row);
+        let query = |r: usize| r / group;
         let (first, _) = tile.visible(op, query(row));
-        let (_, end) = tile.visible(op, query(row + ROWS - 1));
+        let (_, end) = tile.visible(op, query(row + present - 1));
         if end <= start || first >= start + len {
             continue;
         }
         let used = len.min(end - start);
         let n = used.next_multiple_of(LANES);
-        let q = Left::Rows(Matrix::new(&rows.q[row * depth..], depth));
+        let q = Matrix::new(&rows.q[row * depth..], depth);
         let k = Panels { data: keys.k, depth };
-        product::<false>(isa, q, depth, k, n, op.scale, keys.scores, KEYS);
-        for i in 0..ROWS {
+        isa.product::<false>(q, I::ROWS, depth, k, n, keys.scores, KEYS);
+        let pairs = used.div_ceil(2).next_multiple_of(I::STEP);
+        for i in 0..present {
             let seen = seen(tile.visible(op, query(row + i)), start, n, used);
             let line = &mut keys.scores[i * KEYS..][..n];
             let out = &mut rows.out[(row + i) * stride..][..stride];
-            softmax_row::<Fused>(op.softcap, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);
-            pairs_of_row(isa, line, &mut keys.weights[i * (KEYS / 2)..]);
+            let (max, sum) = (&mut rows.max[row + i], &mut rows.sum[row + i]);
+            softmax_row::<Fused>(op.softcap, op.scale, seen, line, max, sum, out);
+            let weights = &mut keys.weights[i * (KEYS / 2)..][..KEYS / 2];
+            pairs_of_row(isa.avx512(), line, weights);
+            weights[n / 2..pairs.max(n / 2)].fill(0);
         }
-        let weights = Left::Rows(Matrix::new(&*keys.weights, KEYS / 2));
+        // Rows beyond the last one weigh whatever is there: nobody reads their sums.
+        let weights = Matrix::new(&*keys.weights, KEYS / 2);
         let v = Panels { data: keys.v, depth: KEYS / 2 };
-        product::<true>(
-            isa,
-            weights,
-            used.div_ceil(2),
-            v,
-            stride,
-            1.0,
-            &mut rows.out[row * stride..],
-            stride,
-        );
+        isa.product::<true>(weights, I::ROWS, pairs, v, stride, &mut rows.out[row * stride..], stride);
     }
 }
