@@ -149,7 +149,15 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
             let seen = seen(tile.visible(op, query(row + i)), start, n, used);
             let line = &mut scores[i * KEYS..][..n];
             let out = &mut rows.out[(row + i) * stride..][..stride];
-            softmax_row::<F>(op.softcap, 1.0, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);
+            softmax_row::<F>(
+                op.softcap,
+                1.0,
+                seen,
+                line,
+                &mut rows.max[row + i],
+                &mut rows.sum[row + i],
+                out,
+            );
         }
         let out = &mut rows.out[row * stride..];
         product::<F, MR, NV, true>(isa, Left::Rows(scores, KEYS), used, keys.v, stride, stride, out, stride);

@@ -198,7 +198,8 @@ fn one_long_sequence_needs_the_most_sums() {
                 let sums: usize = parts.iter().map(|part| part.sums_len(&op)).sum();
                 let bytes = (sums * op.kv_heads * 4) as u64;
                 // Each part has some spare rows, and short sequences may make more parts than one long one has.
-                let spare = 12 * super::cpu_cut::SPARE_ROWS * op.head_dim.next_multiple_of(16) * op.kv_heads * 4;
+                let spare =
+                    12 * super::cpu_cut::SPARE_ROWS * op.head_dim.next_multiple_of(16) * op.kv_heads * 4;
                 assert!(
                     bytes <= bound + spare as u64,
                     "{op:?}: {sequences} in {tokens}: {bytes}, bound {bound}"

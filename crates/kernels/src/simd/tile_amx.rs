@@ -158,7 +158,8 @@ unsafe fn block<const V: usize, const ADD: bool>(a: *const u32, b: *const u32, c
 /// As the other.
 #[cfg(feature = "emulate-avx512")]
 unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: *mut f32, shape: Shape) {
-    let [low, high] = [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];
+    let [low, high] =
+        [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];
     for i in 0..rows {
         for j in 0..shape.n {
             // SAFETY: row `i` and column `j` of the tiles that the caller promises.
@@ -168,7 +169,8 @@ unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: 
                 for step in 0..shape.steps {
                     let (mut even, mut odd) = (0.0f32, 0.0f32);
                     for p in step * STEP..(step + 1) * STEP {
-                        let (a, b) = (*a.add(i * shape.a + p), *b.add(j / COLS * shape.b + p * COLS + j % COLS));
+                        let (a, b) =
+                            (*a.add(i * shape.a + p), *b.add(j / COLS * shape.b + p * COLS + j % COLS));
                         even = low(a).mul_add(low(b), even);
                         odd = high(a).mul_add(high(b), odd);
                     }

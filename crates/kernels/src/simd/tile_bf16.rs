@@ -34,7 +34,11 @@ impl Panels<'_> {
         let panels = n.div_ceil(COLS);
         assert!(n.is_multiple_of(16) && pairs <= self.depth, "{pairs} pairs of {}, {n} columns", self.depth);
         let needed = self.depth.checked_mul(panels * COLS);
-        assert!(needed.is_some_and(|n| n <= self.data.len()), "{panels} panels in {} elements", self.data.len());
+        assert!(
+            needed.is_some_and(|n| n <= self.data.len()),
+            "{panels} panels in {} elements",
+            self.data.len()
+        );
     }
 }
 

@@ -108,8 +108,8 @@ pub(in super::super) fn run<I: Tiles, T: Operand>(
     // What a step has beyond the width.
     k_columns.fill(0);
     v_columns.fill(0);
-    let [p_rows, ds_rows] = [p_rows, ds_rows]
-        .map(|data| Turned { data, pairs: most_rows::<I, T>(inputs) / 2, columns: KEYS });
+    let [p_rows, ds_rows] =
+        [p_rows, ds_rows].map(|data| Turned { data, pairs: most_rows::<I, T>(inputs) / 2, columns: KEYS });
     let mut keys = Keys { k, k_columns, v_columns, dk, dv };
     let mut rows = Queries { q, dout, q_rows, dout_rows, lse, delta, p, ds, ds_keys, p_rows, ds_rows, line };
     for (tile, (dk, dv)) in task.tiles.iter().zip(&mut task.outputs) {
@@ -216,10 +216,9 @@ fn query_tile<I: Tiles, T: Operand>(
     }
     let pairs = (count.next_multiple_of(I::ROWS) / 2).next_multiple_of(I::STEP);
     let (columns, depth) = (tile.len.next_multiple_of(I::ROWS), most_rows::<I, T>(inputs) / 2);
-    for (left, right, to) in [
-        (&rows.p_rows, &*rows.dout_rows, &mut *keys.dv),
-        (&rows.ds_rows, &*rows.q_rows, &mut *keys.dk),
-    ] {
+    for (left, right, to) in
+        [(&rows.p_rows, &*rows.dout_rows, &mut *keys.dv), (&rows.ds_rows, &*rows.q_rows, &mut *keys.dk)]
+    {
         isa.turned_product(left, pairs, columns, Panels { data: right, depth }, stride, to, stride);
     }
 }
