@@ -77,27 +77,23 @@ macro_rules! with_kernel {
     };
 }
 
-/// Runs a pass over a task of bf16 operands where the machine multiplies pairs of them, and returns.
+/// Runs a pass over a task of bf16 operands where the machine multiplies pairs of them, and returns. Scratch memory is
+/// fetched out here, as only what is inlined is compiled for the instruction set.
 #[cfg(target_arch = "x86_64")]
 macro_rules! return_with_pairs {
-    ($isa:expr, $pass:ident, $T:ident, [$inputs:expr $(, $shape:expr)?], $($arg:expr),*) => {
-        match $isa {
-            Isa::Amx(witness) if $T::DTYPE == Dtype::Bf16 => {
-                return_with_pairs!(@ Amx, witness, $isa, $pass, $T, [$inputs $(, $shape)?], $($arg),*)
-            }
-            Isa::Avx512(witness) if $T::DTYPE == Dtype::Bf16 => {
-                return_with_pairs!(@ Avx512, witness, $isa, $pass, $T, [$inputs $(, $shape)?], $($arg),*)
-            }
-            _ => {}
-        }
+    ($isa:expr, $pass:ident, $T:ident, [$($shape:expr),*], $inputs:expr, $($arg:expr),*) => {
+        return_with_pairs!(Amx, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*);
+        return_with_pairs!(Avx512, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*);
     };
-    (@ $W:ident, $witness:ident, $isa:expr, $pass:ident, $T:ident, [$inputs:expr $(, $shape:expr)?], $($arg:expr),*) => {
-        return scratch::with(bf16::$pass::scratch_len::<$W, $T>($inputs $(, $shape)?), |memory: &mut [f32]| {
-            $isa.vectorize(
-                #[inline(always)]
-                || bf16::$pass::run($witness, $inputs, $($arg,)* memory),
-            );
-        })
+    ($W:ident, $isa:expr, $pass:ident, $T:ident, [$($shape:expr),*], $inputs:expr, $($arg:expr),*) => {
+        if let Isa::$W(witness) = $isa && $T::DTYPE == Dtype::Bf16 {
+            return scratch::with(bf16::$pass::scratch_len::<$W, $T>($($shape),*), |memory: &mut [f32]| {
+                $isa.vectorize(
+                    #[inline(always)]
+                    || bf16::$pass::run(witness, $inputs, $($arg,)* memory),
+                );
+            });
+        }
     };
 }
 
@@ -134,9 +130,8 @@ pub(super) fn forward<T: Operand>(
                 vectorize!(isa, F => cpu_few_rows::run::<T, F>(inputs, &mut task, memory));
             });
         }
-        // The scratch memory is fetched out here, as only what is inlined is compiled for the instruction set.
         #[cfg(target_arch = "x86_64")]
-        return_with_pairs!(isa, forward, T, [inputs, &task.tile], &mut task);
+        return_with_pairs!(isa, forward, T, [inputs, &task.tile], inputs, &mut task);
         scratch::with(cpu_forward::scratch_len(inputs, &task.tile), |memory: &mut [f32]| {
             with_kernel!(isa, cpu_forward::run, T, (inputs, &mut task, memory));
         });
@@ -187,7 +182,7 @@ pub(super) fn backward<T: Operand>(
         pool.run(tasks.len(), |i| {
             let mut task = tasks[i].lock().expect("a task is run once");
             #[cfg(target_arch = "x86_64")]
-            return_with_pairs!(isa, backward, T, [inputs], saved, &mut task);
+            return_with_pairs!(isa, backward, T, [inputs], inputs, saved, &mut task);
             scratch::with(cpu_backward::scratch_len(inputs), |memory: &mut [f32]| {
                 with_kernel!(isa, cpu_backward::run, T, (inputs, saved, &mut task, memory));
             });

@@ -1,5 +1,5 @@
-//! AMX: products of bf16 tiles that lie in a cache as pairs, for attention, as [`tile_bf16`](super::tile_bf16) has them:
-//! 32 rows by 32 columns of sums in four tile registers, `TDPBF16PS` on [`STEP`] pairs at a time.
+//! AMX: products of bf16 tiles that lie in a cache as pairs, for attention, as [`tile_bf16`](super::tile_bf16) has
+//! them: 32 rows by 32 columns of sums in four tile registers, `TDPBF16PS` on [`STEP`] pairs at a time.
 //!
 //! Tiles are configured and released in each product; between the pieces of assembly of one product lies no code
 //! that could touch them.
@@ -194,7 +194,8 @@ pub(crate) fn turn_pairs(_: Avx512, from: Matrix<'_, f32>, n: usize, to: &mut [u
 }
 
 /// # Safety
-/// AVX-512 with BF16; `from` points to 32 rows of `n` numbers, `to` to `n` rows of 16 elements; `n` is a multiple of 16.
+/// AVX-512 with BF16; `from` points to 32 rows of `n` numbers, `to` to `n` rows of 16 elements; `n` is a multiple of
+/// 16.
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 unsafe fn turn(from: *const f32, stride: usize, n: usize, to: *mut u32, to_stride: usize) {
     let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + 16 * (i % 2)) as u16);

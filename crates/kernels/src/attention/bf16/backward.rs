@@ -223,8 +223,8 @@ fn query_tile<I: Tiles, T: Operand>(
     }
 }
 
-/// Scores of a block of rows and their gradients become factors of the products to come. `first`: the first row, counted
-/// over all queries of the span.
+/// Scores of a block of rows and their gradients become factors of the products to come. `first`: the first row,
+/// counted over all queries of the span.
 #[inline(always)]
 fn score_block<I: Tiles, T: Operand>(
     isa: I,

@@ -1,6 +1,6 @@
-//! The two passes for bf16 with the machine's products of bf16 pairs (AMX or AVX-512): tiles stay bf16, sums are f32. Probabilities
-//! and gradients of scores are rounded to bf16 before they meet values, keys and queries, as PyTorch's flash attention
-//! for CPUs does (ATen, `FlashAttentionKernel.cpp`, 2.15).
+//! The two passes for bf16 with the machine's products of bf16 pairs (AMX or AVX-512): tiles stay bf16, sums are f32.
+//! Probabilities and gradients of scores are rounded to bf16 before they meet values, keys and queries, as PyTorch's
+//! flash attention for CPUs does (ATen, `FlashAttentionKernel.cpp`, 2.15).
 
 pub(super) mod backward;
 pub(super) mod forward;
