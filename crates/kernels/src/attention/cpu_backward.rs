@@ -221,8 +221,8 @@ fn query_tile<F: MulAdd, const MR: usize, const NV: usize>(
     }
 }
 
-/// `p`: scores, which are still to be multiplied by `scale`, become probabilities; `ds`: their gradients become those of
-/// the scores. Zero for keys not seen.
+/// `p`: scores, which are still to be multiplied by `scale`, become probabilities; `ds`: their gradients become those
+/// of the scores. Zero for keys not seen.
 #[inline(always)]
 pub(super) fn score_row<F: MulAdd>(
     softcap: Option<f32>,
