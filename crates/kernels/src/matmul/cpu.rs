@@ -192,7 +192,6 @@ impl<K: MicroKernel> Driver<'_, K> {
         let panel_len = K::panel_len(k);
         let stride = staged_stride(k, size_of::<K::Staged>());
         let panels = cols.div_ceil(K::COLS);
-        let width = |panel: usize| K::COLS.min(cols - panel * K::COLS);
         let tile_len = if matches!(a, Rows::Stored(_)) { K::ROWS * stride } else { 0 };
         scratch::with(panels * panel_len, |packed: &mut [K::Packed]| {
             self.b.pack(self.kernel, self.op.trans_b, [start, k], [col, cols], packed);
@@ -205,11 +204,8 @@ impl<K: MicroKernel> Driver<'_, K> {
                             Matrix::new(&*tile, stride)
                         }
                     };
-                    for j in 0..panels {
-                        let out = c.part(row, tile_rows, j * K::COLS, width(j));
-                        let panel = &packed[j * panel_len..][..panel_len];
-                        self.kernel.tile(a, k.next_multiple_of(K::DEPTH), panel, out, epilogue);
-                    }
+                    let out = c.part(row, tile_rows, 0, cols);
+                    self.kernel.tiles(a, k.next_multiple_of(K::DEPTH), packed, out, epilogue);
                 }
             });
         });

@@ -58,6 +58,22 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
         epilogue: Epilogue,
     );
 
+    /// [`tile`](Self::tile) for each panel in turn, all under the rows of `a`: `out` is as wide as the panels together.
+    fn tiles(
+        self,
+        a: Matrix<'_, Self::Staged>,
+        k: usize,
+        panels: &[Self::Packed],
+        mut out: Out<'_>,
+        epilogue: Epilogue,
+    ) {
+        let (rows, cols, len) = (out.rows(), out.cols(), Self::panel_len(k));
+        for (j, first) in (0..cols).step_by(Self::COLS).enumerate() {
+            let out = out.part(0, rows, first, Self::COLS.min(cols - first));
+            self.tile(a, k, &panels[j * len..][..len], out, epilogue);
+        }
+    }
+
     /// Elements of a panel of `k` numbers a column.
     fn panel_len(k: usize) -> usize {
         k.next_multiple_of(Self::DEPTH) / Self::GROUP * Self::COLS

@@ -36,7 +36,11 @@ impl MicroKernel for Bf16Amx {
     }
 
     fn tile(self, a: Matrix<'_, bf16>, k: usize, panel: &[u32], out: Out<'_>, epilogue: Epilogue) {
-        gemm_amx::tile(self.0, a, k / gemm_amx::DEPTH, panel, out, epilogue);
+        self.tiles(a, k, panel, out, epilogue);
+    }
+
+    fn tiles(self, a: Matrix<'_, bf16>, k: usize, panels: &[u32], out: Out<'_>, epilogue: Epilogue) {
+        gemm_amx::tiles(self.0, a, k / gemm_amx::DEPTH, panels, out, epilogue);
     }
 }
 

@@ -7,10 +7,11 @@
 #[cfg(not(feature = "emulate-avx512"))]
 use super::amx::Shapes;
 use super::amx::{ROW_BYTES, TILE_ROWS};
-use super::arch::{__m512, _mm512_setzero_ps};
+use super::arch::__m512;
 use super::matrix::{Epilogue, Matrix, Out};
 use super::{Amx, store};
 use half::bf16;
+use std::mem::MaybeUninit;
 
 /// Most rows of a tile of sums.
 pub(crate) const ROWS: usize = 2 * TILE_ROWS;
@@ -19,49 +20,59 @@ pub(crate) const COLS: usize = 32;
 /// Numbers of `k` in a step.
 pub(crate) const DEPTH: usize = 32;
 
-/// `out = alpha · A · panel` (or `+=`): `A` has `out.rows()` rows of `32·steps` numbers, `panel` is `[16·steps][COLS]`
-/// with the numbers of `k = 2p` (low half) and `2p+1` (high half) of one column in an element.
-pub(crate) fn tile(
+/// `out = alpha · A · B` (or `+=`): `A` has `out.rows()` rows of `32·steps` numbers, `B` is in panels of [`COLS`]
+/// columns, each `[16·steps][COLS]` with the numbers of `k = 2p` (low half) and `2p+1` (high half) of one column in an
+/// element.
+pub(crate) fn tiles(
     _: Amx,
     a: Matrix<'_, bf16>,
     steps: usize,
-    panel: &[u32],
+    panels: &[u32],
     mut out: Out<'_>,
     epilogue: Epilogue,
 ) {
-    let (rows, cols) = (out.rows(), out.cols());
-    assert!((1..=ROWS).contains(&rows) && (1..=COLS).contains(&cols), "a tile of {rows}×{cols}");
+    let (rows, count) = (out.rows(), out.cols().div_ceil(COLS));
+    assert!((1..=ROWS).contains(&rows), "tiles of {rows} rows");
     a.expect("A", rows, DEPTH * steps);
-    assert!(
-        panel.len() >= steps * (DEPTH / 2) * COLS,
-        "a panel of {steps} steps has {} elements",
-        panel.len()
-    );
-    // SAFETY: the witness proves the instructions; `a` holds `rows` rows of `32·steps` numbers and `panel` `16·steps`
+    let needed = (steps * (DEPTH / 2) * COLS).checked_mul(count);
+    assert!(needed.is_some_and(|n| n <= panels.len()), "{count} panels in {} elements", panels.len());
+    // SAFETY: the witness proves the instructions; `a` holds `rows` rows of `32·steps` numbers and each panel `16·steps`
     // rows of COLS elements (asserted above), which is all that the kernel reads.
-    unsafe { finished(a, steps, panel.as_ptr(), &mut out, epilogue) }
+    unsafe { row_of_tiles(a, steps, panels.as_ptr(), &mut out, epilogue) }
 }
 
 /// # Safety
-/// AMX and AVX-512 with BF16; `a` holds `out.rows()` rows (at most ROWS) of `32·steps` numbers, `panel` `16·steps` rows
-/// of COLS elements.
+/// AMX and AVX-512 with BF16; `a` holds `out.rows()` rows (1 to ROWS) of `32·steps` numbers, `panels` for each COLS
+/// columns of `out` `16·steps` rows of COLS elements.
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
-unsafe fn finished(
+unsafe fn row_of_tiles(
     a: Matrix<'_, bf16>,
     steps: usize,
-    panel: *const u32,
+    panels: *const u32,
     out: &mut Out<'_>,
     epilogue: Epilogue,
 ) {
-    let rows = out.rows();
-    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    // SAFETY: the caller's promise; there is room for all rows.
-    unsafe { products(a, rows, steps, panel, &mut sums) };
-    if out.cols() > 16 {
-        store::rows(out, &sums[..rows], epilogue);
-    } else {
-        store::rows(out, &sums.map(|[left, _]| [left])[..rows], epilogue);
+    let (rows, cols) = (out.rows(), out.cols());
+    let mut sums = MaybeUninit::<[[__m512; 2]; ROWS]>::uninit();
+    // SAFETY: `rows` is 1 to ROWS, by the caller's promise.
+    unsafe { configure(rows) };
+    for (panel, first) in (0..cols).step_by(COLS).enumerate() {
+        // SAFETY: the caller's promise; the tiles are configured for `rows` rows, and `products` writes so many rows.
+        let sums = unsafe {
+            products(a, rows, steps, panels.add(panel * steps * (DEPTH / 2) * COLS), sums.as_mut_ptr());
+            std::slice::from_raw_parts(sums.as_ptr().cast::<[__m512; 2]>(), rows)
+        };
+        let width = COLS.min(cols - first);
+        let mut part = out.part(0, rows, first, width);
+        if width > 16 {
+            store::rows(&mut part, sums, epilogue);
+        } else {
+            let left: [[__m512; 1]; ROWS] = std::array::from_fn(|i| [sums[i.min(rows - 1)][0]]);
+            store::rows(&mut part, &left[..rows], epilogue);
+        }
     }
+    // SAFETY: AMX.
+    unsafe { release() };
 }
 
 /// Shapes for 1 to [`ROWS`] rows: sums in tiles 0 to 3, `A` in 4 and 5, the panel in 6 and 7. Where there are no rows
@@ -79,10 +90,38 @@ static SHAPES: [Shapes; ROWS] = {
     shapes
 };
 
-/// `c = A · panel`.
+/// Makes the tiles those of [`SHAPES`].
 ///
 /// # Safety
-/// AMX; `a` holds `rows` rows (1 to ROWS) of `32·steps` numbers, `panel` `16·steps` rows of COLS elements.
+/// AMX; `rows` is 1 to ROWS. The tile registers are nobody's until [`release`].
+#[cfg(not(feature = "emulate-avx512"))]
+#[inline]
+unsafe fn configure(rows: usize) {
+    // SAFETY: the caller's promise; the operand is 64 bytes that describe legal shapes.
+    unsafe {
+        std::arch::asm!(
+            "ldtilecfg [{}]", in(reg) &raw const SHAPES[rows - 1], options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Frees the tiles, so that nothing of them is saved when the thread sleeps.
+///
+/// # Safety
+/// AMX.
+#[cfg(not(feature = "emulate-avx512"))]
+#[inline]
+unsafe fn release() {
+    // SAFETY: the caller's promise.
+    unsafe { std::arch::asm!("tilerelease", options(nostack, preserves_flags)) };
+}
+
+/// `c = A · panel`, the first `rows` rows of it; what the rest holds afterwards is of no use. The panel is not to stay
+/// in the first-level cache (`TILELOADDT1`), which one tile of `A` fills.
+///
+/// # Safety
+/// AMX, configured for `rows`; `a` holds `rows` rows of `32·steps` numbers, `panel` `16·steps` rows of COLS elements,
+/// and `c` can be written.
 #[cfg(not(feature = "emulate-avx512"))]
 #[inline]
 unsafe fn products(
@@ -90,16 +129,15 @@ unsafe fn products(
     rows: usize,
     steps: usize,
     panel: *const u32,
-    c: &mut [[__m512; 2]; ROWS],
+    c: *mut [[__m512; 2]; ROWS],
 ) {
     let above = a.data.as_ptr();
     let below = if rows > TILE_ROWS { above.wrapping_add(TILE_ROWS * a.stride) } else { above };
-    // SAFETY: `SHAPES` limits the loads to `rows` rows of A, 64 bytes a step, and to 16 rows of two times 64 bytes of
-    // the panel, which are there by the caller's promise, and the stores to the 32 rows of `c`. The tile registers
-    // are the compiler's neither before nor after, and are released.
+    // SAFETY: the shapes limit the loads to `rows` rows of A, 64 bytes a step, and to 16 rows of two times 64 bytes of
+    // the panel, which are there by the caller's promise, and the stores to the 32 rows of `c`. The compiler keeps
+    // nothing in tile registers.
     unsafe {
         std::arch::asm!(
-            "ldtilecfg [{shapes}]",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
@@ -107,10 +145,10 @@ unsafe fn products(
             "test {steps}, {steps}",
             "jz 3f",
             "2:",
-            "tileloadd tmm6, [{panel} + {row}]",
+            "tileloaddt1 tmm6, [{panel} + {row}]",
             "tileloadd tmm4, [{above} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{panel} + {row} + 64]",
+            "tileloaddt1 tmm7, [{panel} + {row} + 64]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{below} + {stride}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
@@ -125,21 +163,33 @@ unsafe fn products(
             "tilestored [{c} + {row} + 64], tmm1",
             "tilestored [{c} + {row} + 16 * 128], tmm2",
             "tilestored [{c} + {row} + 16 * 128 + 64], tmm3",
-            "tilerelease",
-            shapes = in(reg) &raw const SHAPES[rows - 1],
             above = inout(reg) above => _,
             below = inout(reg) below => _,
             stride = in(reg) size_of::<bf16>() * a.stride,
             panel = inout(reg) panel => _,
             row = in(reg) size_of::<[__m512; 2]>(),
             steps = inout(reg) steps => _,
-            c = in(reg) c.as_mut_ptr(),
+            c = in(reg) c,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }
 }
+
+/// Nothing has to be configured.
+///
+/// # Safety
+/// None is needed.
+#[cfg(feature = "emulate-avx512")]
+unsafe fn configure(_: usize) {}
+
+/// Nothing has to be released.
+///
+/// # Safety
+/// None is needed.
+#[cfg(feature = "emulate-avx512")]
+unsafe fn release() {}
 
 /// The same in plain loops, for machines without AMX. As Intel's manual has it, the products of the even numbers of a
 /// step are summed for themselves, those of the odd ones too, and both are added to the sums; denormal numbers (which
@@ -153,12 +203,14 @@ unsafe fn products(
     rows: usize,
     steps: usize,
     panel: *const u32,
-    c: &mut [[__m512; 2]; ROWS],
+    c: *mut [[__m512; 2]; ROWS],
 ) {
     let widen = |bits: u32| f32::from_bits(bits << 16);
-    // SAFETY: 1024 numbers without padding, in which every bit pattern is valid.
-    let c: &mut [[f32; COLS]; ROWS] = unsafe { &mut *(&raw mut *c).cast() };
-    *c = [[0.0; COLS]; ROWS];
+    // SAFETY: 1024 numbers without padding that can be written, and now are.
+    let c: &mut [[f32; COLS]; ROWS] = unsafe {
+        c.write_bytes(0, 1);
+        &mut *c.cast()
+    };
     for step in 0..steps {
         for (i, sums) in c.iter_mut().enumerate().take(rows) {
             let row = a.row(i, step * DEPTH, DEPTH);
