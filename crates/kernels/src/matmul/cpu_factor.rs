@@ -84,11 +84,21 @@ impl<'a, T: Operand> Factor<'a, T> {
         let panels = packed.chunks_exact_mut(panel_len.max(1)).enumerate();
         let place = |j: usize| (col + j * K::COLS, K::COLS.min(cols - j * K::COLS));
         match self {
-            Factor::Dense(b) => panels.for_each(|(j, panel)| {
+            Factor::Dense(b) if trans => panels.for_each(|(j, panel)| {
                 let (at, width) = place(j);
-                let from = if trans { b.at(at, start) } else { b.at(start, at) };
-                kernel.pack(from, trans, width, k, panel);
+                kernel.pack(b.at(at, start), true, width, k, panel);
             }),
+            // Some rows for all panels, then the next: far-off rows would be as many pages for every panel.
+            Factor::Dense(b) => {
+                for p in (0..k).step_by(STRIP_ROWS) {
+                    let len = STRIP_ROWS.min(k - p);
+                    for (j, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
+                        let (at, width) = place(j);
+                        let panel = &mut panel[p / K::GROUP * K::COLS..];
+                        kernel.pack(b.at(start + p, at), false, width, len, panel);
+                    }
+                }
+            }
             Factor::Quantized(isa, w) if trans => scratch::with(K::COLS * STRIP, |strip: &mut [T]| {
                 for (j, panel) in panels {
                     let (at, width) = place(j);
