@@ -3,7 +3,7 @@
 use crate::EvalError;
 use crate::python::regex::{Match, Pattern};
 use crate::python::text::{str_of, strip};
-use crate::task::{Config, OutputType, definition, function, iterated, typed};
+use crate::task::{Config, OutputType, definition, iterated, typed};
 use serde_json::{Map, Value};
 
 /// A named chain of filters.
@@ -55,7 +55,7 @@ const KNOWN: &str = "take_first, take_first_k, majority_vote, remove_whitespace,
 
 impl Pipeline {
     /// The task's chains; without any, the first answer of each.
-    pub(crate) fn list(config: &Config, task: &str, output_type: OutputType) -> Result<Vec<Self>, EvalError> {
+    pub(crate) fn list(config: &Config, output_type: OutputType) -> Result<Vec<Self>, EvalError> {
         let default = || Self { name: "none".into(), filters: vec![Filter::TakeFirst] };
         let list = match config.fields.get("filter_list") {
             None | Some(Value::Null) => return Ok(vec![default()]),
@@ -70,7 +70,7 @@ impl Pipeline {
                 return Err(config.wrong("filter_list", item, "made of `name` and `filter`, a list"));
             };
             let filters: Result<Vec<Filter>, EvalError> =
-                steps.iter().map(|step| Filter::read(config, task, step)).collect();
+                steps.iter().map(|step| Filter::read(config, step)).collect();
             let filters = filters?;
             if output_type != OutputType::GenerateUntil && !matches!(filters[..], [Filter::TakeFirst]) {
                 return Err(definition(
@@ -103,20 +103,12 @@ impl Pipeline {
 }
 
 impl Filter {
-    fn read(config: &Config, task: &str, step: &Value) -> Result<Self, EvalError> {
+    fn read(config: &Config, step: &Value) -> Result<Self, EvalError> {
         let wrong = |problem: String, remedy: &str| {
             definition(config.place("filter_list"), problem, remedy.to_owned())
         };
         let name = step.get("function").and_then(Value::as_str).unwrap_or_default();
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-            if let Some(called) = step.get("filter_fn").and_then(function) {
-                return Err(EvalError::NeedsPython {
-                    task: task.into(),
-                    place: config.place("filter_list"),
-                    key: "filter_list".into(),
-                    function: called.into(),
-                });
-            }
             return Err(wrong(format!("filter `{name}`: {reason}"), "take it away"));
         }
         let keys: &[&str] = match name {
@@ -358,7 +350,7 @@ mod tests {
         let yaml = json!({"filter_list": [{"name": "f", "filter": steps}]}).to_string();
         let read = |_: &Path| Ok(yaml.clone());
         let config = Config::read(Path::new("t.yaml"), &read).unwrap();
-        Pipeline::list(&config, "t", OutputType::GenerateUntil).map(|mut list| list.remove(0))
+        Pipeline::list(&config, OutputType::GenerateUntil).map(|mut list| list.remove(0))
     }
 
     fn answer(steps: Value, texts: &[&str], document: Value) -> Value {

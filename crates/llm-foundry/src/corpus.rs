@@ -249,6 +249,7 @@ fn find(
         name,
         split: split.unwrap_or_else(|| "train".into()),
         revision: revision.unwrap_or_else(|| "main".into()),
+        files: None,
     };
     Finder { key, part, part_keys: part_keys.into_iter().flatten().collect(), fetch }.expand(names)
 }

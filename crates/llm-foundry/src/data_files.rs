@@ -170,7 +170,7 @@ mod tests {
                 .map(|f| f.path().file_name().expect("a name").to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
-        let part = Part { name: None, split: "train".into(), revision: "main".into() };
+        let part = Part { name: None, split: "train".into(), revision: "main".into(), files: None };
         let finder = Finder { key: "data.train", part, part_keys: Vec::new(), fetch: Fetch::No };
         let expand = |names: &[String]| finder.expand(names);
         assert_eq!((extension("a.Feather"), extension("a.csv.zstd")), (Some(".feather"), Some(".csv")));

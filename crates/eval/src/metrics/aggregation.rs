@@ -1,6 +1,6 @@
 //! From the values of all documents to one number and its standard error (lm_eval 0.4.13 `api/metrics.py`).
 
-use super::{bleu, chrf, classification};
+use super::{bleu, chrf, classification, ter};
 use crate::document::Score;
 use crate::python::random::Random;
 use crate::statistics::{mean, mean_stderr, sample_deviation};
@@ -25,6 +25,7 @@ pub(crate) enum Aggregation {
     Chrf {
         words: bool,
     },
+    Ter,
     Bypass,
     /// The mean of all values of all documents.
     MeanOfAll,
@@ -39,7 +40,7 @@ pub(crate) struct Aggregate {
 
 impl Aggregation {
     pub(crate) const NAMES: &str = "mean, nanmean, median, perplexity, weighted_perplexity, bits_per_byte, f1, \
-                                    matthews_corrcoef, brier_score, bleu, chrf, chrf++ or bypass";
+                                    matthews_corrcoef, brier_score, bleu, chrf, chrf++, ter or bypass";
 
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -55,6 +56,7 @@ impl Aggregation {
             "bleu" => Self::Bleu,
             "chrf" => Self::Chrf { words: false },
             "chrf++" => Self::Chrf { words: true },
+            "ter" => Self::Ter,
             "bypass" => Self::Bypass,
             _ => return None,
         })
@@ -94,6 +96,11 @@ impl Aggregation {
                 let items: Result<Vec<_>, String> =
                     scores.iter().map(|score| texts(score).map(|(r, t)| chrf::counts(t, r, words))).collect();
                 return Ok(resampled(&items?, iterations.min(100), &chrf::chrf));
+            }
+            Self::Ter => {
+                let items: Result<Vec<_>, String> =
+                    scores.iter().map(|score| texts(score).map(|(r, t)| ter::counts(t, r))).collect();
+                return Ok(resampled(&items?, iterations.min(100), &ter::ter));
             }
             Self::Mean | Self::NanMean | Self::Median | Self::Perplexity => {}
         }

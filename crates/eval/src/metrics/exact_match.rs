@@ -17,17 +17,35 @@ pub(crate) struct ExactMatch {
 const KEYS: [&str; 4] = ["regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers"];
 const OF_EVERY_METRIC: [&str; 4] = ["metric", "aggregation", "higher_is_better", "hf_evaluate"];
 
+/// How like a key of every metric another one is when it was meant.
+const MEANT: f64 = 0.92;
+
+/// The arguments of a metric whose function lm_eval does not call, or calls without them: they do nothing, whatever
+/// they are. Misspelt keys of every metric are refused nevertheless.
+pub(super) fn check_names(
+    item: &Value,
+    wrong: &dyn Fn(String, String) -> EvalError,
+) -> Result<(), EvalError> {
+    for key in item.as_object().into_iter().flat_map(|item| item.keys()) {
+        let is_meant = |known: &&&str| *known != key && strsim::jaro_winkler(known, key) > MEANT;
+        let is_known = OF_EVERY_METRIC.contains(&key.as_str());
+        if let Some(known) = OF_EVERY_METRIC.iter().find(is_meant).filter(|_| !is_known) {
+            return Err(wrong(
+                format!("a metric has no argument `{key}`"),
+                format!("did you mean `{known}`?"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl ExactMatch {
-    /// Reads the arguments of a metric; another one's must have none.
-    pub(super) fn read(
-        item: &Value,
-        is_own: bool,
-        wrong: &dyn Fn(String, String) -> EvalError,
-    ) -> Result<Self, EvalError> {
+    /// Reads the arguments of `exact_match` of generated texts.
+    pub(super) fn read(item: &Value, wrong: &dyn Fn(String, String) -> EvalError) -> Result<Self, EvalError> {
         let given = item.as_object().into_iter().flat_map(|item| item.keys());
-        let is_known = |key: &str| OF_EVERY_METRIC.contains(&key) || (is_own && KEYS.contains(&key));
+        let is_known = |key: &str| OF_EVERY_METRIC.contains(&key) || KEYS.contains(&key);
         if let Some(key) = given.map(String::as_str).find(|key| !is_known(key)) {
-            return Err(wrong(format!("a metric has no argument `{key}`"), "take it away".into()));
+            return Err(wrong(format!("`exact_match` has no argument `{key}`"), "take it away".into()));
         }
         let flag = |key: &str| {
             Ok::<bool, EvalError>(typed(item, key, Value::as_bool, "true or false", wrong)?.unwrap_or(false))
@@ -78,7 +96,7 @@ mod tests {
     use serde_json::json;
 
     fn metric(item: Value) -> ExactMatch {
-        ExactMatch::read(&item, true, &|problem, remedy| panic!("{problem} {remedy}")).unwrap()
+        ExactMatch::read(&item, &|problem, remedy| panic!("{problem} {remedy}")).unwrap()
     }
 
     #[test]
@@ -95,12 +113,24 @@ mod tests {
     }
 
     #[test]
+    fn arguments_that_nothing_reads_are_no_mistake_but_misspelt_keys_are() {
+        let said = |item: Value| {
+            let wrong = |problem: String, remedy: String| EvalError::Data { task: problem, problem: remedy };
+            check_names(&item, &wrong).map_err(|error| error.to_string())
+        };
+        said(json!({"metric": "f1", "average": "macro", "weight_by_size": true, "aggregation": "f1"}))
+            .unwrap();
+        assert!(said(json!({"agregation": "mean"})).unwrap_err().contains("did you mean `aggregation`?"));
+        assert!(said(json!({"higher_is_beter": true})).unwrap_err().contains("`higher_is_better`"));
+    }
+
+    #[test]
     fn settings_of_another_type_are_refused() {
         for item in
             [json!({"ignore_case": "true"}), json!({"regexes_to_ignore": 5}), json!({"ignore_numbers": 1})]
         {
             let wrong = |problem: String, _: String| EvalError::Data { task: String::new(), problem };
-            assert!(ExactMatch::read(&item, true, &wrong).is_err(), "{item}");
+            assert!(ExactMatch::read(&item, &wrong).is_err(), "{item}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod bleu;
 mod chrf;
 mod classification;
 mod exact_match;
+mod ter;
 
 pub(crate) use aggregation::Aggregation;
 pub(crate) use exact_match::ExactMatch;
@@ -44,15 +45,14 @@ const REGISTRY: [Registered; 17] = [
     ("bleu", &[GenerateUntil], Aggregation::Bleu, true),
     ("chrf", &[GenerateUntil], Aggregation::Chrf { words: false }, true),
     ("chrf++", &[GenerateUntil], Aggregation::Chrf { words: true }, true),
+    ("ter", &[GenerateUntil], Aggregation::Ter, false),
     ("bypass", &[LogLikelihood, MultipleChoice, GenerateUntil], Aggregation::Bypass, true),
-    ("ter", &[], Aggregation::Mean, false),
 ];
 
 impl MetricSpec {
     /// The task's metrics; without a list, the usual ones of its output type.
     pub(crate) fn list(
         config: &Config,
-        task: &str,
         output_type: OutputType,
         process_results: Option<Native>,
     ) -> Result<Vec<Self>, EvalError> {
@@ -69,28 +69,15 @@ impl MetricSpec {
             Some(Value::Array(items)) => items.clone(),
             Some(other) => return Err(config.wrong("metric_list", other, "a list")),
         };
-        items.iter().map(|item| Self::read(config, task, output_type, process_results, item)).collect()
+        items.iter().map(|item| Self::read(config, output_type, process_results, item)).collect()
     }
 
     fn read(
         config: &Config,
-        task: &str,
         output_type: OutputType,
         process_results: Option<Native>,
         item: &Value,
     ) -> Result<Self, EvalError> {
-        let python = |function: &str| EvalError::NeedsPython {
-            task: task.into(),
-            place: config.place("metric_list"),
-            key: "metric_list".into(),
-            function: function.into(),
-        };
-        if let Some(called) =
-            ["metric", "aggregation"].iter().filter_map(|key| item.get(key)).find_map(function)
-            && Aggregation::native(&config.path, called).is_none()
-        {
-            return Err(python(called));
-        }
         let wrong =
             |problem: String, remedy: String| definition(config.place("metric_list"), problem, remedy);
         let name = item.get("metric").and_then(Value::as_str).unwrap_or_default();
@@ -131,7 +118,15 @@ impl MetricSpec {
             name: name.to_owned(),
             aggregation: aggregation.unwrap_or(Aggregation::Mean),
             higher_is_better: higher.unwrap_or(registered.is_none_or(|metric| metric.3)),
-            exact_match: ExactMatch::read(item, name == "exact_match", &wrong)?,
+            exact_match: match name {
+                "exact_match" if output_type == GenerateUntil && process_results.is_none() => {
+                    ExactMatch::read(item, &wrong)?
+                }
+                _ => {
+                    exact_match::check_names(item, &wrong)?;
+                    ExactMatch::default()
+                }
+            },
         })
     }
 }

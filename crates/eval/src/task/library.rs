@@ -1,5 +1,6 @@
 //! Where tasks are found by name: built in, or in a folder of the user's such as lm_eval's own.
 
+use super::broken::Broken;
 use super::builtin;
 use super::spec::TaskSpec;
 use super::yaml::{Config, definition, names, typed};
@@ -17,31 +18,8 @@ const NEAR: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub struct Library {
     entries: BTreeMap<String, Entry>,
-    /// Files that cannot be read, with the names that they would have, and why.
+    /// Files that cannot be read, with the names and tags that they would have, and why.
     broken: Vec<Broken>,
-}
-
-#[derive(Debug, Clone)]
-struct Broken {
-    file: PathBuf,
-    names: Vec<String>,
-    problem: String,
-}
-
-impl Broken {
-    /// Its names are those that it gives itself, or else the file's.
-    fn new(file: PathBuf, problem: String) -> Self {
-        let text = read_file(&file).unwrap_or_default();
-        let own = text.lines().filter_map(|line| {
-            let name = line.strip_prefix("task:").or(line.strip_prefix("group:"))?.split('#').next()?;
-            Some(name.trim().trim_matches(['"', '\'']).to_owned())
-        });
-        let mut names: Vec<String> = own.filter(|name| !name.is_empty() && !name.starts_with('[')).collect();
-        if names.is_empty() {
-            names.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-        }
-        Self { file, names, problem }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -166,7 +144,7 @@ impl Library {
         for file in files {
             match Config::read(&file, &read_file) {
                 Ok(config) => self.add(config),
-                Err(error) => self.broken.push(Broken::new(file, error.to_string())),
+                Err(error) => self.broken.push(Broken::new(file, error)),
             }
         }
         Ok(())
@@ -199,6 +177,11 @@ impl Library {
         })
     }
 
+    /// What is wrong with each file that could not be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = &EvalError> {
+        self.broken.iter().map(|broken| broken.problem.as_ref())
+    }
+
     /// The tasks of `wanted`: names of tasks, groups or tags, patterns with `*`, or paths of YAML files.
     ///
     /// # Errors
@@ -216,8 +199,12 @@ impl Library {
                 self.add(config);
                 self.collect(&own, &Map::new(), "", &mut selection, 0)?;
             } else if name.contains('*') {
-                let matching: Vec<String> =
-                    self.entries.keys().filter(|entry| matches(name, entry)).cloned().collect();
+                let readable = self.entries.keys().filter(|entry| matches(name, entry)).cloned();
+                let broken = self.broken.iter().flat_map(|broken| &broken.names);
+                let mut matching: Vec<String> =
+                    readable.chain(broken.filter(|own| matches(name, own)).cloned()).collect();
+                matching.sort();
+                matching.dedup();
                 if matching.is_empty() {
                     return Err(self.unknown(name));
                 }
@@ -240,12 +227,8 @@ impl Library {
         selection: &mut Selection,
         depth: usize,
     ) -> Result<Vec<Member>, EvalError> {
-        if let Some(broken) = self.broken.iter().find(|broken| broken.names.iter().any(|own| own == name)) {
-            return Err(definition(
-                broken.file.display().to_string(),
-                format!("the task `{name}` cannot be read: {}", broken.problem),
-                "correct the file".into(),
-            ));
+        if let Some(broken) = self.broken.iter().find(|broken| broken.concerns(name)) {
+            return Err(broken.refusal(name));
         }
         match self.entries.get(name) {
             None => Err(self.unknown(name)),
@@ -321,7 +304,8 @@ impl Library {
             };
             let mut all = for_tasks.clone();
             all.extend(extra);
-            if self.entries.contains_key(&own) {
+            let is_known = self.entries.contains_key(&own);
+            if is_known || self.broken.iter().any(|broken| broken.concerns(&own)) {
                 all.shift_remove("group");
                 all.shift_remove("task");
                 members.extend(self.collect(&own, &all, &place, selection, depth + 1)?);
@@ -380,9 +364,17 @@ impl Library {
         EvalError::UnknownTask {
             name: name.to_owned(),
             near: near.into_iter().take(NEAR).map(|(_, entry)| entry.clone()).collect(),
-            remedy:
-                "`llm-foundry eval --list-tasks` shows what there is, --include-path adds a folder of tasks"
-                    .into(),
+            remedy: format!(
+                "`llm-foundry eval --list-tasks` shows what there is, --include-path adds a folder of tasks{}",
+                match self.broken.as_slice() {
+                    [] => String::new(),
+                    [first, ..] => format!(
+                        " ({} files of --include-path could not be read, such as {})",
+                        self.broken.len(),
+                        first.file.display()
+                    ),
+                }
+            ),
         }
     }
 }
@@ -437,7 +429,7 @@ fn yaml_files(dir: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<(), 
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<String, EvalError> {
+pub(super) fn read_file(path: &Path) -> Result<String, EvalError> {
     std::fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.to_path_buf(), source })
 }
 

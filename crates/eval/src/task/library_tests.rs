@@ -86,3 +86,55 @@ fn folders_have_groups_tags_overrides_and_broken_files() {
     let file = dir.path().join("two.yaml").display().to_string();
     assert_eq!(select(&mut Library::default(), &[&file]).unwrap().tasks[0].name, "two");
 }
+
+#[test]
+fn nothing_is_run_without_a_task_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "good.yaml",
+        "task: s_good\ntag: s\ndataset_path: d\ntest_split: test\noutput_type: loglikelihood\n",
+    );
+    write("bad.yaml", "task: s_bad\ntag: s\ndescription: [\n");
+    write("g.yaml", "group: g\ntask:\n  - s_good\n  - s_bad\n");
+    write("python.yaml", "task: quoted\nprocess_docs: !function 'utils.f'\n");
+    let mut library = Library::default();
+    library.add_path(dir.path()).unwrap();
+    for wanted in ["s", "s_*", "g", "s_bad"] {
+        let error = select(&mut library, &[wanted]).unwrap_err().to_string();
+        assert!(error.contains("bad.yaml") && error.contains("no valid YAML"), "{wanted}: {error}");
+    }
+    assert_eq!(select(&mut library, &["s_good"]).unwrap().tasks.len(), 1);
+    assert_eq!(library.unreadable().count(), 1);
+    let error = select(&mut library, &["s_god"]).unwrap_err().to_string();
+    assert!(error.contains("did you mean s_good?") && error.contains("1 files of --include-path"), "{error}");
+    let error = select(&mut library, &["quoted"]).unwrap_err();
+    assert!(matches!(&error, EvalError::NeedsPython { function, .. } if function == "utils.f"), "{error}");
+}
+
+#[test]
+fn pythons_functions_are_said_before_what_else_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |text: &str| {
+        let file = dir.path().join("t.yaml");
+        std::fs::write(&file, format!("task: t\ndataset_path: d\n{text}")).unwrap();
+        select(&mut Library::default(), &[&file.display().to_string()]).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let python = "is the Python function `utils.f`";
+    let filter = "filter_list: [{name: a, filter: [{function: !function utils.f}]}]\n";
+    assert!(said(filter).unwrap_err().contains(python));
+    let metric = "metric_list: [{metric: !function utils.f, ignore_punctuation: \"true - x\"}]\n";
+    assert!(said(metric).unwrap_err().contains(python));
+    let aggregation = "metric_list: [{metric: wer, aggregation: !function utils.f}]\n";
+    assert!(said(aggregation).unwrap_err().contains(python));
+    // What no function of lm_eval reads is no mistake.
+    let choices = "output_type: multiple_choice\ndoc_to_choice: [a, b]\n";
+    let weighted = "metric_list: [{metric: acc, weight_by_size: true}, {metric: f1, average: macro}]\n";
+    said(&format!("{choices}{weighted}")).unwrap();
+    said("metric_list: [{metric: ter}]\n").unwrap();
+    assert!(
+        said("metric_list: [{metric: exact_match, weight_by_size: 1}]\n")
+            .unwrap_err()
+            .contains("weight_by_size")
+    );
+}

@@ -1,5 +1,6 @@
 //! Tasks: their files, what they say, and where they are found.
 
+mod broken;
 mod builtin;
 mod library;
 mod spec;

@@ -1,8 +1,8 @@
 //! A task as its file describes it, checked: everything that lm_eval's `TaskConfig` has and that needs no Python.
 
-use super::yaml::{Config, definition, function, names};
+use super::yaml::{Config, definition, foreign_function, function, names};
 use crate::filter::Pipeline;
-use crate::metrics::MetricSpec;
+use crate::metrics::{Aggregation, MetricSpec};
 use crate::native::Native;
 use crate::template::Template;
 use crate::{EvalError, Metric, TaskResult};
@@ -156,6 +156,7 @@ impl TaskSpec {
     pub(crate) fn read(name: &str, config: Config) -> Result<Self, EvalError> {
         let reader = Reader { name, config: &config };
         reader.check_keys()?;
+        reader.check_functions()?;
         let output_type = reader.output_type()?;
         let text = |key: &str| config.text(key);
         let fewshot_delimiter = text("fewshot_delimiter")?.unwrap_or_else(|| "\n\n".into());
@@ -202,8 +203,8 @@ impl TaskSpec {
             fewshot: reader.fewshot(fewshot)?,
             generation_kwargs: reader.generation_kwargs(&fewshot_delimiter)?,
             repeats: reader.count("repeats")?.unwrap_or(1).max(1),
-            metrics: MetricSpec::list(&config, name, output_type, process_results)?,
-            pipelines: Pipeline::list(&config, name, output_type)?,
+            metrics: MetricSpec::list(&config, output_type, process_results)?,
+            pipelines: Pipeline::list(&config, output_type)?,
             version: metadata.and_then(|m| m.get("version")).cloned().unwrap_or_else(|| "Yaml".into()),
             doc_to_text,
             doc_to_target,
@@ -398,6 +399,20 @@ impl Reader<'_> {
                     format!("`{key}` of task `{}`: {refused}", self.name),
                     "take it away if the task does without it".into(),
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A function that is not built in is said before anything else is wrong: what a task's Python takes care of need
+    /// not make sense here.
+    fn check_functions(&self) -> Result<(), EvalError> {
+        let path = &self.config.path;
+        let built_in =
+            |name: &str| Native::find(path, name).is_some() || Aggregation::native(path, name).is_some();
+        for (key, value) in self.config.fields.iter().filter(|(key, _)| READ.contains(&key.as_str())) {
+            if let Some(function) = foreign_function(value, &built_in) {
+                return Err(self.needs_python(key, function));
             }
         }
         Ok(())

@@ -132,6 +132,16 @@ pub(crate) fn function(value: &Value) -> Option<&str> {
     value.as_str().and_then(|text| text.strip_prefix(FUNCTION))
 }
 
+/// The first Python function in a value that is not `built_in`.
+pub(crate) fn foreign_function<'v>(value: &'v Value, built_in: &dyn Fn(&str) -> bool) -> Option<&'v str> {
+    match value {
+        Value::String(_) => function(value).filter(|name| !built_in(name)),
+        Value::Array(items) => items.iter().find_map(|item| foreign_function(item, built_in)),
+        Value::Object(fields) => fields.values().find_map(|item| foreign_function(item, built_in)),
+        _ => None,
+    }
+}
+
 /// A text or a list of texts.
 pub(crate) fn names(value: Option<&Value>) -> Vec<&str> {
     match value {
@@ -167,7 +177,7 @@ fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, EvalError> {
     }
 }
 
-/// `!function name` becomes a text that begins with [`FUNCTION`]; serde knows no tags.
+/// `!function name`, also with the name in quotes, becomes a text that begins with [`FUNCTION`]; serde knows no tags.
 fn marked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
@@ -179,12 +189,14 @@ fn marked(text: &str) -> String {
             continue;
         };
         let rest = line[at + "!function ".len()..].trim_start();
-        let end = rest.find(|c: char| !(c.is_alphanumeric() || "._".contains(c))).unwrap_or(rest.len());
+        let name = rest.trim_start_matches(['"', '\'']);
+        let end = name.find(|c: char| !(c.is_alphanumeric() || "._".contains(c))).unwrap_or(name.len());
+        let quote = &rest[..rest.len() - name.len()];
         out.push_str(&line[..at]);
         out.push_str("\"\\x01!function ");
-        out.push_str(&rest[..end]);
+        out.push_str(&name[..end]);
         out.push('"');
-        out.push_str(&rest[end..]);
+        out.push_str(name[end..].strip_prefix(quote).unwrap_or(&name[end..]));
     }
     out
 }
@@ -223,6 +235,12 @@ mod tests {
         assert_eq!(config.fields["num_fewshot"], json!(2));
         assert_eq!(function(&config.fields["process_docs"]), Some("utils.process"));
         assert!(!config.fields.contains_key("task_list") && !config.fields.contains_key("include"));
+        for quoted in ["'utils.process'", "\"utils.process\""] {
+            let text = format!("a: !function {quoted} # why\nb: [!function {quoted}, 1]\n");
+            let quoted = self::config(&[("d/a.yaml", &text)]).unwrap();
+            assert_eq!(function(&quoted.fields["a"]), Some("utils.process"));
+            assert_eq!(function(&quoted.fields["b"][0]), Some("utils.process"));
+        }
         assert_eq!(config.place("doc_to_text"), "d/base:2");
         assert_eq!(config.place("num_fewshot"), "d/a.yaml:3");
     }

@@ -36,8 +36,8 @@ pub(crate) fn tiles(
     a.expect("A", rows, DEPTH * steps);
     let needed = (steps * (DEPTH / 2) * COLS).checked_mul(count);
     assert!(needed.is_some_and(|n| n <= panels.len()), "{count} panels in {} elements", panels.len());
-    // SAFETY: the witness proves the instructions; `a` holds `rows` rows of `32·steps` numbers and each panel `16·steps`
-    // rows of COLS elements (asserted above), which is all that the kernel reads.
+    // SAFETY: the witness proves the instructions; `a` holds `rows` rows of `32·steps` numbers and each panel
+    // `16·steps` rows of COLS elements (asserted above), which is all that the kernel reads.
     unsafe { row_of_tiles(a, steps, panels.as_ptr(), &mut out, epilogue) }
 }
 

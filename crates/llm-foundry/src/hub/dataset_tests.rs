@@ -20,7 +20,7 @@ fn hub() -> Hub {
 }
 
 fn part(name: Option<&str>, split: &str) -> Part {
-    Part { name: name.map(str::to_owned), split: split.to_owned(), revision: "main".to_owned() }
+    Part { name: name.map(str::to_owned), split: split.to_owned(), revision: "main".to_owned(), files: None }
 }
 
 fn fetched(client: &Client, part: &Part) -> Result<Vec<PathBuf>, HubError> {
@@ -67,6 +67,19 @@ fn offline_has_what_was_fetched_and_names_what_is_missing() {
     std::fs::remove_file(&train[1]).expect("removed");
     let again = fetched(&client, &part(None, "train")).expect("fetched again");
     assert_eq!(texts(&again)[1], "second file of rows");
+}
+
+#[test]
+fn files_are_had_by_name_or_pattern() {
+    let server = hub().start();
+    let client = Client::new(&server.endpoint, &[]);
+    let of = |files: &str| Part { files: Some(files.to_owned()), ..part(None, "test") };
+    let fetched = |files: &str| fetched(&client, &of(files));
+    assert_eq!(texts(&fetched("other.jsonl").expect("downloaded")), ["others"]);
+    let train = ["first file of rows", "second file of rows"];
+    assert_eq!(texts(&fetched("main/train-*").expect("downloaded")), train);
+    let said = fetched("gone.jsonl").expect_err("not there").to_string();
+    assert!(said.contains("no file `gone.jsonl`"), "{said}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Part {
     pub(crate) split: String,
     /// Branch, tag or commit.
     pub(crate) revision: String,
+    /// Files by name or pattern, in place of those that configuration and split stand for.
+    pub(crate) files: Option<String>,
 }
 
 /// Why there are no files.
@@ -37,6 +39,8 @@ pub(crate) enum SplitProblem {
          .arrow (texts also with .gz or .zst), and code of a data set is never run", first.join(", ")
     )]
     NothingReadable { first: Vec<String> },
+    #[error("it has no file `{pattern}`")]
+    NoFile { pattern: String },
     #[error("the front matter of its README.md cannot be used: {0}")]
     Card(String),
 }
@@ -119,6 +123,13 @@ pub(crate) fn choose(
         return Err(SplitProblem::Sliced { split: part.split.clone() });
     }
     let data: Vec<&str> = files.iter().map(String::as_str).filter(|file| is_data(file)).collect();
+    if let Some(pattern) = &part.files {
+        let found = matching(&data, pattern)?;
+        return match found.is_empty() {
+            true => Err(SplitProblem::NoFile { pattern: pattern.clone() }),
+            false => Ok(found.into_iter().map(str::to_owned).collect()),
+        };
+    }
     let splits = match config(readme, part.name.as_deref())? {
         Some(CardConfig { data_files: Some(files), data_dir, .. }) => by_card(files, data_dir.as_deref()),
         Some(CardConfig { data_dir, .. }) => by_names(&data, data_dir.as_deref().unwrap_or_default()),
@@ -277,7 +288,12 @@ mod tests {
     use super::*;
 
     fn part(name: Option<&str>, split: &str) -> Part {
-        Part { name: name.map(str::to_owned), split: split.to_owned(), revision: "main".to_owned() }
+        Part {
+            name: name.map(str::to_owned),
+            split: split.to_owned(),
+            revision: "main".to_owned(),
+            files: None,
+        }
     }
 
     fn chosen(files: &[&str], readme: &str, name: Option<&str>, split: &str) -> Result<Vec<String>, String> {

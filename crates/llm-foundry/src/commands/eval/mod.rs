@@ -27,7 +27,7 @@ pub(crate) use task_data::TaskData;
 pub(crate) fn run(args: &EvalArgs, machine: &MachineArgs) -> Outcome {
     let mut library = library(args)?;
     if args.list_tasks {
-        return list(&library);
+        return list(&library, machine.quiet);
     }
     let selection = library.select(&args.tasks).map_err(input)?;
     let mut data = TaskData::new("--data-dir", &args.data_dir, &selection, machine.quiet)?;
@@ -132,7 +132,10 @@ fn library(args: &EvalArgs) -> Outcome<Library> {
     Ok(library)
 }
 
-fn list(library: &Library) -> Outcome {
+fn list(library: &Library, quiet: bool) -> Outcome {
+    for problem in library.unreadable() {
+        say(quiet, format!("not listed: {problem}"));
+    }
     let mut out = std::io::stdout();
     for (name, kind) in library.names() {
         writeln!(out, "{kind:5} {name}")?;

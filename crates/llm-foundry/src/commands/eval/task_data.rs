@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// Formats that `dataset_path` may be, with the files in `dataset_kwargs`, as in datasets.
 const FORMATS: [&str; 5] = ["json", "csv", "parquet", "text", "arrow"];
 
+/// How addresses of files on the hub begin, as in datasets.
+const HUB: &str = "hf://datasets/";
+
 /// Where the documents of each task are.
 pub(crate) struct TaskData {
     /// The option that gave the paths.
@@ -129,7 +132,7 @@ impl TaskData {
             _ => {}
         }
         if FORMATS.contains(&task.dataset_path.as_str()) {
-            return named_files(task, split);
+            return self.named_files(task, split);
         }
         let local = expand_home(&task.dataset_path);
         if local.is_dir() {
@@ -154,15 +157,99 @@ impl TaskData {
                 .and_then(Value::as_str)
                 .unwrap_or("main")
                 .to_owned(),
+            files: None,
         };
-        let files = fetch_dataset(&self.settings, &task.dataset_path, &part, Fetch::unless_quiet(self.quiet));
+        self.fetched(task, &task.dataset_path, &part)
+    }
+
+    /// Files of the hub.
+    fn fetched(&self, task: &TaskSpec, id: &str, part: &Part) -> Result<Vec<PathBuf>, String> {
+        let files = fetch_dataset(&self.settings, id, part, Fetch::unless_quiet(self.quiet));
         files.map_err(|error| {
             format!(
-                "split `{split}`: {error}\n  or give a file of that split with --data-dir {}=PATH",
-                task.name
+                "split `{}`: {error}\n  or give a file of that split with --data-dir {}=PATH",
+                part.split, task.name
             )
         })
     }
+
+    /// `dataset_kwargs.data_files`: one name, several, or some for each split.
+    fn named_files(&self, task: &TaskSpec, split: &str) -> Result<Vec<PathBuf>, String> {
+        let mut files = Vec::new();
+        for name in names_of_files(task, split)? {
+            match name.strip_prefix(HUB) {
+                Some(address) => {
+                    let (id, part) = of_address(address, split).ok_or_else(|| {
+                        format!(
+                            "data_files: {name} is not {HUB}OWNER/NAME/FILE or {HUB}OWNER/NAME@REVISION/FILE"
+                        )
+                    })?;
+                    files.extend(self.fetched(task, &id, &part)?);
+                }
+                None => files.extend(local_files(&name)?),
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Names of `dataset_kwargs.data_files` for a split.
+fn names_of_files(task: &TaskSpec, split: &str) -> Result<Vec<String>, String> {
+    let files = task.dataset_kwargs.get("data_files").ok_or("`dataset_kwargs` names no `data_files`")?;
+    let of_split = match files {
+        Value::Object(splits) => splits.get(split).ok_or_else(|| {
+            let names: Vec<&str> = splits.keys().map(String::as_str).collect();
+            format!("`data_files` has no split `{split}`, only {}", names.join(", "))
+        })?,
+        all if split == "train" => all,
+        _ => {
+            return Err(format!(
+                "`data_files` is not by split, so that there is only `train`, not `{split}`"
+            ));
+        }
+    };
+    match of_split {
+        Value::String(name) => Ok(vec![name.clone()]),
+        Value::Array(names) => Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        other => Err(format!("`data_files` is {other}; it must be names of files")),
+    }
+}
+
+/// What follows [`HUB`]: the data set, and which of its files.
+fn of_address(address: &str, split: &str) -> Option<(String, Part)> {
+    let (owner, rest) = address.split_once('/')?;
+    let (name, path) = rest.split_once('/').filter(|(_, path)| !path.is_empty())?;
+    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+    let id = format!("{owner}/{name}");
+    let part = Part {
+        name: None,
+        split: split.to_owned(),
+        revision: revision.to_owned(),
+        files: Some(path.to_owned()),
+    };
+    is_hub_id(&id).then_some((id, part))
+}
+
+/// Files of this machine by name or pattern.
+fn local_files(name: &str) -> Result<Vec<PathBuf>, String> {
+    let path = expand_home(name);
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    if let Some((scheme, _)) = name.split_once("://") {
+        return Err(format!(
+            "data_files: {name}: files by `{scheme}://` are not fetched; fetch it and give it with --data-dir TASK=PATH"
+        ));
+    }
+    let found = glob::glob(&path.to_string_lossy()).map_err(|e| format!("data_files: {name}: {}", e.msg))?;
+    let mut files: Vec<PathBuf> = found.flatten().filter(|path| path.is_file()).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(format!(
+            "data_files: no file {name} (relative paths are relative to the working directory)"
+        ));
+    }
+    Ok(files)
 }
 
 /// The groups that hold each task, directly or in other groups.
@@ -199,47 +286,6 @@ fn labels(task: &TaskSpec, groups: &HashMap<String, Vec<String>>) -> Vec<String>
 /// that is not named after the configuration may be another task's.
 fn is_by_config(task: &TaskSpec) -> bool {
     task.dataset_name.as_ref().is_some_and(|config| plain(&task.name).contains(&plain(config)))
-}
-
-/// `dataset_kwargs.data_files`: one name, several, or some for each split.
-fn named_files(task: &TaskSpec, split: &str) -> Result<Vec<PathBuf>, String> {
-    let files = task.dataset_kwargs.get("data_files").ok_or("`dataset_kwargs` names no `data_files`")?;
-    let of_split = match files {
-        Value::Object(splits) => splits.get(split).ok_or_else(|| {
-            let names: Vec<&str> = splits.keys().map(String::as_str).collect();
-            format!("`data_files` has no split `{split}`, only {}", names.join(", "))
-        })?,
-        all if split == "train" => all,
-        _ => {
-            return Err(format!(
-                "`data_files` is not by split, so that there is only `train`, not `{split}`"
-            ));
-        }
-    };
-    let names: Vec<String> = match of_split {
-        Value::String(name) => vec![name.clone()],
-        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        other => return Err(format!("`data_files` is {other}; it must be names of files")),
-    };
-    let mut files = Vec::new();
-    for name in &names {
-        let path = expand_home(name);
-        if path.is_file() {
-            files.push(path);
-            continue;
-        }
-        let found =
-            glob::glob(&path.to_string_lossy()).map_err(|e| format!("data_files: {name}: {}", e.msg))?;
-        let before = files.len();
-        files.extend(found.flatten().filter(|path| path.is_file()));
-        files[before..].sort();
-        if files.len() == before {
-            return Err(format!(
-                "data_files: no file {name} (relative paths are relative to the working directory)"
-            ));
-        }
-    }
-    Ok(files)
 }
 
 impl Documents for TaskData {
@@ -282,4 +328,21 @@ fn mmlu_document(row: [String; 6], subject: &str) -> Value {
         letter => letter.map_or(0, |letter| letter.saturating_sub(b'A')),
     };
     json!({"question": question, "subject": subject, "choices": [a, b, c, d], "answer": index})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_hub_are_taken_apart() {
+        let of =
+            |address: &str| of_address(address, "test").map(|(id, part)| (id, part.revision, part.files));
+        let file = |path: &str| Some(path.to_owned());
+        assert_eq!(of("org/set/data/a.jsonl"), Some(("org/set".into(), "main".into(), file("data/a.jsonl"))));
+        assert_eq!(of("org/set@v1/*.csv"), Some(("org/set".into(), "v1".into(), file("*.csv"))));
+        assert_eq!(of("org/set/"), None);
+        assert_eq!(of("org/../a.csv"), None);
+        assert!(local_files("https://x/y.csv").expect_err("not fetched").contains("--data-dir"));
+    }
 }
