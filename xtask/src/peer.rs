@@ -25,23 +25,33 @@ struct Work {
     ours: &'static [&'static str],
     /// On a model of Llama-3.2-1B's shapes with random weights, made on the spot.
     is_large: bool,
+    /// Once more within the peer's memory divided by this.
+    share: Option<f64>,
 }
 
 const BF16: &str = "model.dtype=bfloat16";
 
 const WORKS: [Work; 6] = [
-    Work { name: "lora-bf16", peer: &["--dtype", "bfloat16", "--bf16", "1"], ours: &[BF16], is_large: false },
+    Work {
+        name: "lora-bf16",
+        peer: &["--dtype", "bfloat16", "--bf16", "1"],
+        ours: &[BF16],
+        is_large: false,
+        share: Some(6.0),
+    },
     Work {
         name: "lora-f32",
         peer: &["--dtype", "float32", "--bf16", "0"],
         ours: &["model.dtype=float32"],
         is_large: false,
+        share: None,
     },
     Work {
         name: "qlora-nf4",
         peer: &["--dtype", "bfloat16", "--bf16", "1", "--q4", "1", "--dq", "1"],
         ours: &[BF16, "model.load_in_4bit=true", "model.bnb_4bit_use_double_quant=true"],
         is_large: false,
+        share: Some(8.0),
     },
     // TRL with LLM.int8() is slower than its bfloat16: the row compares with the latter.
     Work {
@@ -49,14 +59,22 @@ const WORKS: [Work; 6] = [
         peer: &["--dtype", "bfloat16", "--bf16", "1"],
         ours: &[BF16, "model.load_in_8bit=true"],
         is_large: false,
+        share: None,
     },
     Work {
         name: "full-bf16",
         peer: &["--dtype", "bfloat16", "--bf16", "1", "--full", "1"],
         ours: &[BF16, "lora=null"],
         is_large: false,
+        share: None,
     },
-    Work { name: "llama-1b", peer: &["--dtype", "bfloat16", "--bf16", "1"], ours: &[BF16], is_large: true },
+    Work {
+        name: "llama-1b",
+        peer: &["--dtype", "bfloat16", "--bf16", "1"],
+        ours: &[BF16],
+        is_large: true,
+        share: None,
+    },
 ];
 
 /// What one run showed.
@@ -91,15 +109,25 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     );
     for work in WORKS.iter().filter(|work| settings.only.as_deref().is_none_or(|only| only == work.name)) {
         let model = if work.is_large { settings.large_model(&scratch)? } else { settings.model.clone() };
-        let (mut peers, mut ours) = (Vec::new(), Vec::new());
+        let (mut peers, mut ours, mut within) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..settings.rounds {
-            peers.push(settings.peer(work, &model, &scratch)?);
-            ours.push(settings.ours(work, &model, &scratch)?);
+            let peer = settings.peer(work, &model, &scratch)?;
+            ours.push(settings.ours(work, &model, &scratch, None)?);
+            if let Some(share) = work.share {
+                within.push(settings.ours(work, &model, &scratch, Some(peer.peak_mb / share))?);
+            }
+            peers.push(peer);
         }
-        let line = row(work.name, &median(&peers), &median(&ours));
-        println!("{line}");
-        table.push_str(&line);
-        table.push('\n');
+        let mut lines = vec![row(work.name, &median(&peers), &median(&ours))];
+        if let Some(share) = work.share {
+            let name = format!("{} within 1/{share} of the memory", work.name);
+            lines.push(row(&name, &median(&peers), &median(&within)));
+        }
+        for line in lines {
+            println!("{line}");
+            table.push_str(&line);
+            table.push('\n');
+        }
     }
     println!("\n{table}");
     Ok(())
@@ -166,7 +194,8 @@ impl Settings {
         })
     }
 
-    fn ours(&self, work: &Work, model: &Path, scratch: &Path) -> Result<Figures> {
+    /// Our run, within `budget_mb` megabytes if they are given.
+    fn ours(&self, work: &Work, model: &Path, scratch: &Path, budget_mb: Option<f64>) -> Result<Figures> {
         let out = scratch.join("ours");
         if out.exists() {
             fs::remove_dir_all(&out).with_context(|| format!("cannot clear {}", out.display()))?;
@@ -175,6 +204,7 @@ impl Settings {
         fs::write(&config, self.config(model, &out)?)?;
         let mut command = Command::new(shell::target_dir().join("release/llm-foundry"));
         command.arg("train").arg(&config).args(work.ours).arg("--quiet");
+        command.args(budget_mb.map(|megabytes| format!("training.memory_budget={megabytes:.0}MB")));
         let began = Instant::now();
         let mut child =
             command.spawn().with_context(|| format!("cannot start `{}`", shell::show(&command)))?;
