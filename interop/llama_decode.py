@@ -1,6 +1,6 @@
 """Tokens a second of a single answer beside llama.cpp's, at equal bits of a weight and by turns.
 
-    python interop/llama_decode.py --binary target/release/llm-foundry --model MODEL_DIR --work DIR [--tokens 128] [--rounds 5]
+    python interop/llama_decode.py --binary target/release/llm-foundry --model MODEL_DIR --work DIR [--rounds 5]
 
 Python with llama-cpp-python. Writes the model as GGUF (bf16, q8_0, q4_0) and, for us, as bitsandbytes' int8 and nf4 into
 DIR. Both answer the same prompt greedily on all processors; the time is that from the first new token to the last.
@@ -44,9 +44,10 @@ results = {}
 for gguf, name, bits in PAIRS:
     path = os.path.join(args.work, f"{gguf}.gguf")
     mine = os.path.join(args.work, bits) if bits else args.model
-    for output, options in [(path, ["--to", "gguf", "--quant", gguf]), (mine, ["--to", "safetensors", "--quant", str(bits)])]:
+    for output, form, quant in [(path, "gguf", gguf), (mine, "safetensors", bits)]:
         if not os.path.exists(output):
-            subprocess.run([args.binary, "export", args.model, *options, "-o", output, "--quiet"], check=True)
+            command = [args.binary, "export", args.model, "--to", form, "--quant", quant, "-o", output, "--quiet"]
+            subprocess.run(command, check=True)
     rounds = [(ours(args, mine), llama(args, path)) for _ in range(args.rounds)]
     we, they = (statistics.median(side) for side in zip(*rounds))
     results[name] = {"ours": we, "llama.cpp": they, "ratio": statistics.median(a / b for a, b in rounds)}
