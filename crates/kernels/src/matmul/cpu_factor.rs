@@ -44,6 +44,15 @@ impl<'a, T: Operand> Factor<'a, T> {
         }
     }
 
+    /// Writes row `row` to `to`, as products need it.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn copy_row(&self, row: usize, to: &mut [T]) {
+        match self {
+            Factor::Dense(b) => to.copy_from_slice(b.row(row, 0, to.len())),
+            Factor::Quantized(isa, w) => w.factors(*isa, row * w.cols(), to),
+        }
+    }
+
     /// Runs `f` on row `row`, `k` numbers long.
     pub(super) fn with_row<R>(&self, row: usize, k: usize, f: impl FnOnce(&[T]) -> R) -> R {
         match self {
@@ -105,7 +114,7 @@ impl<'a, T: Operand> Factor<'a, T> {
                     for p in (0..k).step_by(STRIP) {
                         let len = STRIP.min(k - p);
                         for (row, numbers) in strip.chunks_exact_mut(STRIP).take(width).enumerate() {
-                            w.run(*isa, (at + row) * w.cols() + start + p, &mut numbers[..len]);
+                            w.factors(*isa, (at + row) * w.cols() + start + p, &mut numbers[..len]);
                         }
                         let panel = &mut panel[p / K::GROUP * K::COLS..];
                         kernel.pack(Matrix::new(&*strip, STRIP), true, width, len, panel);
@@ -116,7 +125,7 @@ impl<'a, T: Operand> Factor<'a, T> {
                 for p in (0..k).step_by(STRIP_ROWS) {
                     let len = STRIP_ROWS.min(k - p);
                     for (row, numbers) in strip.chunks_exact_mut(cols).take(len).enumerate() {
-                        w.run(*isa, (start + p + row) * w.cols() + col, numbers);
+                        w.factors(*isa, (start + p + row) * w.cols() + col, numbers);
                     }
                     for (j, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
                         let from = Matrix::new(&strip[j * K::COLS..], cols);

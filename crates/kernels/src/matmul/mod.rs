@@ -13,6 +13,7 @@
 //! | `cpu_factor.rs` | `B` as it is stored: dense or quantised |
 //! | `cpu_partition.rs` | the cut into tasks |
 //! | `cpu_few_rows.rs` | decoding: a handful of rows, limited by memory |
+//! | `cpu_few_rows_amx.rs` | the same on AMX, up to 64 rows |
 //! | `cpu_narrow.rs` | `Aᵀ·B` with few columns |
 //!
 //! Operations that need a product inside (attention, the head) call [`dispatch`] with their own strided views: with
@@ -21,6 +22,8 @@
 mod cpu;
 mod cpu_factor;
 mod cpu_few_rows;
+#[cfg(target_arch = "x86_64")]
+mod cpu_few_rows_amx;
 mod cpu_kernel;
 mod cpu_narrow;
 mod cpu_partition;
@@ -117,6 +120,13 @@ fn dispatch_factor<T: Operand>(
     let Matmul { m, n, .. } = *op;
     if m == 0 || n == 0 {
         return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Amx(witness) = isa
+        && T::DTYPE == Dtype::Bf16
+        && cpu_few_rows_amx::fits(op)
+    {
+        return cpu_few_rows_amx::run(witness, pool, op, same(a), b.same(), c);
     }
     if cpu_few_rows::fits(op) {
         return cpu_few_rows::run(pool, isa, op, a, b, c);

@@ -196,6 +196,25 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
+/// On AMX a row of a product has the same bits alone, among few and among many: a text is generated and scored alike
+/// whatever else is in the batch.
+#[test]
+fn rows_on_amx_do_not_depend_on_their_number() {
+    let Some(isa) = Isa::named("amx") else { return };
+    for (n, k) in [(70, 96), (33, 41), (200, 576)] {
+        let op = Matmul::nt(100, n, k);
+        let whole = Case { op, operands: Dtype::Bf16, result: Dtype::F32 };
+        let (a, b) = whole.operands();
+        let all = bits(&whole.run(isa, &TWO_THREADS));
+        for m in [1, 2, 16, 17, 32, 33, 64, 65] {
+            let op = Matmul::nt(m, n, k);
+            let mut few = whole.before();
+            super::matmul(&TWO_THREADS, isa, &op, &a, &b, &mut few);
+            assert!(bits(&few)[..m * n] == all[..m * n], "{m} rows of {n}x{k}");
+        }
+    }
+}
+
 #[test]
 fn bf16_results_are_rounded_once() {
     for (m, n, k) in [(5, 40, 300), (33, 70, 300), (20, 33, 9000)] {

@@ -1,10 +1,12 @@
 //! Codes to numbers, a run of weights at a time.
 
 use super::{ABSMAX_BLOCK, NF4_BLOCK, NF4_LEVELS, QuantizedMatrix, Stored, StoredAbsmax, dynamic_levels};
+#[cfg(target_arch = "x86_64")]
+use crate::Dtype;
 use crate::Isa;
 use crate::operand::Operand;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx512, dot_bf16, matrix::Matrix, nf4 as vector};
+use crate::simd::{Avx512, dot_bf16, expand_bf16, matrix::Matrix, nf4 as vector};
 #[cfg(target_arch = "x86_64")]
 use half::bf16;
 
@@ -126,6 +128,47 @@ impl<'a> View<'a> {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn dots_scratch(&self) -> usize {
         self.cols.div_ceil(NF4_BLOCK)
+    }
+
+    /// The weights from number `first` on, counted row by row, for a product: where numbers are bf16 and the product
+    /// takes denormal ones for zero, they may be zero here.
+    #[inline]
+    pub(crate) fn factors<T: Operand>(&self, isa: Isa, first: usize, out: &mut [T]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(witness) = isa.avx512()
+            && T::DTYPE == Dtype::Bf16
+        {
+            return self.fast_factors(isa, witness, first, bytemuck::cast_slice_mut(out));
+        }
+        self.run(isa, first, out);
+    }
+
+    /// [`View::factors`] with AVX-512, for whole blocks of four bits and for what lies in one row of eight.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn fast_factors(&self, isa: Isa, witness: Avx512, first: usize, out: &mut [bf16]) {
+        let (row, col) = (first / self.cols, first % self.cols);
+        match self.stored {
+            Slices::Int8 { codes, absmax } if col + out.len() <= self.cols => {
+                expand_bf16::int8(witness, &codes[first..][..out.len()], absmax[row], out);
+            }
+            Slices::Int8 { .. } => self.run(isa, first, out),
+            Slices::Nf4 { codes, absmax } => {
+                let before = (first.next_multiple_of(NF4_BLOCK) - first).min(out.len());
+                let (begun, out) = out.split_at_mut(before);
+                self.run(isa, first, begun);
+                let (whole, rest) = out.split_at_mut(out.len() / NF4_BLOCK * NF4_BLOCK);
+                let mut at = first + before;
+                for part in whole.chunks_mut(MANY * NF4_BLOCK) {
+                    let mut scales = [0.0; MANY];
+                    let scales = &mut scales[..part.len() / NF4_BLOCK];
+                    absmax.all(at / NF4_BLOCK, scales);
+                    expand_bf16::nf4(witness, &codes[at / 2..][..part.len() / 2], scales, part);
+                    at += part.len();
+                }
+                self.run(isa, at, rest);
+            }
+        }
     }
 
     /// The weights from number `first` on, counted row by row.

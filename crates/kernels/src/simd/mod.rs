@@ -24,6 +24,8 @@ pub(crate) mod dot_bf16;
 #[cfg(all(target_arch = "x86_64", feature = "emulate-avx512"))]
 mod emulated_avx512;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod expand_bf16;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_bf16;
