@@ -53,22 +53,27 @@ unsafe fn row_of_tiles(
     epilogue: Epilogue,
 ) {
     let (rows, cols) = (out.rows(), out.cols());
-    let mut sums = MaybeUninit::<[[__m512; 2]; ROWS]>::uninit();
+    // What the products do not write stays zero, or a number of the panel before: nobody reads it.
+    let mut sums = MaybeUninit::<[[__m512; 2]; ROWS]>::zeroed();
     // SAFETY: `rows` is 1 to ROWS, by the caller's promise.
     unsafe { configure(rows) };
     for (panel, first) in (0..cols).step_by(COLS).enumerate() {
+        let width = COLS.min(cols - first);
         // SAFETY: the caller's promise; the tiles are configured for `rows` rows, and `products` writes so many rows.
         let sums = unsafe {
-            products(a, rows, steps, panels.add(panel * steps * (DEPTH / 2) * COLS), sums.as_mut_ptr());
-            std::slice::from_raw_parts(sums.as_ptr().cast::<[__m512; 2]>(), rows)
+            let panel = panels.add(panel * steps * (DEPTH / 2) * COLS);
+            if width > 16 {
+                products(a, rows, steps, panel, sums.as_mut_ptr());
+            } else {
+                narrow_products(a, rows, steps, panel, sums.as_mut_ptr());
+            }
+            sums.assume_init_ref()
         };
-        let width = COLS.min(cols - first);
         let mut part = out.part(0, rows, first, width);
         if width > 16 {
-            store::rows(&mut part, sums, epilogue);
+            store::rows(&mut part, &sums[..rows], epilogue);
         } else {
-            let left: [[__m512; 1]; ROWS] = std::array::from_fn(|i| [sums[i.min(rows - 1)][0]]);
-            store::rows(&mut part, &left[..rows], epilogue);
+            store::rows(&mut part, &sums.map(|[left, _]| [left])[..rows], epilogue);
         }
     }
     // SAFETY: AMX.
@@ -175,6 +180,71 @@ unsafe fn products(
             options(nostack),
         );
     }
+}
+
+/// [`products`] for the first 16 columns of a panel; the others of `c` stay as they were.
+///
+/// # Safety
+/// As [`products`].
+#[cfg(not(feature = "emulate-avx512"))]
+#[inline]
+unsafe fn narrow_products(
+    a: Matrix<'_, bf16>,
+    rows: usize,
+    steps: usize,
+    panel: *const u32,
+    c: *mut [[__m512; 2]; ROWS],
+) {
+    let above = a.data.as_ptr();
+    let below = if rows > TILE_ROWS { above.wrapping_add(TILE_ROWS * a.stride) } else { above };
+    // SAFETY: as in `products`, of whose loads and stores these are a part.
+    unsafe {
+        std::arch::asm!(
+            "tilezero tmm0",
+            "tilezero tmm2",
+            "test {steps}, {steps}",
+            "jz 3f",
+            "2:",
+            "tileloadd tmm6, [{panel} + {row}]",
+            "tileloadd tmm4, [{above} + {stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{below} + {stride}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "add {above}, 64",
+            "add {below}, 64",
+            "add {panel}, 16 * 128",
+            "dec {steps}",
+            "jnz 2b",
+            "3:",
+            "tilestored [{c} + {row}], tmm0",
+            "tilestored [{c} + {row} + 16 * 128], tmm2",
+            above = inout(reg) above => _,
+            below = inout(reg) below => _,
+            stride = in(reg) size_of::<bf16>() * a.stride,
+            panel = inout(reg) panel => _,
+            row = in(reg) size_of::<[__m512; 2]>(),
+            steps = inout(reg) steps => _,
+            c = in(reg) c,
+            out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Nothing is saved by less.
+///
+/// # Safety
+/// As [`products`].
+#[cfg(feature = "emulate-avx512")]
+unsafe fn narrow_products(
+    a: Matrix<'_, bf16>,
+    rows: usize,
+    steps: usize,
+    panel: *const u32,
+    c: *mut [[__m512; 2]; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe { products(a, rows, steps, panel, c) }
 }
 
 /// Nothing has to be configured.
