@@ -15,7 +15,7 @@ use crate::{Attention, Isa, Pages, Span};
 #[cfg(target_arch = "x86_64")]
 use crate::{
     Dtype,
-    simd::{Amx, Avx512},
+    simd::{Avx512, tile_amx::Session},
 };
 use std::ops::Range;
 use std::sync::Mutex;
@@ -82,18 +82,26 @@ macro_rules! with_kernel {
 #[cfg(target_arch = "x86_64")]
 macro_rules! return_with_pairs {
     ($isa:expr, $pass:ident, $T:ident, [$($shape:expr),*], $inputs:expr, $($arg:expr),*) => {
-        return_with_pairs!(Amx, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*);
-        return_with_pairs!(Avx512, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*);
-    };
-    ($W:ident, $isa:expr, $pass:ident, $T:ident, [$($shape:expr),*], $inputs:expr, $($arg:expr),*) => {
-        if let Isa::$W(witness) = $isa && $T::DTYPE == Dtype::Bf16 {
-            return scratch::with(bf16::$pass::scratch_len::<$W, $T>($($shape),*), |memory: &mut [f32]| {
-                $isa.vectorize(
-                    #[inline(always)]
-                    || bf16::$pass::run(witness, $inputs, $($arg,)* memory),
-                );
-            });
+        if $T::DTYPE == Dtype::Bf16 {
+            match $isa {
+                Isa::Amx(witness) => {
+                    let session = Session::new(witness);
+                    return_with_pairs!(&Session, &session, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*)
+                }
+                Isa::Avx512(witness) => {
+                    return_with_pairs!(Avx512, witness, $isa, $pass, $T, [$($shape),*], $inputs, $($arg),*)
+                }
+                _ => {}
+            }
         }
+    };
+    ($W:ty, $tiles:expr, $isa:expr, $pass:ident, $T:ident, [$($shape:expr),*], $inputs:expr, $($arg:expr),*) => {
+        return scratch::with(bf16::$pass::scratch_len::<$W, $T>($($shape),*), |memory: &mut [f32]| {
+            $isa.vectorize(
+                #[inline(always)]
+                || bf16::$pass::run($tiles, $inputs, $($arg,)* memory),
+            );
+        })
     };
 }
 

@@ -149,26 +149,17 @@ fn key_tile<F: MulAdd, const MR: usize, const NV: usize>(
             let seen = seen(tile.visible(op, query(row + i)), start, n, used);
             let line = &mut scores[i * KEYS..][..n];
             let out = &mut rows.out[(row + i) * stride..][..stride];
-            softmax_row::<F>(
-                op.softcap,
-                1.0,
-                seen,
-                line,
-                &mut rows.max[row + i],
-                &mut rows.sum[row + i],
-                out,
-            );
+            softmax_row::<F>(op.softcap, seen, line, &mut rows.max[row + i], &mut rows.sum[row + i], out);
         }
         let out = &mut rows.out[row * stride..];
         product::<F, MR, NV, true>(isa, Left::Rows(scores, KEYS), used, keys.v, stride, stride, out, stride);
     }
 }
 
-/// Scores become `exp(scale · score - max)`; what was summed under a smaller maximum is scaled down.
+/// Scores become `exp(score - max)`; what was summed under a smaller maximum is scaled down.
 #[inline(always)]
-pub(super) fn softmax_row<F: MulAdd>(
+fn softmax_row<F: MulAdd>(
     softcap: Option<f32>,
-    scale: f32,
     seen: std::ops::Range<usize>,
     scores: &mut [f32],
     max: &mut f32,
@@ -177,18 +168,16 @@ pub(super) fn softmax_row<F: MulAdd>(
 ) {
     if let Some(cap) = softcap {
         for s in scores.iter_mut() {
-            *s = cap * math::tanh::<F>(*s * scale / cap);
+            *s = cap * math::tanh::<F>(*s / cap);
         }
     }
-    let scale = if softcap.is_some() { 1.0 } else { scale };
     scores[..seen.start.min(seen.end)].fill(f32::NEG_INFINITY);
     scores[seen.end..].fill(f32::NEG_INFINITY);
     let (lanes, _) = scores.as_chunks_mut::<LANES>();
     let mut greatest = [f32::NEG_INFINITY; LANES];
     for s in lanes.iter() {
         for l in 0..LANES {
-            let s = s[l] * scale;
-            greatest[l] = if s > greatest[l] { s } else { greatest[l] };
+            greatest[l] = if s[l] > greatest[l] { s[l] } else { greatest[l] };
         }
     }
     let greatest = max_lanes(greatest);
@@ -203,7 +192,7 @@ pub(super) fn softmax_row<F: MulAdd>(
     let mut sums = [0.0; LANES];
     for s in lanes {
         for l in 0..LANES {
-            s[l] = math::exp::<F>(F::mul_add(s[l], scale, -base));
+            s[l] = math::exp::<F>(s[l] - base);
             sums[l] += s[l];
         }
     }

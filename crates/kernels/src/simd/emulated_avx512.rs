@@ -13,7 +13,7 @@
 
 use crate::operand::Operand;
 use half::bf16;
-pub(super) use std::arch::x86_64::{__m128i, __m256bh, __m256i, _mm_loadu_si128};
+pub(super) use std::arch::x86_64::{__m128i, __m256bh, __m256i, _CMP_NLT_UQ, _mm_loadu_si128};
 
 pub(super) type __mmask16 = u16;
 pub(super) type __mmask32 = u32;
@@ -71,6 +71,44 @@ pub(super) fn _mm512_add_ps(a: __m512, b: __m512) -> __m512 {
 }
 pub(super) fn _mm512_mul_ps(a: __m512, b: __m512) -> __m512 {
     __m512(lanes(|i| a.0[i] * b.0[i]))
+}
+pub(super) fn _mm512_sub_ps(a: __m512, b: __m512) -> __m512 {
+    __m512(lanes(|i| a.0[i] - b.0[i]))
+}
+/// The second where one of them is no number.
+pub(super) fn _mm512_max_ps(a: __m512, b: __m512) -> __m512 {
+    __m512(lanes(|i| if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] }))
+}
+pub(super) fn _mm512_mask_max_ps(src: __m512, mask: __mmask16, a: __m512, b: __m512) -> __m512 {
+    let max = _mm512_max_ps(a, b);
+    __m512(lanes(|i| if mask >> i & 1 == 1 { max.0[i] } else { src.0[i] }))
+}
+pub(super) fn _mm512_maskz_mov_ps(mask: __mmask16, a: __m512) -> __m512 {
+    __m512(lanes(|i| if mask >> i & 1 == 1 { a.0[i] } else { 0.0 }))
+}
+pub(super) fn _mm512_reduce_max_ps(a: __m512) -> f32 {
+    a.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+pub(super) fn _mm512_cvtss_f32(a: __m512) -> f32 {
+    a.0[0]
+}
+pub(super) fn _mm512_fmsub_ps(a: __m512, b: __m512, c: __m512) -> __m512 {
+    __m512(lanes(|i| a.0[i].mul_add(b.0[i], -c.0[i])))
+}
+/// To the nearest whole number, ties to even; other ways of rounding are not used.
+pub(super) fn _mm512_roundscale_ps<const WAY: i32>(a: __m512) -> __m512 {
+    const { assert!(WAY == 0) };
+    __m512(a.0.map(f32::round_ties_even))
+}
+/// `a · 2^b` for whole `b`, rounded once.
+pub(super) fn _mm512_maskz_scalef_ps(mask: __mmask16, a: __m512, b: __m512) -> __m512 {
+    let scaled = lanes(|i| (f64::from(a.0[i]) * f64::from(b.0[i]).exp2()) as f32);
+    _mm512_maskz_mov_ps(mask, __m512(scaled))
+}
+/// Not less than, true for what is no number; other comparisons are not used.
+pub(super) fn _mm512_cmp_ps_mask<const WHICH: i32>(a: __m512, b: __m512) -> __mmask16 {
+    const { assert!(WHICH == _CMP_NLT_UQ) };
+    (0..16).map(|i| u16::from(!(a.0[i] < b.0[i])) << i).sum()
 }
 pub(super) fn _mm512_fmadd_ps(a: __m512, b: __m512, c: __m512) -> __m512 {
     __m512(lanes(|i| a.0[i].mul_add(b.0[i], c.0[i])))

@@ -42,6 +42,8 @@ pub(crate) mod pack;
 pub(crate) mod pack_avx2;
 pub mod peak;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod softmax_bf16;
+#[cfg(target_arch = "x86_64")]
 mod store;
 #[cfg(target_arch = "x86_64")]
 mod store_avx2;

@@ -1,8 +1,8 @@
 //! AMX: products of bf16 tiles that lie in a cache as pairs, for attention, as [`tile_bf16`](super::tile_bf16) has
 //! them: 32 rows by 32 columns of sums in four tile registers, `TDPBF16PS` on [`STEP`] pairs at a time.
 //!
-//! Tiles are configured and released in each product; between the pieces of assembly of one product lies no code
-//! that could touch them.
+//! Configuring tiles takes as long as a small product: a [`Session`] does it once for many. Between the pieces of
+//! assembly lies no code that could touch them, as the compiler does not use tiles by itself.
 
 #[cfg(not(feature = "emulate-avx512"))]
 use super::amx::{Shapes, TILE_ROWS};
@@ -11,17 +11,55 @@ use super::matrix::Matrix;
 use super::pack::transpose_16x16;
 use super::tile_bf16::{COLS, Panels};
 use super::{Amx, Avx512};
+use std::marker::PhantomData;
 
 /// Rows of a block of sums.
 pub(crate) const ROWS: usize = 32;
 /// Pairs of a step.
 pub(crate) const STEP: usize = 16;
 
+/// Tiles of this thread that are configured as whole ones, until it is dropped. The thread must not use tiles in another
+/// way meanwhile: that would release these, and the next product would be an illegal instruction.
+pub(crate) struct Session {
+    isa: Amx,
+    /// Configured for this thread alone.
+    thread: PhantomData<*const ()>,
+}
+
+impl Session {
+    pub(crate) fn new(isa: Amx) -> Self {
+        #[cfg(not(feature = "emulate-avx512"))]
+        {
+            static WHOLE: Shapes = Shapes::of([TILE_ROWS; 8]);
+            // SAFETY: the witness proves the instruction; the tile registers are not the compiler's.
+            unsafe {
+                std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags));
+            }
+        }
+        Self { isa, thread: PhantomData }
+    }
+
+    /// What the machine has besides.
+    pub(crate) fn avx512(&self) -> Avx512 {
+        self.isa.avx512()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        #[cfg(not(feature = "emulate-avx512"))]
+        // SAFETY: the witness proves the instruction; nobody needs what is in the tiles.
+        unsafe {
+            std::arch::asm!("tilerelease", options(nostack, preserves_flags));
+        }
+    }
+}
+
 /// `C[rows, n] = A[rows, 2·pairs] · B[2·pairs, n]`, or `+=` if `ADD`. `rows` is a multiple of [`ROWS`], `pairs` of
 /// [`STEP`], `n` of 16.
 #[inline]
 pub(crate) fn product<const ADD: bool>(
-    _: Amx,
+    _: &Session,
     a: Matrix<'_, u32>,
     rows: usize,
     pairs: usize,
@@ -35,7 +73,7 @@ pub(crate) fn product<const ADD: bool>(
     b.expect(pairs, n);
     assert!(rows.is_multiple_of(ROWS) && pairs.is_multiple_of(STEP), "{rows} rows of {pairs} pairs");
     let shape = Shape { a: a.stride, b: b.depth * COLS, steps: pairs / STEP, n, c: c_stride };
-    // SAFETY: the witness proves the instructions; the extents of all three tiles were just checked.
+    // SAFETY: the session proves that tiles are configured; the extents of all three tiles were just checked.
     unsafe { blocks::<ADD>(a.data.as_ptr(), rows, b.data.as_ptr(), c.as_mut_ptr(), shape) }
 }
 
@@ -53,15 +91,13 @@ struct Shape {
 }
 
 /// # Safety
-/// AMX; `a` points to `rows` rows of `16·steps` elements, `b` to `ceil(n/32)` panels of at least `16·steps` rows of 32
+/// Tiles are configured as whole ones; `a` points to `rows` rows of `16·steps` elements, `b` to `ceil(n/32)` panels of at least `16·steps` rows of 32
 /// elements, `c` to `rows` rows of `n` numbers; `rows` is a multiple of 32, `n` of 16.
 #[cfg(not(feature = "emulate-avx512"))]
 unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: *mut f32, shape: Shape) {
-    static WHOLE: Shapes = Shapes::of([TILE_ROWS; 8]);
     // SAFETY: each block lies within what the caller promises: a panel of more than 16 remaining columns writes 32,
-    // any other 16. The tile registers are the compiler's neither before nor after, and are released.
+    // any other 16.
     unsafe {
-        std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags));
         for row in (0..rows).step_by(ROWS) {
             for (panel, col) in (0..shape.n).step_by(COLS).enumerate() {
                 let (a, b) = (a.add(row * shape.a), b.add(panel * shape.b));
@@ -73,7 +109,6 @@ unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: 
                 }
             }
         }
-        std::arch::asm!("tilerelease", options(nomem, nostack, preserves_flags));
     }
 }
 

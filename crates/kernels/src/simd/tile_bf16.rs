@@ -28,12 +28,19 @@ pub(crate) struct Panels<'a> {
 }
 
 impl Panels<'_> {
+    /// The same without the first `pairs` pairs of each panel.
+    #[inline]
+    pub(crate) fn from(self, pairs: usize) -> Self {
+        Self { data: &self.data[pairs * COLS..], ..self }
+    }
+
     /// Panics unless `pairs` pairs of `n` columns are there; `n` is a multiple of 16.
     #[inline]
     pub(super) fn expect(&self, pairs: usize, n: usize) {
         let panels = n.div_ceil(COLS);
         assert!(n.is_multiple_of(16) && pairs <= self.depth, "{pairs} pairs of {}, {n} columns", self.depth);
-        let needed = self.depth.checked_mul(panels * COLS);
+        let rows = self.depth.checked_mul(panels.saturating_sub(1)).and_then(|rows| rows.checked_add(pairs));
+        let needed = rows.and_then(|rows| rows.checked_mul(COLS));
         assert!(
             needed.is_some_and(|n| n <= self.data.len()),
             "{panels} panels in {} elements",

@@ -2,13 +2,18 @@
 
 use super::super::cpu::Inputs;
 use super::super::cpu_cut::{KEYS, QueryTile, SPARE_ROWS, seen};
-use super::super::cpu_forward::{QueryTask, Rows, softmax_row, store};
+use super::super::cpu_forward::{QueryTask, Rows, store};
 use super::{Tiles, columns, columns_len, depth_of, pairs, row_pairs, row_pairs_len, rows_of, staging_len};
+use crate::Attention;
 use crate::lanes::{Fused, LANES};
+use crate::math;
 use crate::matmul::scratch;
 use crate::operand::Operand;
 use crate::simd::matrix::Matrix;
-use crate::simd::tile_bf16::{Panels, pairs_of_row};
+use crate::simd::softmax_bf16::{self, softmax_row};
+use crate::simd::tile_bf16::Panels;
+use std::f32::consts::{LN_2, LOG2_E};
+use std::ops::Range;
 
 /// The keys and values of one tile, and room for the scores of a block of rows.
 struct Keys<'s> {
@@ -18,7 +23,7 @@ struct Keys<'s> {
     v: &'s mut [u32],
     /// `[ROWS, KEYS]`
     scores: &'s mut [f32],
-    /// Their exponentials, `[ROWS, KEYS / 2]` pairs.
+    /// The exponentials of this block and of the one before, `[ROWS, KEYS / 2]` pairs each.
     weights: &'s mut [u32],
 }
 
@@ -33,7 +38,7 @@ fn sizes<I: Tiles, T>(inputs: &Inputs<'_, T>, tile: &QueryTile) -> ([usize; 4], 
             rows * depth_of::<I>(width),
             columns_len::<I>(width),
             row_pairs_len(KEYS, width),
-            I::ROWS * KEYS / 2,
+            2 * I::ROWS * KEYS / 2,
             staging_len(inputs),
         ],
     )
@@ -72,6 +77,7 @@ pub(in super::super) fn run<I: Tiles, T: Operand>(
         row_pairs(isa, rows_of(inputs, &starts[..len], inputs.v, staging), len, width, KEYS, keys.v);
         key_tile(isa, inputs, &task.tile, start, len, &mut rows, &mut keys);
     }
+    rows.max.iter_mut().for_each(|max| *max *= LN_2);
     store(inputs, task, &rows);
 }
 
@@ -104,6 +110,7 @@ fn key_tile<I: Tiles, T: Operand>(
     let (op, group) = (&inputs.op, inputs.group());
     let (depth, stride, count) =
         (depth_of::<I>(op.head_dim), op.head_dim.next_multiple_of(LANES), tile.len * group);
+    let mut before = None;
     for row in (0..count).step_by(I::ROWS) {
         let present = I::ROWS.min(count - row);
         let query = |r: usize| r / group;
@@ -113,24 +120,91 @@ fn key_tile<I: Tiles, T: Operand>(
             continue;
         }
         let used = len.min(end - start);
-        let n = used.next_multiple_of(LANES);
         let q = Matrix::new(&rows.q[row * depth..], depth);
         let k = Panels { data: keys.k, depth };
-        isa.product::<false>(q, I::ROWS, depth, k, n, keys.scores, KEYS);
-        let pairs = used.div_ceil(2).next_multiple_of(I::STEP);
-        for i in 0..present {
-            let seen = seen(tile.visible(op, query(row + i)), start, n, used);
-            let line = &mut keys.scores[i * KEYS..][..n];
-            let out = &mut rows.out[(row + i) * stride..][..stride];
-            let (max, sum) = (&mut rows.max[row + i], &mut rows.sum[row + i]);
-            softmax_row::<Fused>(op.softcap, op.scale, seen, line, max, sum, out);
-            let weights = &mut keys.weights[i * (KEYS / 2)..][..KEYS / 2];
-            pairs_of_row(isa.avx512(), line, weights);
-            weights[n / 2..pairs.max(n / 2)].fill(0);
+        isa.product::<false>(q, I::ROWS, depth, k, used.next_multiple_of(LANES), keys.scores, KEYS);
+        if let Some(block) = before {
+            weigh(isa, block, rows, keys, stride);
         }
-        // Rows beyond the last one weigh whatever is there: nobody reads their sums.
-        let weights = Matrix::new(&*keys.weights, KEYS / 2);
-        let v = Panels { data: keys.v, depth: KEYS / 2 };
-        isa.product::<true>(weights, I::ROWS, pairs, v, stride, &mut rows.out[row * stride..], stride);
+        weights(isa, op, tile, start, Block { row, present, used }, rows, keys);
+        before = Some(Block { row, present, used });
     }
+    if let Some(block) = before {
+        weigh(isa, block, rows, keys, stride);
+    }
+}
+
+/// A block of rows that see the first `used` keys of a tile, or some of them.
+#[derive(Clone, Copy)]
+struct Block {
+    row: usize,
+    present: usize,
+    used: usize,
+}
+
+impl Block {
+    /// Where its weights are: those of two neighbouring blocks lie apart, so that a product does not wait for what was
+    /// written last.
+    #[inline(always)]
+    fn weights<I: Tiles>(self) -> Range<usize> {
+        let len = I::ROWS * (KEYS / 2);
+        let at = self.row / I::ROWS % 2 * len;
+        at..at + len
+    }
+
+    /// Pairs of keys that its weights meet.
+    #[inline(always)]
+    fn pairs<I: Tiles>(self) -> usize {
+        self.used.div_ceil(2).next_multiple_of(I::STEP)
+    }
+}
+
+/// Scores become weights. Rows beyond the last one weigh whatever is there: nobody reads their sums.
+#[inline(always)]
+fn weights<I: Tiles>(
+    isa: I,
+    op: &Attention,
+    tile: &QueryTile,
+    start: usize,
+    block: Block,
+    rows: &mut Rows<'_, u32>,
+    keys: &mut Keys<'_>,
+) {
+    let Block { row, present, used } = block;
+    let (stride, group) = (op.head_dim.next_multiple_of(LANES), op.heads / op.kv_heads);
+    let (n, pairs) = (used.next_multiple_of(LANES), block.pairs::<I>());
+    let weights = &mut keys.weights[block.weights::<I>()];
+    for i in 0..present {
+        let seen = seen(tile.visible(op, (row + i) / group), start, n, used);
+        let line = &mut keys.scores[i * KEYS..][..n];
+        let factor = op.softcap.map_or(op.scale, |cap| capped(cap, op.scale, line)) * LOG2_E;
+        let weights = &mut weights[i * (KEYS / 2)..][..KEYS / 2];
+        let row = softmax_bf16::Row {
+            max: &mut rows.max[row + i],
+            sum: &mut rows.sum[row + i],
+            out: &mut rows.out[(row + i) * stride..][..stride],
+        };
+        softmax_row(isa.avx512(), factor, seen, line, row, weights);
+        if pairs > n / 2 {
+            weights[n / 2..pairs].fill(0);
+        }
+    }
+}
+
+/// Adds the values times the weights.
+#[inline(always)]
+fn weigh<I: Tiles>(isa: I, block: Block, rows: &mut Rows<'_, u32>, keys: &Keys<'_>, stride: usize) {
+    let weights = Matrix::new(&keys.weights[block.weights::<I>()], KEYS / 2);
+    let v = Panels { data: keys.v, depth: KEYS / 2 };
+    let out = &mut rows.out[block.row * stride..];
+    isa.product::<true>(weights, I::ROWS, block.pairs::<I>(), v, stride, out, stride);
+}
+
+/// Scores become capped ones; what they still are to be multiplied by.
+#[inline(always)]
+fn capped(cap: f32, scale: f32, scores: &mut [f32]) -> f32 {
+    for s in scores {
+        *s = cap * math::tanh::<Fused>(*s * scale / cap);
+    }
+    1.0
 }

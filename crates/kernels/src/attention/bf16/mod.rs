@@ -48,14 +48,10 @@ fn depth_of<I: Tiles>(width: usize) -> usize {
 /// Copies a row as pairs; the missing half of an odd last pair, and missing pairs, become zero.
 #[inline(always)]
 fn pairs(from: &[bf16], to: &mut [u32]) {
-    let (whole, rest) = from.as_chunks::<2>();
-    for i in 0..whole.len() {
-        to[i] = u32::from(whole[i][0].to_bits()) | u32::from(whole[i][1].to_bits()) << 16;
-    }
-    if let [last] = rest {
-        to[whole.len()] = u32::from(last.to_bits());
-    }
-    to[from.len().div_ceil(2)..].fill(0);
+    // The first of a pair is the low one, as the machine has them in memory.
+    let to: &mut [bf16] = bytemuck::cast_slice_mut(to);
+    to[..from.len()].copy_from_slice(from);
+    to[from.len()..].fill(bf16::ZERO);
 }
 
 /// Elements of [`columns`]: a key tile of rows of `width` numbers.

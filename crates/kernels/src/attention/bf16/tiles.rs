@@ -1,8 +1,10 @@
 //! What the two passes ask of a machine: products of tiles of pairs, and a left factor that is used transposed.
 
+use crate::simd::Avx512;
 use crate::simd::matrix::Matrix;
-use crate::simd::tile_bf16::{Left, Panels};
-use crate::simd::{Amx, Avx512, tile_amx, tile_bf16};
+use crate::simd::tile_amx::{self, Session};
+use crate::simd::tile_bf16::{self, Left, Panels};
+use std::ops::Range;
 
 /// Products of tiles of bf16 pairs, and how a left factor lies whose rows are summed over.
 pub(in super::super) trait Tiles: Copy {
@@ -31,11 +33,12 @@ pub(in super::super) trait Tiles: Copy {
     /// from row `row` on, and zeros in place of columns `n` to `columns`.
     fn turn(self, block: Matrix<'_, f32>, n: usize, row: usize, to: &mut Turned<'_>);
 
-    /// `C[columns, n] += Aᵀ[columns, 2·pairs] · B[2·pairs, n]`; whole blocks of columns and steps.
+    /// `C[columns, n] += Aᵀ[columns, 2·pairs] · B[2·pairs, n]` over these pairs of rows of `A`; whole blocks of columns and
+    /// steps.
     fn turned_product(
         self,
         a: &Turned<'_>,
-        pairs: usize,
+        pairs: Range<usize>,
         columns: usize,
         b: Panels<'_>,
         n: usize,
@@ -93,7 +96,7 @@ impl Tiles for Avx512 {
     fn turned_product(
         self,
         a: &Turned<'_>,
-        pairs: usize,
+        pairs: Range<usize>,
         columns: usize,
         b: Panels<'_>,
         n: usize,
@@ -101,19 +104,19 @@ impl Tiles for Avx512 {
         c_stride: usize,
     ) {
         for column in (0..columns).step_by(Self::ROWS) {
-            let left = Left::Columns(Matrix::new(&a.data[column..], a.columns));
-            tile_bf16::product::<true>(self, left, pairs, b, n, &mut c[column * c_stride..], c_stride);
+            let left = Left::Columns(Matrix::new(&a.data[pairs.start * a.columns + column..], a.columns));
+            tile_bf16::product::<true>(self, left, pairs.len(), b, n, &mut c[column * c_stride..], c_stride);
         }
     }
 }
 
-impl Tiles for Amx {
+impl Tiles for &Session {
     const ROWS: usize = tile_amx::ROWS;
     const STEP: usize = tile_amx::STEP;
 
     #[inline(always)]
     fn avx512(self) -> Avx512 {
-        Amx::avx512(self)
+        Session::avx512(self)
     }
 
     #[inline(always)]
@@ -143,13 +146,14 @@ impl Tiles for Amx {
     fn turned_product(
         self,
         a: &Turned<'_>,
-        pairs: usize,
+        pairs: Range<usize>,
         columns: usize,
         b: Panels<'_>,
         n: usize,
         c: &mut [f32],
         c_stride: usize,
     ) {
-        tile_amx::product::<true>(self, Matrix::new(&*a.data, a.pairs), columns, pairs, b, n, c, c_stride);
+        let left = Matrix::new(&a.data[pairs.start..], a.pairs);
+        tile_amx::product::<true>(self, left, columns, pairs.len(), b, n, c, c_stride);
     }
 }
