@@ -1,4 +1,5 @@
-//! Causal attention of one sequence, forward and backward; only the work below the diagonal is counted.
+//! Causal attention of one sequence or of short ones in a packed row, forward and backward; only the work below the
+//! diagonals is counted.
 
 use crate::rows::{Row, median_seconds, random};
 use foundry_kernels::{
@@ -10,6 +11,7 @@ pub(crate) const SHAPES: &[&str] = &[
     "attention:f32:9x3x64x1024",
     "attention:f32:9x3x64x8192",
     "attention:bf16:9x3x64x1024",
+    "attention:bf16:9x3x64x1024/150",
     "attention:bf16:9x3x64x8192",
     "attention:bf16:32x8x64x2048",
 ];
@@ -81,6 +83,10 @@ pub(crate) fn rows(backend: &CpuBackend, text: &str, seconds: f64) -> Option<[Ro
         "bf16" => Dtype::Bf16,
         _ => return None,
     };
+    let (shape, len) = match shape.split_once('/') {
+        None => (shape, None),
+        Some((shape, len)) => (shape, Some(len.parse::<usize>().ok().filter(|len| *len > 0)?)),
+    };
     let sizes: Vec<usize> = shape.split('x').map(|size| size.parse().ok()).collect::<Option<_>>()?;
     let [heads, kv_heads, head_dim, tokens] = sizes[..] else { return None };
     if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 || head_dim == 0 || tokens == 0 {
@@ -89,12 +95,15 @@ pub(crate) fn rows(backend: &CpuBackend, text: &str, seconds: f64) -> Option<[Ro
     let scale = 1.0 / (head_dim as f32).sqrt();
     let op = Attention { heads, kv_heads, head_dim, scale, window: None, softcap: None };
     verify(backend, &op, dtype);
-    let spans = Span::packed(&[tokens as u32]);
+    let len = len.unwrap_or(tokens);
+    let lens: Vec<usize> = (0..tokens).step_by(len).map(|first| len.min(tokens - first)).collect();
+    let spans = Span::packed(&lens.iter().map(|len| *len as u32).collect::<Vec<_>>());
     let mut tensors = tensors(backend, &op, dtype, tokens);
     let forward = median_seconds(seconds, || tensors.forward(backend, &op, &spans));
     let backward = median_seconds(seconds, || tensors.backward(backend, &op, &spans));
     // Two products of the pairs below the diagonal forward, five backward.
-    let product = heads as f64 * head_dim as f64 * tokens as f64 * (tokens + 1) as f64;
+    let pairs: usize = lens.iter().map(|len| len * (len + 1)).sum();
+    let product = heads as f64 * head_dim as f64 * pairs as f64;
     let (wide, narrow) = (tokens * heads * head_dim, tokens * kv_heads * head_dim);
     let row = |name, seconds, products: f64, numbers: usize| Row {
         name: format!("{name} {}", text.trim()),

@@ -6,9 +6,10 @@
 //! ```
 //! A spec is `layout:operands:result:MxNxK`, such as `nt:bf16:f32:2048x1536x576` (`C[M,N]`, sums of length `K`;
 //! operands `bf16-nf4`, `bf16-int8`, `f32-nf4`, … have a quantised second factor), or `attention:operands:NxKxHxT`
-//! (heads, key/value heads, head width, tokens), or `rmsnorm:dtype:ROWSxWIDTH`, `rope:dtype:TOKENSxHEADSxWIDTH`,
-//! `swiglu:dtype:ROWSxWIDTH`, `cross_entropy:dtype:ROWSxVOCABULARYxWIDTH`, `adamw:dtype:ROWSxCOLUMNS` (also `lion`,
-//! `adamw_8bit`; the dtype is the parameters'). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed.
+//! (heads, key/value heads, head width, tokens; `T/L` for sequences of `L` tokens in a row of `T`), or
+//! `rmsnorm:dtype:ROWSxWIDTH`, `rope:dtype:TOKENSxHEADSxWIDTH`, `swiglu:dtype:ROWSxWIDTH`,
+//! `cross_entropy:dtype:ROWSxVOCABULARYxWIDTH`, `adamw:dtype:ROWSxCOLUMNS` (also `lion`, `adamw_8bit`; the dtype is the
+//! parameters'). Without one, the shapes of SmolLM2-135M and Llama-3.2-1B are timed.
 //! The spec `-` reads specs from standard input, one a line, and answers each at once, so that a script can time
 //! another library in between.
 

@@ -2,7 +2,7 @@
 
 use super::reference;
 use crate::testing::{Numbers, buffer, check, filled, gradcheck, operands, read, weighted};
-use crate::{Attention, Backend, CpuBackend, Dtype, Pages, Span};
+use crate::{Attention, Backend, CpuBackend, Dtype, Isa, Pages, Span};
 
 fn op(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
     Attention {
@@ -63,9 +63,36 @@ fn packed_sequences_and_odd_sizes() {
     check_both("width 7", &op(2, 2, 7), &Span::packed(&[23, 5]));
 }
 
+/// Widths that are no whole number of a machine's steps and columns, and more heads to a key than a tile has rows.
+#[test]
+fn odd_widths_and_many_heads() {
+    for width in [31, 33, 48, 80, 128] {
+        check_both(&format!("width {width}"), &op(2, 1, width), &Span::packed(&[101, 7, 33]));
+    }
+    check_both("200 heads per key", &op(200, 1, 8), &Span::packed(&[3, 17]));
+}
+
+/// Scratch memory holds what the last call left: no number that fills up a tile may reach a result.
+#[test]
+fn what_was_left_in_scratch_memory_is_not_seen() {
+    let spans = Span::packed(&[5, 75, 40]);
+    for isa in Isa::available() {
+        for (dtype, _) in operands(1e-5) {
+            let op = op(6, 2, 20);
+            let expected = forward_backward(&CpuBackend::new(1, isa), &op, &spans, dtype);
+            let backend = CpuBackend::new(1, isa);
+            let nan = Attention { scale: f32::NAN, ..super::tests::op(6, 2, 64) };
+            let left = forward_backward(&backend, &nan, &Span::packed(&[300]), dtype);
+            assert!(left[0][0].is_nan(), "{}", isa.name());
+            let got = forward_backward(&backend, &op, &spans, dtype);
+            assert!(got == expected, "{} {dtype:?}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn sliding_window_and_soft_cap() {
-    for window in [1, 7, 96, 150] {
+    for window in [1, 7, 33, 96, 150] {
         let op = Attention { window: Some(window), ..op(4, 2, 16) };
         check_both(&format!("window {window}"), &op, &Span::packed(&[210, 30]));
     }

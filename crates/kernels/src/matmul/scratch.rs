@@ -26,7 +26,7 @@ static SHARED: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
 pub fn scratch_bound(threads: usize, tokens: usize, widest: usize, attention: &Attention) -> u64 {
     let staged = (tokens as u64).saturating_mul(4 * widest as u64).min(8 << 20);
     let shared = staged.max(crate::attention::sums_bytes(attention, tokens));
-    let of_a_thread = crate::simd::cache::second_level_bytes() / 2 + (768 << 10);
+    let of_a_thread = crate::simd::cache::second_level_bytes() / 2 + (1280 << 10);
     shared + (threads as u64).saturating_mul(of_a_thread as u64)
 }
 

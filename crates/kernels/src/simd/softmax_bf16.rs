@@ -1,8 +1,9 @@
-//! AVX-512: rows of attention's scores become probabilities, and their gradients, as bf16 pairs. Exponentials are powers
-//! of two: what was to be multiplied by log₂ e is so in the factor of the scores.
+//! AVX-512: rows of attention's scores become probabilities, and their gradients, as bf16 pairs. Exponentials are
+//! powers of two: what was to be multiplied by log₂ e is so in the factor of the scores.
 
 use super::Avx512;
 use super::arch::*;
+use std::f32::consts::LN_2;
 use std::ops::Range;
 
 /// Numbers of a register.
@@ -18,8 +19,8 @@ pub(crate) struct Row<'a> {
     pub(crate) out: &'a mut [f32],
 }
 
-/// A greater score becomes the row's maximum when it is more than `2^SLACK` times the old one: weights up to that are as
-/// exact, the sums are scaled down seldom, and most rows need not wait for their greatest score (after Zadouri et al.
+/// A greater score becomes the row's maximum when it is more than `2^SLACK` times the old one: weights up to that are
+/// as exact, the sums are scaled down seldom, and most rows need not wait for their greatest score (after Zadouri et al.
 /// 2026, "FlashAttention-4").
 const SLACK: f32 = 8.0;
 
@@ -69,8 +70,8 @@ fn lanes(seen: &Range<usize>, j: usize) -> __mmask16 {
 }
 
 /// # Safety
-/// AVX-512 with BF16; `scores` points to `n` numbers and `weights` to `n / 2` elements, whole registers, of which `seen`
-/// is a part; `row.out` is whole registers. Without `MASK`, all are seen.
+/// AVX-512 with BF16; `scores` points to `n` numbers and `weights` to `n / 2` elements, whole registers, of which
+/// `seen` is a part; `row.out` is whole registers. Without `MASK`, all are seen.
 #[inline]
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16"))]
 unsafe fn softmax<const MASK: bool>(
@@ -209,13 +210,13 @@ unsafe fn store_pairs(to: *mut u32, x: __m512) {
     }
 }
 
-/// `2ˣ` within 2 ulp for `-120 ≤ x ≤ 127`, zero below: what nobody sees beside a 1 must not make denormal numbers, which
-/// are slow. NaN stays NaN. `x = n + r` with `|r| ≤ 1/2`, `2ʳ = 1 + r·p(r)`; the coefficients are fitted as those of
+/// `2ˣ` within 2 ulp for `-120 ≤ x ≤ 127`, zero below: what nobody sees beside a 1 must not make denormal numbers,
+/// which are slow. NaN stays NaN. `x = n + r` with `|r| ≤ 1/2`, `2ʳ = 1 + r·p(r)`; the coefficients are fitted as those of
 /// [`math`](crate::math).
 #[inline]
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f"))]
 fn power(x: __m512) -> __m512 {
-    const COEFFICIENTS: [f32; 5] = [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0];
+    const COEFFICIENTS: [f32; 5] = [0.009_671_513, 0.055_507_336, 0.240_222_42, LN_2, 1.0];
     let is_seen = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(-120.0));
     let n = _mm512_roundscale_ps::<0>(x);
     let r = _mm512_sub_ps(x, n);
@@ -235,32 +236,50 @@ mod tests {
         Isa::available().into_iter().find_map(Isa::avx512)
     }
 
-    /// The probabilities of rows with every border, against exact ones; bf16 has eight digits, f32 twenty-four.
+    const BORDERS: [(usize, usize); 7] = [(0, 48), (0, 1), (5, 5), (15, 17), (16, 32), (47, 48), (3, 40)];
+
+    fn scores() -> Vec<f32> {
+        (0..48).map(|i| ((i * 37 % 48) as f32 - 24.0) / 3.0).collect()
+    }
+
+    /// Exact powers of half of the scores that a row sees.
+    fn powers(scores: &[f32], seen: Range<usize>) -> Vec<f64> {
+        let power = |j| if seen.contains(&j) { f64::from(scores[j] * 0.5).exp2() } else { 0.0 };
+        (0..48).map(power).collect()
+    }
+
+    /// Rows with every border against exact ones, where the maximum stays and where it grows; bf16 has eight digits,
+    /// f32 twenty-four.
     #[test]
-    fn rows_of_probabilities_see_what_they_shall() {
+    fn weights_see_what_they_shall() {
         let Some(isa) = witness() else { return };
-        let scores: Vec<f32> = (0..48).map(|i| ((i * 37 % 48) as f32 - 24.0) / 3.0).collect();
-        for (start, end) in [(0, 48), (0, 1), (5, 5), (15, 17), (16, 32), (47, 48), (3, 40)] {
-            let exact: Vec<f64> = (0..48)
-                .map(|j| if (start..end).contains(&j) { f64::from(scores[j] * 0.5).exp2() } else { 0.0 })
-                .collect();
-            let (sum, lse) = (exact.iter().sum::<f64>(), exact.iter().sum::<f64>().max(1e-300).log2());
-            let (mut max, mut total, mut out) = (-1.0, 3.0, [2.0; 16]);
+        let scores = scores();
+        for ((start, end), old) in BORDERS.into_iter().flat_map(|border| [(border, -1.0), (border, -30.0)]) {
+            let exact = powers(&scores, start..end);
+            let (mut max, mut sum, mut out) = (old, 3.0, [2.0; 16]);
             let mut pairs = [u32::MAX; 24];
-            let row = Row { max: &mut max, sum: &mut total, out: &mut out };
+            let row = Row { max: &mut max, sum: &mut sum, out: &mut out };
             softmax_row(isa, 0.5, start..end, &scores, row, &mut pairs);
-            let greatest = (start..end).map(|j| f64::from(scores[j]) * 0.5).fold(-1.0, f64::max);
-            assert_eq!(f64::from(max), greatest);
-            let shrink = (-1.0 - greatest).exp2();
-            let expected = 3.0 * shrink + sum * (-greatest).exp2();
-            assert!((f64::from(total) - expected).abs() <= 1e-6 * expected, "{total}, not {expected}");
+            let greatest = (start..end).map(|j| scores[j] * 0.5).fold(old, f32::max);
+            assert_eq!(max, if greatest > old + SLACK { greatest } else { old });
+            let (shrink, base) = (f64::from(old - max).exp2(), f64::from(-max).exp2());
+            let expected = 3.0 * shrink + exact.iter().sum::<f64>() * base;
+            assert!((f64::from(sum) - expected).abs() <= 1e-6 * expected, "{sum}, not {expected}");
             assert!((f64::from(out[7]) - 2.0 * shrink).abs() <= 1e-6, "{}", out[7]);
-            expect(&pairs, exact.iter().map(|x| x * (-greatest).exp2()));
-            let (mut p, mut ds) = (scores.clone(), vec![3.0; 48]);
-            let saved = Saved { lse: lse as f32, delta: 1.0 };
+            expect(&pairs, exact.iter().map(|x| x * base));
+        }
+    }
+
+    #[test]
+    fn gradients_see_what_they_shall() {
+        let Some(isa) = witness() else { return };
+        for (start, end) in BORDERS {
+            let (mut p, mut ds, mut pairs) = (scores(), vec![3.0; 48], [u32::MAX; 24]);
+            let exact = powers(&p, start..end);
+            let saved = Saved { lse: 2.5, delta: 1.0 };
             score_row(isa, 0.5, start..end, saved, &mut p, &mut ds, &mut pairs);
             for (j, (p, exact)) in p.iter().zip(&exact).enumerate() {
-                let exact = exact * (-lse).exp2();
+                let exact = exact * (-2.5f64).exp2();
                 assert!((f64::from(*p) - exact).abs() <= 2e-6 * exact, "column {j}: {p}, not {exact}");
                 assert_eq!(ds[j], 2.0 * p);
             }
@@ -298,13 +317,7 @@ mod tests {
         p[..5].copy_from_slice(&[f32::NEG_INFINITY, -1e30, f32::NAN, 0.0, 127.0]);
         let (mut ds, mut pairs) = ([0.0; 16], [0; 8]);
         score_row(isa, 1.0, 0..16, Saved { lse: 0.0, delta: 0.0 }, &mut p, &mut ds, &mut pairs);
-        assert!(
-            p[0] == 0.0
-                && p[1] == 0.0
-                && p[2].is_nan()
-                && p[3] == 1.0
-                && p[4] == f32::MAX.log2().exp2() / 2.0,
-            "{p:?}"
-        );
+        let p = &p[..5];
+        assert!(p[..2] == [0.0, 0.0] && p[2].is_nan() && p[3..] == [1.0, 2f32.powi(127)], "{p:?}");
     }
 }

@@ -18,8 +18,8 @@ pub(crate) const ROWS: usize = 32;
 /// Pairs of a step.
 pub(crate) const STEP: usize = 16;
 
-/// Tiles of this thread that are configured as whole ones, until it is dropped. The thread must not use tiles in another
-/// way meanwhile: that would release these, and the next product would be an illegal instruction.
+/// Tiles of this thread that are configured as whole ones, until it is dropped. The thread must not use tiles in
+/// another way meanwhile: that would release these, and the next product would be an illegal instruction.
 pub(crate) struct Session {
     isa: Amx,
     /// Configured for this thread alone.
@@ -91,8 +91,8 @@ struct Shape {
 }
 
 /// # Safety
-/// Tiles are configured as whole ones; `a` points to `rows` rows of `16·steps` elements, `b` to `ceil(n/32)` panels of at least `16·steps` rows of 32
-/// elements, `c` to `rows` rows of `n` numbers; `rows` is a multiple of 32, `n` of 16.
+/// Tiles are configured as whole ones; `a` points to `rows` rows of `16·steps` elements, `b` to
+/// `ceil(n/32)` panels of at least `16·steps` rows of 32 elements, `c` to `rows` rows of `n` numbers; `rows` is a multiple of 32, `n` of 16.
 #[cfg(not(feature = "emulate-avx512"))]
 unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: *mut f32, shape: Shape) {
     // SAFETY: each block lies within what the caller promises: a panel of more than 16 remaining columns writes 32,
@@ -250,6 +250,79 @@ unsafe fn turn(from: *const f32, stride: usize, n: usize, to: *mut u32, to_strid
         for (i, row) in block.iter().enumerate() {
             // SAFETY: row `first + i < n` has sixteen elements of room.
             unsafe { _mm512_storeu_si512(to.add((first + i) * to_stride).cast(), *row) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use half::bf16;
+
+    fn witness() -> Option<Amx> {
+        Isa::available().into_iter().find_map(|isa| if let Isa::Amx(isa) = isa { Some(isa) } else { None })
+    }
+
+    /// Small whole numbers, whose sums are exact in any order.
+    fn number(i: usize) -> f32 {
+        (i * 7 % 11) as f32 - 5.0
+    }
+
+    fn pairs(count: usize) -> Vec<u32> {
+        let half = |i| u32::from(bf16::from_f32(number(i)).to_bits());
+        (0..count).map(|i| half(2 * i) | half(2 * i + 1) << 16).collect()
+    }
+
+    /// Both numbers of an element of [`pairs`].
+    fn both(i: usize) -> [f32; 2] {
+        [number(2 * i), number(2 * i + 1)]
+    }
+
+    #[test]
+    fn products_are_exact_and_stay_in_their_block() {
+        let Some(isa) = witness() else { return };
+        let session = Session::new(isa);
+        for (rows, depth, n) in [(32, 16, 16_usize), (64, 32, 48), (32, 48, 96)] {
+            let (a_stride, room, c_stride) = (depth + 3, depth + 5, n + 7);
+            let (a, b) = (pairs(rows * a_stride), pairs(n.next_multiple_of(COLS) * room));
+            let start: Vec<f32> = (0..rows * c_stride).map(number).collect();
+            for is_added in [false, true] {
+                let mut c = start.clone();
+                let (left, right) = (Matrix::new(&a, a_stride), Panels { data: &b, depth: room });
+                match is_added {
+                    true => product::<true>(&session, left, rows, depth, right, n, &mut c, c_stride),
+                    false => product::<false>(&session, left, rows, depth, right, n, &mut c, c_stride),
+                }
+                for (at, got) in c.iter().enumerate() {
+                    let (i, j) = (at / c_stride, at % c_stride);
+                    let term = |p: usize| {
+                        let (x, y) =
+                            (both(i * a_stride + p), both(j / COLS * room * COLS + p * COLS + j % COLS));
+                        x[0] * y[0] + x[1] * y[1]
+                    };
+                    let expected = match j < n {
+                        true => (0..depth).map(term).sum::<f32>() + if is_added { start[at] } else { 0.0 },
+                        false => start[at],
+                    };
+                    assert_eq!(*got, expected, "{rows}×{depth}×{n}, added: {is_added}, row {i}, column {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn turned_rows_are_pairs_of_columns() {
+        let Some(isa) = witness() else { return };
+        let (n, stride, to_stride) = (48, 50, 19);
+        let from: Vec<f32> = (0..ROWS * stride).map(number).collect();
+        let mut to = vec![u32::MAX; n * to_stride];
+        turn_pairs(isa.avx512(), Matrix::new(&from, stride), n, &mut to, to_stride);
+        for (at, got) in to.iter().enumerate() {
+            let (j, p) = (at / to_stride, at % to_stride);
+            let half = |row: usize| u32::from(bf16::from_f32(number(row * stride + j)).to_bits());
+            let expected = if p < STEP { half(2 * p) | half(2 * p + 1) << 16 } else { u32::MAX };
+            assert_eq!(*got, expected, "column {j}, pair {p}");
         }
     }
 }

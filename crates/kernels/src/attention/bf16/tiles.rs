@@ -33,8 +33,8 @@ pub(in super::super) trait Tiles: Copy {
     /// from row `row` on, and zeros in place of columns `n` to `columns`.
     fn turn(self, block: Matrix<'_, f32>, n: usize, row: usize, to: &mut Turned<'_>);
 
-    /// `C[columns, n] += Aᵀ[columns, 2·pairs] · B[2·pairs, n]` over these pairs of rows of `A`; whole blocks of columns and
-    /// steps.
+    /// `C[columns, n] += Aᵀ[columns, 2·pairs] · B[2·pairs, n]` over these pairs of rows of `A`; whole blocks of columns
+    /// and steps.
     fn turned_product(
         self,
         a: &Turned<'_>,
