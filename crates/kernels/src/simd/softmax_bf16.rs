@@ -20,8 +20,8 @@ pub(crate) struct Row<'a> {
 }
 
 /// A greater score becomes the row's maximum when it is more than `2^SLACK` times the old one: weights up to that are
-/// as exact, the sums are scaled down seldom, and most rows need not wait for their greatest score (after Zadouri et al.
-/// 2026, "FlashAttention-4").
+/// as exact, the sums are scaled down seldom, and most rows need not wait for their greatest score (after Zadouri et
+/// al. 2026, "FlashAttention-4").
 const SLACK: f32 = 8.0;
 
 /// Weights `2^(factor · score - max)` of the columns `seen`, as pairs, zero elsewhere; what was summed under a much
@@ -211,8 +211,8 @@ unsafe fn store_pairs(to: *mut u32, x: __m512) {
 }
 
 /// `2ˣ` within 2 ulp for `-120 ≤ x ≤ 127`, zero below: what nobody sees beside a 1 must not make denormal numbers,
-/// which are slow. NaN stays NaN. `x = n + r` with `|r| ≤ 1/2`, `2ʳ = 1 + r·p(r)`; the coefficients are fitted as those of
-/// [`math`](crate::math).
+/// which are slow. NaN stays NaN. `x = n + r` with `|r| ≤ 1/2`, `2ʳ = 1 + r·p(r)`; the coefficients are fitted as those
+/// of [`math`](crate::math).
 #[inline]
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f"))]
 fn power(x: __m512) -> __m512 {

@@ -92,7 +92,8 @@ struct Shape {
 
 /// # Safety
 /// Tiles are configured as whole ones; `a` points to `rows` rows of `16·steps` elements, `b` to
-/// `ceil(n/32)` panels of at least `16·steps` rows of 32 elements, `c` to `rows` rows of `n` numbers; `rows` is a multiple of 32, `n` of 16.
+/// `ceil(n/32)` panels of at least `16·steps` rows of 32 elements, `c` to `rows` rows of `n` numbers; `rows`
+/// is a multiple of 32, `n` of 16.
 #[cfg(not(feature = "emulate-avx512"))]
 unsafe fn blocks<const ADD: bool>(a: *const u32, rows: usize, b: *const u32, c: *mut f32, shape: Shape) {
     // SAFETY: each block lies within what the caller promises: a panel of more than 16 remaining columns writes 32,
