@@ -1,4 +1,4 @@
-"""The same rows as Parquet, Arrow file, Arrow stream and JSON Lines: run by hand, writes tables.* next to this file."""
+"""The same rows as Parquet, Arrow file, Arrow stream and JSON Lines: run by hand, writes tables.*, plain* and words* next to this file."""
 import json
 from pathlib import Path
 
@@ -24,3 +24,18 @@ with pa.ipc.new_file(here / "tables.arrow", table.schema) as writer:
 with pa.ipc.new_stream(here / "tables_stream.arrow", table.schema) as writer:
     writer.write_table(table, max_chunksize=9)
 (here / "tables.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+# Plain pages and batches, in which a test can find and damage a row.
+texts = [f"row {i:03} of it" for i in range(600)]
+plain = pa.table({"text": texts})
+options = {"compression": "none", "use_dictionary": False, "data_page_size": 1, "write_batch_size": 50}
+pq.write_table(plain, here / "plain.parquet", row_group_size=200, **options)
+# Not slices of one table: those hold values of each other.
+batches = [pa.table({"text": texts[at : at + 10]}) for at in range(0, 40, 10)]
+for name, new in [("plain.arrow", pa.ipc.new_file), ("plain_stream.arrow", pa.ipc.new_stream)]:
+    with new(here / name, plain.schema) as writer:
+        for batch in batches:
+            writer.write_table(batch)
+words = pa.table({"text": pa.array([f"word {i % 3}" for i in range(40)]).dictionary_encode()})
+with pa.ipc.new_stream(here / "words_stream.arrow", words.schema) as writer:
+    writer.write_table(words, max_chunksize=10)

@@ -65,6 +65,7 @@ impl ExampleCounter {
         report.prompt_not_prefix += usize::from(example.prompt_not_prefix);
         report.double_bos += usize::from(example.double_bos);
         report.null_content += usize::from(example.null_content);
+        report.empty_answers += usize::from(example.empty_answer && !example.continues);
         report.rewritten += usize::from(example.rewritten);
         report.tags_leave_out += usize::from(example.tags_leave_out);
         report.split += usize::from(example.first_of_split);

@@ -1,44 +1,12 @@
 //! Everything that can be wrong with data, each with its place and its remedy.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use foundry_formats::FormatError;
 
 use crate::chat::TemplateError;
+pub use crate::place::Place;
 use crate::shape::{SUPPORTED_SHAPES, Shape};
-
-/// Where an example stands: a file and its line, from 1, or the row of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The file as it was named.
-    pub path: Arc<Path>,
-    /// Line on which the example begins, from 1; of a table, the row in its group, from 0.
-    pub line: u64,
-    /// Row group (Parquet) or batch (Arrow), from 0.
-    pub group: Option<u64>,
-}
-
-impl Place {
-    /// The place `path:line`.
-    pub fn new(path: &Arc<Path>, line: u64) -> Self {
-        Self { path: Arc::clone(path), line, group: None }
-    }
-
-    /// The place of row `row` of row group `group`, both from 0.
-    pub(crate) fn in_group(path: &Arc<Path>, group: u64, row: u64) -> Self {
-        Self { path: Arc::clone(path), line: row, group: Some(group) }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.group {
-            None => write!(f, "{}:{}", self.path.display(), self.line),
-            Some(group) => write!(f, "{}, row group {group}, row {}", self.path.display(), self.line),
-        }
-    }
-}
 
 /// An error of the data set or of the settings that describe it.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +104,19 @@ pub enum DataError {
         /// What contradicts what.
         problem: String,
     },
+    /// Rows of a table that cannot be decoded.
+    #[error(
+        "{place}: broken table: {problem}; {rows} row(s) from there on cannot be read; write the file again, or leave \
+         them out with `on_error: skip`"
+    )]
+    DamagedRows {
+        /// The first of them.
+        place: Place,
+        /// How many are lost.
+        rows: u64,
+        /// What contradicts what.
+        problem: String,
+    },
     /// A CSV record or header that does not fit.
     #[error("{place}: {problem}")]
     BadTable {
@@ -178,12 +159,18 @@ pub enum DataError {
         given: Vec<f64>,
     },
     /// The keys fit no supported shape.
-    #[error("{place}: no supported shape has the keys {}; supported are:{SUPPORTED_SHAPES}", quoted(keys))]
+    #[error(
+        "{place}: no supported shape has the keys {}{}; supported are:{SUPPORTED_SHAPES}",
+        quoted(keys),
+        in_brackets(values)
+    )]
     UnknownShape {
         /// The row.
         place: Place,
         /// Its keys.
         keys: Vec<String>,
+        /// Of which kind values are that would have to be of another.
+        values: Vec<String>,
     },
     /// The keys fit several shapes.
     #[error(
@@ -317,6 +304,22 @@ pub enum DataError {
     NoAssistantTokens {
         /// The row.
         place: Place,
+    },
+    /// Preference pairs, of which a part looks like examples.
+    #[error(
+        "{place}: these are preference pairs (`chosen`, `rejected`), which are not for fine-tuning on examples{}; to learn \
+         the chosen answers, map them: `columns: {{prompt: …, completion: chosen}}`, or \
+         `columns: {{messages: chosen}}` where they are conversations",
+        shape.map_or_else(String::new, |shape| format!(
+            ": of the rest, which is {0}, prompts would be learned and no answer (set `format: {0}` if that is meant)",
+            shape.name()
+        ))
+    )]
+    PreferencePairs {
+        /// The row.
+        place: Place,
+        /// What would be made of the other keys.
+        shape: Option<Shape>,
     },
     /// Conversations need a template.
     #[error("the data is {} but the tokenizer has no chat template; set `chat_template` (a Jinja file), start from the model's instruct version, or use text prompt/completion data", shape.name())]
@@ -536,6 +539,7 @@ impl DataError {
                 | E::DocumentTooLong { .. }
                 | E::Compressed { .. }
                 | E::BrokenTable { .. }
+                | E::DamagedRows { .. }
                 | E::BadTable { .. }
                 | E::NoColumn { .. }
                 | E::UnknownShape { .. }
@@ -554,6 +558,10 @@ impl DataError {
 fn quoted(keys: &[String]) -> String {
     let keys: Vec<String> = keys.iter().take(20).map(|k| format!("`{k}`")).collect();
     if keys.is_empty() { "(none)".to_owned() } else { keys.join(", ") }
+}
+
+fn in_brackets(notes: &[String]) -> String {
+    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
 }
 
 fn names(shapes: &[Shape], separator: &str) -> String {

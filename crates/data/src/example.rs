@@ -25,6 +25,20 @@ impl Message {
     }
 }
 
+impl Message {
+    /// Whether it says nothing at all: no word, no call of a tool, no thought.
+    pub(crate) fn is_empty(&self) -> bool {
+        let says = |value: &Value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.trim().is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            _ => true,
+        };
+        let is_said = |(key, value): (&String, &Value)| key != "name" && says(value);
+        !says(&self.content) && !self.rest.iter().any(is_said)
+    }
+}
+
 /// What a conversation brings besides its messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatExtras {
@@ -62,6 +76,19 @@ pub enum Example {
         /// Tools and template variables.
         extras: ChatExtras,
     },
+}
+
+impl Example {
+    /// Whether an answer that may be learned says nothing, so that it teaches to stop at once.
+    pub(crate) fn has_empty_answer(&self) -> bool {
+        let is_empty = |m: &Message| m.role == "assistant" && m.learn != Some(false) && m.is_empty();
+        match self {
+            Example::Text(_) => false,
+            Example::PromptCompletion { completion, .. } => completion.trim().is_empty(),
+            Example::Messages { messages: answers, .. }
+            | Example::PromptCompletionMessages { completion: answers, .. } => answers.iter().any(is_empty),
+        }
+    }
 }
 
 /// Turns a row of a known shape into an example.

@@ -40,6 +40,8 @@ pub struct TextFilter {
     pub charset: Option<Charset>,
     /// The least part of the characters that must be expected ones; 1 when `None`.
     pub min_charset_fraction: Option<f64>,
+    /// Leave out examples with an answer that says nothing.
+    pub drop_empty_answers: bool,
 }
 
 impl TextFilter {
@@ -47,6 +49,9 @@ impl TextFilter {
     pub(crate) fn keeps(&self, example: &Example) -> bool {
         if *self == Self::default() {
             return true;
+        }
+        if self.drop_empty_answers && example.has_empty_answer() {
+            return false;
         }
         let (mut chars, mut expected) = (0usize, 0usize);
         for_each_text(example, &mut |text| {

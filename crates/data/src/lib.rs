@@ -19,6 +19,7 @@ mod mask;
 pub mod numpy_rng;
 pub mod pack;
 mod pipeline;
+mod place;
 mod prepare;
 mod report;
 mod rows;

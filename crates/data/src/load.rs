@@ -128,7 +128,7 @@ fn read_and_tokenize(
 pub(crate) fn without_examples(report: &DataReport) -> DataError {
     let DataReport { skipped, filtered, deduplicated, .. } = *report;
     let contaminated = report.contaminated.unwrap_or(0);
-    if skipped + filtered + deduplicated + contaminated == 0 {
+    if skipped == 0 && filtered + deduplicated + contaminated == 0 {
         return DataError::Empty { files: report.files.iter().map(|file| file.path.clone()).collect() };
     }
     let first = report.problems.first().map_or_else(String::new, |problem| format!("\n  {problem}"));

@@ -92,7 +92,7 @@ fn shapes_that_cannot_be_told_are_refused() {
     );
     assert!(text.contains("instruction + output"), "{text}");
     let chosen = Files::new(&[("a.jsonl", "{\"chosen\": [], \"rejected\": []}\n")]);
-    assert!(chosen.error(&tiny(), |_| {}).contains("preference data"));
+    assert!(chosen.error(&tiny(), |_| {}).contains("preference pairs"));
 
     let both = Files::new(&[("a.jsonl", &lines(&[json!({"instruction": "a", "output": "b", "text": "c"})]))]);
     assert_eq!(
@@ -545,3 +545,6 @@ fn cells_hold_lists_of_messages_by_the_name_that_columns_give_them() {
     let files = Files::new(&[("a.csv", &format!("prompt,b\n{question},c\n"))]);
     assert_eq!(load_with(&files, &[("text", "prompt")]).report.format, Some(Shape::Text));
 }
+
+#[path = "bad_rows_tests.rs"]
+mod bad_rows;

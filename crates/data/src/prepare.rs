@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::chat::limits;
 use crate::error::{DataError, Place};
-use crate::example::{Example, from_row};
+use crate::example::{Example, from_row, kind};
 use crate::filter::{Deduplication, NgramSet};
 use crate::pipeline::{Item, Pass, Pipeline, RowId, SourceStream, Tally};
 use crate::report::{DataReport, FileCount, SourceCount};
 use crate::shape::Shape;
 use crate::source::Row;
-use crate::spec::{DataSpec, FormatHint, Source};
+use crate::spec::{DataSpec, Decontamination, FormatHint, Source};
 use crate::tokenize::{Tokenized, Tokenizing};
 use crate::tokens::{TokenRow, check_source};
 
@@ -85,7 +85,9 @@ impl<'a> Preparation<'a> {
                 report.files.push(FileCount { path: file.path().to_path_buf(), examples: 0, tokens: 0 });
             }
         }
-        let evaluation = spec.decontaminate.as_ref().map(|_| evaluation_texts(spec)).transpose()?;
+        let evaluation =
+            spec.decontaminate.as_ref().map(|wanted| evaluation_texts(spec, wanted, &mut report));
+        let evaluation = evaluation.transpose()?;
         let mut preparation = Self {
             spec,
             tokenizer,
@@ -295,9 +297,12 @@ fn check(spec: &DataSpec, sources: &[Source]) -> Result<(), DataError> {
     Ok(())
 }
 
-/// The runs of words of the evaluation data.
-fn evaluation_texts(spec: &DataSpec) -> Result<NgramSet, DataError> {
-    let Some(wanted) = &spec.decontaminate else { return Ok(NgramSet::new(1)) };
+/// The runs of words of the evaluation data; what cannot be read of it is in the report.
+fn evaluation_texts(
+    spec: &DataSpec,
+    wanted: &Decontamination,
+    report: &mut DataReport,
+) -> Result<NgramSet, DataError> {
     let source = Source { files: wanted.files.clone(), ..Source::default() };
     let mut pipeline = Pipeline::new(spec, &[source], Pass::default());
     let mut tally = Tally { on_error: spec.on_error, ..Tally::default() };
@@ -311,6 +316,8 @@ fn evaluation_texts(spec: &DataSpec) -> Result<NgramSet, DataError> {
             }
         }
     }
+    report.decontaminated = wanted.drop;
+    (report.evaluation_skipped, report.evaluation_problems) = (tally.skipped, tally.problems);
     Ok(set)
 }
 
@@ -350,9 +357,20 @@ fn found_shape(source: &Source, expected: Option<Shape>, item: &Item) -> Result<
     }
     let keys = || object.keys().cloned().collect();
     let mut shapes = Shape::candidates(object, &source.text_field);
+    // Whoever maps columns has said what is to be learned.
+    if expected.is_none() && source.columns.is_empty() && is_preference(object) {
+        return Err(DataError::PreferencePairs { place: place.clone(), shape: shapes.pop() });
+    }
     match (shapes.pop(), shapes.is_empty()) {
         (Some(shape), true) => Ok(shape),
-        (None, _) => Err(DataError::UnknownShape { place: place.clone(), keys: keys() }),
+        // What is wrong with the values is said when they are taken.
+        (None, _) if expected.is_some() => Ok(expected.unwrap_or(Shape::Text)),
+        (None, _) => {
+            let is_odd = |(key, value): &(&String, &Value)| value.is_null() || **key == source.text_field;
+            let values = object.iter().filter(is_odd).take(UNUSED_KEYS_LIMIT);
+            let values = values.map(|(key, value)| format!("`{key}` is {}", kind(value))).collect();
+            Err(DataError::UnknownShape { place: place.clone(), keys: keys(), values })
+        }
         (Some(last), false) => match expected {
             // Later rows may have more keys than the first; they keep its shape.
             Some(expected) if expected == last || shapes.contains(&expected) => Ok(expected),
@@ -362,6 +380,11 @@ fn found_shape(source: &Source, expected: Option<Shape>, item: &Item) -> Result<
             }
         },
     }
+}
+
+/// Whether a row says which of two answers is the better one.
+fn is_preference(object: &Map<String, Value>) -> bool {
+    ["chosen", "rejected"].iter().all(|key| object.get(*key).is_some_and(|value| !value.is_null()))
 }
 
 fn note_unused(report: &mut DataReport, object: &Map<String, Value>, shape: Shape, source: &Source) {

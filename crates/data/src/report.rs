@@ -72,8 +72,10 @@ pub struct DataReport {
     pub tags_leave_out: usize,
     /// Conversations that became a row for each learned turn.
     pub split: usize,
-    /// Conversations in which `content: null` was rendered as an empty text.
+    /// Conversations in which `content: null` was rendered as an empty text (but for calls of tools).
     pub null_content: usize,
+    /// Examples with an answer that says nothing, which is learned as such.
+    pub empty_answers: usize,
     /// Keys of the rows that were not used.
     pub unused_keys: BTreeSet<String>,
     /// Lengths of the examples before truncation, in tokens.
@@ -87,6 +89,12 @@ pub struct DataReport {
     pub examined: Option<usize>,
     /// Examples that share a long run of words with the evaluation data; `None`: not looked for.
     pub contaminated: Option<usize>,
+    /// These examples were left out (`decontaminate.drop`).
+    pub decontaminated: bool,
+    /// Rows of the evaluation data that could not be read, so that nothing was compared with them.
+    pub evaluation_skipped: usize,
+    /// What was wrong with the first of these.
+    pub evaluation_problems: Vec<String>,
     /// Rows that could not be used and were left out (`on_error: skip`).
     pub skipped: usize,
     /// Files of which nothing behind such a row was read: how many rows were lost with it is not known.
@@ -151,7 +159,7 @@ impl DataReport {
             );
         }
         if self.skipped > 0 {
-            let share = percent(self.skipped, self.skipped + self.examples);
+            let share = percent(self.skipped, self.skipped.saturating_add(self.examples));
             let first: String = self.problems.iter().map(|problem| format!("\n    {problem}")).collect();
             let rests = match self.rests {
                 0 => String::new(),
@@ -182,11 +190,8 @@ impl DataReport {
                 self.duplicates, self.compared
             ));
         }
-        if let Some(contaminated) = self.contaminated.filter(|&n| n > 0) {
-            out.push(format!(
-                "{contaminated} example(s) share long runs of words with the evaluation data, whose figures will flatter"
-            ));
-        }
+        self.warn_of_evaluation(&mut out);
+        self.warn_of_answers(&mut out);
         if self.prompt_not_prefix > 0 {
             out.push(format!(
                 "{} example(s): the tokens of the prompt are no prefix of prompt + completion, the loss starts where \
@@ -199,6 +204,45 @@ impl DataReport {
 }
 
 impl DataReport {
+    /// Turns that say nothing.
+    fn warn_of_answers(&self, out: &mut Vec<String>) {
+        if self.empty_answers > 0 {
+            out.push(format!(
+                "{} example(s) have an empty answer, which teaches to stop at once; leave them out with \
+                 `filter: {{drop_empty_answers: true}}`, or set `train: false` on the turn",
+                self.empty_answers
+            ));
+        }
+        if self.null_content > 0 {
+            out.push(format!(
+                "{} conversation(s) have a message with `content: null`, which is rendered as an empty text",
+                self.null_content
+            ));
+        }
+    }
+
+    /// What is shared with the evaluation data.
+    fn warn_of_evaluation(&self, out: &mut Vec<String>) {
+        if let Some(contaminated) = self.contaminated.filter(|&n| n > 0) {
+            let and = match self.decontaminated {
+                true => "and were left out (`decontaminate.drop`)",
+                false => "whose figures will flatter; leave them out with `decontaminate.drop: true`",
+            };
+            let comma = if self.decontaminated { "" } else { "," };
+            out.push(format!(
+                "{contaminated} example(s) share long runs of words with the evaluation data{comma} {and}"
+            ));
+        }
+        if self.evaluation_skipped > 0 {
+            let first: String = self.evaluation_problems.iter().map(|p| format!("\n    {p}")).collect();
+            out.push(format!(
+                "{} row(s) of the evaluation data under `decontaminate` could not be read, so nothing was compared with \
+                 them (`on_error: skip`):{first}",
+                self.evaluation_skipped
+            ));
+        }
+    }
+
     /// What the chat template does to turns that are to be learned.
     fn warn_of_templates(&self, out: &mut Vec<String>) {
         if self.rewritten > 0 {
@@ -264,16 +308,20 @@ impl fmt::Display for DataReport {
         if let Some(examined) = self.examined {
             write!(f, "\n(ends, duplicates and double BOS: by {examined} examples from all over the data)")?;
         }
+        let dropped = self.contaminated.filter(|_| self.decontaminated).unwrap_or(0);
         if let Some(contaminated) = self.contaminated {
-            let share = percent(contaminated, self.examples);
+            let share = percent(contaminated, self.examples + dropped);
             write!(f, "\nshared with the evaluation data {contaminated} ({share:.1} %)")?;
         }
-        if self.skipped + self.filtered + self.deduplicated > 0 {
+        if self.skipped > 0 || self.filtered + self.deduplicated + dropped > 0 {
             write!(
                 f,
                 "\nleft out: {} unusable, {} by the filter, {} equal to an earlier one",
                 self.skipped, self.filtered, self.deduplicated
             )?;
+            if dropped > 0 {
+                write!(f, ", {dropped} shared with the evaluation data")?;
+            }
         }
         if !self.unused_keys.is_empty() {
             let keys: Vec<&str> = self.unused_keys.iter().map(String::as_str).collect();

@@ -66,8 +66,10 @@ pub(crate) struct Tokenized {
     pub(crate) first_of_split: bool,
     /// Turns of the assistant, or their ends, are outside the template's generation tags.
     pub(crate) tags_leave_out: bool,
-    /// A message had `content: null`.
+    /// A message had `content: null` and called no tool.
     pub(crate) null_content: bool,
+    /// An answer says nothing.
+    pub(crate) empty_answer: bool,
     /// It is not the first row of its example.
     pub(crate) continues: bool,
     /// The number of its source.
@@ -169,9 +171,11 @@ impl<'a> Tokenizing<'a> {
             }
             Example::Text(_) | Example::PromptCompletion { .. } => false,
         };
+        let empty_answer = example.has_empty_answer();
         for row in &mut rows {
             row.double_bos = self.bos.is_some_and(|bos| row.sequence.tokens.starts_with(&[bos, bos]));
             row.null_content = null_content;
+            row.empty_answer = empty_answer;
         }
         Ok(rows)
     }
@@ -224,5 +228,5 @@ pub(crate) fn all_labelled(tokens: Vec<u32>) -> Sequence {
 }
 
 fn has_null(messages: &[Message]) -> bool {
-    messages.iter().any(|m| m.content.is_null())
+    messages.iter().any(|m| m.content.is_null() && m.rest.get("tool_calls").is_none_or(Value::is_null))
 }

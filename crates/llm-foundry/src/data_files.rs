@@ -116,7 +116,7 @@ fn expand(finder: &Finder, names: &[String]) -> Outcome<(Vec<DataFile>, bool)> {
 fn inside(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>> {
     let is_data = |path: &PathBuf| {
         let file = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        extension(&file).is_some() && path.is_file()
+        extension(&file).is_some() && !is_about_data(&file) && path.is_file()
     };
     let entries = std::fs::read_dir(path).map_err(|e| Failure::io("list", path, &e))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_data).collect();
@@ -132,6 +132,11 @@ fn inside(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBuf>
     Ok(files)
 }
 
+/// Whether a file stands beside data and is none: what `Dataset.save_to_disk` and the hub put there.
+fn is_about_data(name: &str) -> bool {
+    name == "state.json" || crate::hub::NO_DATA.contains(&name)
+}
+
 /// How names of data files end.
 const EXTENSIONS: [&str; 9] =
     [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather"];
@@ -142,7 +147,8 @@ fn matching(key: &str, name: &str, path: &std::path::Path) -> Outcome<Vec<PathBu
     let mut files = Vec::new();
     for file in found {
         let file = file.map_err(|e| wrong(format!("cannot be followed: {e}")))?;
-        if file.is_file() {
+        let is_about_data = file.file_name().is_some_and(|name| is_about_data(&name.to_string_lossy()));
+        if file.is_file() && !is_about_data {
             files.push(file);
         }
     }
@@ -183,6 +189,12 @@ mod tests {
         assert!(said("a.jsonk").contains("did you mean a.jsonl?"));
         assert!(said("*.csv").contains("matches no file"));
         assert_eq!(names(expand(&[at("")]).expect("files")), ["a.jsonl", "b.jsonl", "c.txt"]);
+        // As `Dataset.save_to_disk` leaves it.
+        for name in ["dataset_info.json", "state.json"] {
+            std::fs::write(dir.path().join(name), "{}").expect("written");
+        }
+        assert_eq!(names(expand(&[at("")]).expect("files")), ["a.jsonl", "b.jsonl", "c.txt"]);
+        assert!(said("*.json").contains("matches no file"));
         std::fs::create_dir(dir.path().join("empty")).expect("made");
         assert!(said("empty").contains("holds no data file"));
         assert!(is_dataset_id("org/name") && !is_dataset_id("data/a.jsonl") && !is_dataset_id("name"));

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, Place};
+use crate::shape::SUPPORTED_SHAPES;
 use crate::source::{Position, Row};
 use crate::spec::{DataSpec, OnError, Source};
 use mix::{Mixer, MixerState};
@@ -99,12 +100,22 @@ impl Tally {
 
     /// A row cannot be used: an error, or one more in the count.
     pub(crate) fn refuse(&mut self, error: DataError) -> Result<(), DataError> {
+        self.refuse_rows(error, 1)
+    }
+
+    /// So many rows cannot be used.
+    pub(crate) fn refuse_rows(&mut self, error: DataError, rows: u64) -> Result<(), DataError> {
         if self.on_error == OnError::Fail || !error.is_about_a_row() {
             return Err(error);
         }
-        self.skipped += 1;
+        self.skipped = self.skipped.saturating_add(usize::try_from(rows).unwrap_or(usize::MAX));
         if self.problems.len() < PROBLEMS_TOLD {
-            self.problems.push(error.to_string());
+            let mut problem = error.to_string();
+            // Once is enough.
+            if self.problems.iter().any(|told| told.contains(SUPPORTED_SHAPES)) {
+                problem = problem.replace(&format!("; supported are:{SUPPORTED_SHAPES}"), "");
+            }
+            self.problems.push(problem);
         }
         Ok(())
     }

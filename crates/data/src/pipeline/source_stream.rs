@@ -164,7 +164,9 @@ impl SourceStream {
                     return Ok(Some(Item { id, place: found.place, row: found.row }));
                 }
                 Ok(None) => self.next_file(),
-                Err(unreadable) if unreadable.goes_on => tally.refuse(unreadable.error)?,
+                Err(unreadable) if unreadable.goes_on => {
+                    tally.refuse_rows(unreadable.error, unreadable.rows)?;
+                }
                 Err(unreadable) => {
                     tally.refuse_rest(unreadable.error)?;
                     self.next_file();

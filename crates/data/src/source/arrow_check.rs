@@ -14,22 +14,35 @@ const CONTINUES: [u8; 4] = [0xff; 4];
 /// Most bytes of a buffer after decompression.
 const LARGEST_BUFFER: i64 = 1 << 31;
 
+/// What the headers of the messages say.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    /// Rows of each batch.
+    pub(super) rows: Vec<u64>,
+    /// Values stand in batches of their own.
+    pub(super) has_dictionaries: bool,
+}
+
 /// Checks the stream form.
-pub(super) fn check_stream(content: &mut (impl Read + Seek), size: u64) -> io::Result<Result<(), String>> {
+pub(super) fn check_stream(
+    content: &mut (impl Read + Seek),
+    size: u64,
+) -> io::Result<Result<Checked, String>> {
     let mut at = 0;
+    let mut checked = Checked::default();
     // A stream may end without saying so.
     while size - at >= 4 {
-        match message(content, at, size)? {
+        match message(content, at, size, &mut checked)? {
             Ok(Some(end)) => at = end,
             Ok(None) => break,
             Err(problem) => return Ok(Err(problem)),
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(checked))
 }
 
 /// Checks the file form.
-pub(super) fn check_file(content: &mut (impl Read + Seek), size: u64) -> io::Result<Result<(), String>> {
+pub(super) fn check_file(content: &mut (impl Read + Seek), size: u64) -> io::Result<Result<Checked, String>> {
     let tail = 4 + MAGIC.len() as u64;
     if size < 8 + tail {
         return Ok(Err(format!("it has only {size} bytes")));
@@ -45,6 +58,7 @@ pub(super) fn check_file(content: &mut (impl Read + Seek), size: u64) -> io::Res
         Err(error) => return Ok(Err(format!("its footer is broken: {error}"))),
     };
     let blocks = footer.dictionaries().into_iter().chain(footer.recordBatches()).flatten();
+    let mut checked = Checked::default();
     for block in blocks {
         let (offset, head, body) = (block.offset(), i64::from(block.metaDataLength()), block.bodyLength());
         let end = offset.checked_add(head).and_then(|end| end.checked_add(body));
@@ -53,15 +67,20 @@ pub(super) fn check_file(content: &mut (impl Read + Seek), size: u64) -> io::Res
                 "a block of {head} + {body} bytes at {offset} is not in its {size} bytes"
             )));
         }
-        if let Err(problem) = message(content, offset as u64, size)? {
+        if let Err(problem) = message(content, offset as u64, size, &mut checked)? {
             return Ok(Err(problem));
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(checked))
 }
 
-/// Checks the message at `at`; where the next one begins, `None` at the end of the stream.
-fn message(content: &mut (impl Read + Seek), at: u64, size: u64) -> io::Result<Result<Option<u64>, String>> {
+/// Checks the message at `at` and notes what it says; where the next one begins, `None` at the end of the stream.
+fn message(
+    content: &mut (impl Read + Seek),
+    at: u64,
+    size: u64,
+    checked: &mut Checked,
+) -> io::Result<Result<Option<u64>, String>> {
     let mut start = at + 4;
     let mut word = bytes(content, at, 4)?;
     if word == CONTINUES && size - start >= 4 {
@@ -83,6 +102,10 @@ fn message(content: &mut (impl Read + Seek), at: u64, size: u64) -> io::Result<R
     let (body, body_len) = (start + head_len as u64, message.bodyLength());
     if body_len < 0 || body_len as u64 > size - body {
         return Ok(Err(format!("a message's body of {body_len} bytes at {body} is not in its {size} bytes")));
+    }
+    match message.header_as_record_batch() {
+        Some(batch) => checked.rows.push(u64::try_from(batch.length()).unwrap_or(0)),
+        None => checked.has_dictionaries |= message.header_as_dictionary_batch().is_some(),
     }
     match batch_of(&message).map(|batch| buffers(content, &batch, body, body_len)).transpose()? {
         Some(Err(problem)) => Ok(Err(problem)),

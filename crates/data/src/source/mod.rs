@@ -5,15 +5,17 @@
 
 #[cfg(feature = "tables")]
 mod arrow_check;
+#[cfg(feature = "tables")]
+mod arrow_rows;
 mod bytes;
 mod csv;
 mod json;
 mod kind;
 mod lines;
 #[cfg(feature = "tables")]
-mod table_values;
+mod parquet_rows;
 #[cfg(feature = "tables")]
-mod tables;
+mod table_values;
 mod text;
 mod tokens;
 
@@ -103,17 +105,24 @@ pub(crate) struct Unreadable {
     pub(crate) error: DataError,
     /// The reader stands behind the bad row and can go on.
     pub(crate) goes_on: bool,
+    /// Rows that are lost with it, as far as that is known.
+    pub(crate) rows: u64,
 }
 
 impl Unreadable {
     /// Only this row is bad.
     fn row(error: DataError) -> Self {
-        Self { error, goes_on: true }
+        Self::rows(error, 1)
+    }
+
+    /// So many rows are bad.
+    fn rows(error: DataError, rows: u64) -> Self {
+        Self { error, goes_on: true, rows }
     }
 
     /// Nothing after it can be read.
     fn rest(error: DataError) -> Self {
-        Self { error, goes_on: false }
+        Self { error, goes_on: false, rows: 1 }
     }
 }
 
@@ -157,10 +166,10 @@ pub(crate) fn open(file: &DataFile, by: SampleBy, at: Position) -> Result<Box<dy
             SampleBy::Document => Box::new(text::Document::new(stream()?, path, at)),
         },
         #[cfg(feature = "tables")]
-        FileKind::Parquet => Box::new(tables::TableRows::parquet(file, at)?),
+        FileKind::Parquet => Box::new(parquet_rows::ParquetRows::open(file, at)?),
         #[cfg(feature = "tables")]
         FileKind::ArrowFile | FileKind::ArrowStream => {
-            Box::new(tables::TableRows::arrow(file, at, kind == FileKind::ArrowFile)?)
+            Box::new(arrow_rows::ArrowRows::open(file, at, kind == FileKind::ArrowFile)?)
         }
         #[cfg(not(feature = "tables"))]
         FileKind::Parquet | FileKind::ArrowFile | FileKind::ArrowStream => {

@@ -79,6 +79,85 @@ fn a_lying_footer_is_an_error() {
     }
 }
 
+/// The texts of the sound rows, the problems, and the rows lost.
+fn read_damaged(name: &str, bytes: &[u8]) -> (Vec<String>, Vec<String>, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let mut reader = open(&DataFile::local(&path), SampleBy::Line, Position::default()).unwrap();
+    let (mut texts, mut problems, mut lost) = (Vec::new(), Vec::new(), 0);
+    loop {
+        match reader.next() {
+            Ok(None) => return (texts, problems, lost),
+            Ok(Some(Found { row: Row::Object(object), .. })) => {
+                texts.push(object["text"].as_str().unwrap().to_owned());
+            }
+            Ok(Some(_)) => panic!("an object is expected"),
+            Err(unreadable) => {
+                assert!(unreadable.goes_on, "{}", unreadable.error);
+                problems.push(unreadable.error.to_string());
+                lost += unreadable.rows;
+            }
+        }
+    }
+}
+
+/// Where `text` first stands in a file, whose pages are not compressed.
+fn place_of(bytes: &[u8], text: &str) -> usize {
+    bytes.windows(text.len()).position(|window| window == text.as_bytes()).expect("it is there")
+}
+
+#[test]
+fn a_damaged_page_costs_the_rest_of_its_group_only() {
+    let sound = std::fs::read(golden("plain.parquet").path()).unwrap();
+    let all: Vec<String> = (0..600).map(|i| format!("row {i:03} of it")).collect();
+    assert_eq!(read_damaged("a.parquet", &sound), (all.clone(), vec![], 0));
+    // Groups of 200 rows in pages of 50. The length of a text is no length any more, in the middle of group 1.
+    let mut bytes = sound.clone();
+    let at = place_of(&bytes, "row 333 of it");
+    bytes[at - 4..at].copy_from_slice(&[0xff; 4]);
+    let (texts, problems, lost) = read_damaged("a.parquet", &bytes);
+    assert_eq!(lost, 400 - 333, "{problems:?}");
+    assert_eq!(texts, [&all[..333], &all[400..]].concat());
+    assert!(problems[0].contains("a.parquet, row group 1, row 133: "), "{problems:?}");
+    assert!(problems[0].contains("67 row(s) from there on"), "{problems:?}");
+    // A text that is no UTF-8 costs a single row.
+    let mut bytes = sound;
+    bytes[at] = 0xff;
+    let (texts, problems, lost) = read_damaged("a.parquet", &bytes);
+    assert_eq!((lost, texts), (1, [&all[..333], &all[334..]].concat()), "{problems:?}");
+    // A reader goes on behind the damage, wherever it has been.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    std::fs::write(&path, &bytes).unwrap();
+    let mut reader = open(&DataFile::local(&path), SampleBy::Line, Position::default()).unwrap();
+    for number in 0..=600 {
+        let mut again = open(&DataFile::local(&path), SampleBy::Line, reader.position()).unwrap();
+        assert_eq!(again.next().ok(), reader.next().ok(), "row {number}");
+    }
+}
+
+#[test]
+fn a_damaged_batch_of_arrow_costs_that_batch_only() {
+    for name in ["plain.arrow", "plain_stream.arrow"] {
+        let mut bytes = std::fs::read(golden(name).path()).unwrap();
+        let all: Vec<String> = (0..40).map(|i| format!("row {i:03} of it")).collect();
+        assert_eq!(read_damaged(name, &bytes).0, all, "{name}");
+        let at = place_of(&bytes, "row 013 of it");
+        bytes[at] = 0xff;
+        let (texts, problems, lost) = read_damaged(name, &bytes);
+        assert_eq!((lost, texts), (10, [&all[..10], &all[20..]].concat()), "{name}: {problems:?}");
+        assert!(problems[0].contains("row group 1, row 0: broken table: "), "{problems:?}");
+    }
+    // What stands in dictionaries may depend on what was not read.
+    let mut bytes = std::fs::read(golden("words_stream.arrow").path()).unwrap();
+    assert_eq!(read_damaged("w.arrow", &bytes).0.len(), 40);
+    let at = place_of(&bytes, "word 1");
+    bytes[at] = 0xff;
+    let (texts, _, lost) = read_damaged("w.arrow", &bytes);
+    assert_eq!((texts.len(), lost), (0, 40));
+}
+
 /// `bytes` with other eight bytes at every place where the number `is` stands.
 fn with_number(bytes: &[u8], is: i64, other: i64) -> Vec<Vec<u8>> {
     let wanted = is.to_le_bytes();
@@ -100,7 +179,7 @@ fn arrow_lengths_that_no_file_has_are_errors() {
         let mut refused = 0;
         for bytes in lengths {
             match read_bytes(name, &bytes) {
-                Err(DataError::BrokenTable { .. }) => refused += 1,
+                Err(DataError::BrokenTable { .. } | DataError::DamagedRows { .. }) => refused += 1,
                 Err(other) => panic!("{name}: {other}"),
                 Ok(_) => {}
             }

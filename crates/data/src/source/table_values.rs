@@ -1,5 +1,7 @@
 //! Values of Arrow arrays as JSON.
 
+use std::path::Path;
+
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
     Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
@@ -8,6 +10,16 @@ use arrow_array::types::{
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use serde_json::{Map, Number, Value};
+
+use crate::error::DataError;
+
+/// Runs code of the table crates, which may panic on files made to harm; panics become errors of the file.
+pub(super) fn guarded<T, E: std::fmt::Display>(
+    path: &Path,
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, DataError> {
+    foundry_formats::guarded(run).map_err(|problem| DataError::BrokenTable { path: path.to_owned(), problem })
+}
 
 /// Whether a column of this type has a counterpart in JSON. Others (bytes, dates, decimals) hold no text to train on
 /// and are left out, so that a row that needs one says that it is missing.

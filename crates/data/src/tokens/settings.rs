@@ -73,6 +73,12 @@ fn settled(spec: &DataSpec, source: &Source) -> Result<Map<String, Value>, DataE
         let texts = texts.collect::<Result<Vec<String>, DataError>>()?;
         decontaminate = json!({"ngram": wanted.ngram, "drop": wanted.drop, "texts": texts});
     }
+    let mut of_filter =
+        plain(&(filter.min_chars, filter.max_chars, filter.charset, filter.min_charset_fraction));
+    if let (Some(list), true) = (of_filter.as_array_mut(), filter.drop_empty_answers) {
+        // Only where it is set: older manifests do not know it.
+        list.push(true.into());
+    }
     let pairs = [
         ("format", plain(&source.format)),
         ("text_field", plain(&source.text_field)),
@@ -84,7 +90,7 @@ fn settled(spec: &DataSpec, source: &Source) -> Result<Map<String, Value>, DataE
         ("multi_turn", plain(&spec.multi_turn)),
         ("append_eos", plain(&spec.append_eos)),
         ("chat_template_kwargs", plain(&spec.chat_template_kwargs)),
-        ("filter", plain(&(filter.min_chars, filter.max_chars, filter.charset, filter.min_charset_fraction))),
+        ("filter", of_filter),
         ("deduplicate", plain(&spec.deduplicate)),
         ("decontaminate", decontaminate),
     ];

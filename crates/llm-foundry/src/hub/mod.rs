@@ -18,7 +18,7 @@ mod upload_error;
 pub(crate) use dataset::{Fetch, fetch_dataset};
 pub(crate) use settings::HubSettings;
 pub(crate) use snapshot::Need;
-pub(crate) use split::Part;
+pub(crate) use split::{NO_DATA, Part};
 #[cfg(feature = "hub")]
 pub(crate) use upload::{Target, Upload, Uploader};
 #[cfg(feature = "hub")]

@@ -46,7 +46,7 @@ pub(crate) enum SplitProblem {
 }
 
 /// Names of files that are no data, as in datasets.
-const IGNORED: [&str; 6] = [
+pub(crate) const NO_DATA: [&str; 6] = [
     "README.md",
     "config.json",
     "dataset_info.json",
@@ -158,7 +158,7 @@ fn is_data(file: &str) -> bool {
     let parts: Vec<&str> = file.split('/').collect();
     let inside =
         parts.iter().all(|part| !part.is_empty() && !part.starts_with('.') && !part.starts_with("__"));
-    inside && !file.contains('\\') && !IGNORED.contains(parts.last().unwrap_or(&""))
+    inside && !file.contains('\\') && !NO_DATA.contains(parts.last().unwrap_or(&""))
 }
 
 /// The configuration that the README describes under this name; `None` where it describes none.

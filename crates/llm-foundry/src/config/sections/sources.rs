@@ -48,6 +48,8 @@ pub(crate) struct FilterSection {
     pub(crate) charset: Option<CharsetKind>,
     /// The least part of the characters that must be expected ones, from 0 to 1. Default 1.
     pub(crate) min_charset_fraction: Option<f64>,
+    /// Leave out examples with an answer that says nothing (empty, blank or null, without a call of a tool).
+    pub(crate) drop_empty_answers: bool,
 }
 
 /// `data.filter.charset`.
@@ -70,6 +72,7 @@ impl FilterSection {
                 CharsetKind::Latin => Charset::Latin,
             }),
             min_charset_fraction: self.min_charset_fraction,
+            drop_empty_answers: self.drop_empty_answers,
         }
     }
 }
