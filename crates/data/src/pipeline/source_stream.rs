@@ -165,7 +165,7 @@ impl SourceStream {
                 }
                 Ok(None) => self.next_file(),
                 Err(unreadable) if unreadable.goes_on => {
-                    tally.refuse_rows(unreadable.error, unreadable.rows)?;
+                    tally.refuse_rows(unreadable.error, u64::from(unreadable.rows))?;
                 }
                 Err(unreadable) => {
                     tally.refuse_rest(unreadable.error)?;

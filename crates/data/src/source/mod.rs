@@ -105,8 +105,8 @@ pub(crate) struct Unreadable {
     pub(crate) error: DataError,
     /// The reader stands behind the bad row and can go on.
     pub(crate) goes_on: bool,
-    /// Rows that are lost with it, as far as that is known.
-    pub(crate) rows: u64,
+    /// Rows that are lost with it, as far as that is known (or can be said so: an error should be small).
+    pub(crate) rows: u32,
 }
 
 impl Unreadable {
@@ -117,7 +117,7 @@ impl Unreadable {
 
     /// So many rows are bad.
     fn rows(error: DataError, rows: u64) -> Self {
-        Self { error, goes_on: true, rows }
+        Self { error, goes_on: true, rows: u32::try_from(rows).unwrap_or(u32::MAX) }
     }
 
     /// Nothing after it can be read.

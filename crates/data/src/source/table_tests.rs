@@ -80,12 +80,12 @@ fn a_lying_footer_is_an_error() {
 }
 
 /// The texts of the sound rows, the problems, and the rows lost.
-fn read_damaged(name: &str, bytes: &[u8]) -> (Vec<String>, Vec<String>, u64) {
+fn read_damaged(name: &str, bytes: &[u8]) -> (Vec<String>, Vec<String>, u32) {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join(name);
     std::fs::write(&path, bytes).unwrap();
     let mut reader = open(&DataFile::local(&path), SampleBy::Line, Position::default()).unwrap();
-    let (mut texts, mut problems, mut lost) = (Vec::new(), Vec::new(), 0);
+    let (mut texts, mut problems, mut lost) = (Vec::new(), Vec::new(), 0u32);
     loop {
         match reader.next() {
             Ok(None) => return (texts, problems, lost),
