@@ -66,6 +66,31 @@ def tensors():
     write("safetensors", "overflow", struct.pack("<Q", len(overflow)) + overflow + bytes(24))
 
 
+def adapter():
+    prefix = "base_model.model.model.layers.0.self_attn.q_proj."
+
+    def packed(**tensors):
+        header, data = {"__metadata__": {"format": "pt"}}, b""
+        for name, shape in tensors.items():
+            count = 1
+            for length in shape:
+                count *= length
+            end = len(data) + 4 * count
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), end]}
+            data += b"".join(struct.pack("<f", 0.01 * (i % 7)) for i in range(count))
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text + data
+
+    pair = {prefix + "lora_A.weight": [2, 8], prefix + "lora_B.weight": [8, 2]}
+    write("adapter_weights", "lora", packed(**pair))
+    write("adapter_weights", "dora", packed(**pair, **{prefix + "lora_magnitude_vector": [8]}))
+    write("adapter_weights", "table", packed(**pair, **{"base_model.model.model.embed_tokens.weight": [18, 8]}))
+    write("adapter_weights", "branch", packed(**pair, **{"base_model.model.model.embed_tokens.lora_embedding_A": [2, 16],
+                                                         "base_model.model.model.embed_tokens.lora_embedding_B": [8, 2]}))
+    write("adapter_weights", "other_shape", packed(**{**pair, prefix + "lora_B.weight": [9, 2]}))
+
+
 def gguf_string(text):
     return struct.pack("<Q", len(text)) + text.encode()
 
@@ -145,5 +170,5 @@ def token_files():
     write("token_files", "huge_counts", b"LFTOKENS" + struct.pack("<IIQQQ", 1, 4, 1 << 61, 1 << 62, 1) + bytes(24))
 
 
-for make in (rows, templates, tensors, gguf, configs, token_files):
+for make in (rows, templates, tensors, adapter, gguf, configs, token_files):
     make()

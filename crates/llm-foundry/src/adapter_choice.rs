@@ -1,5 +1,6 @@
 //! Which adapters act at inference: one as it is, or several, weighted and added up.
 
+use crate::checkpoint_dir;
 use crate::cli::WeightedAdapter;
 use crate::failure::{Failure, Outcome};
 use foundry_kernels::Backend;
@@ -17,8 +18,9 @@ pub(crate) enum AdapterChoice {
 }
 
 impl AdapterChoice {
-    /// Reads the settings of one adapter, or adds up several.
+    /// Reads the settings of one adapter, or adds up several. Damaged checkpoints are refused.
     pub(crate) fn open(adapters: &[WeightedAdapter]) -> Outcome<Self> {
+        adapters.iter().try_for_each(|adapter| checkpoint_dir::check(&adapter.dir))?;
         match adapters {
             [] => Ok(Self::Base),
             [WeightedAdapter { dir, weight }] if *weight == 1.0 => {

@@ -4,7 +4,7 @@ use crate::config::{self, ComputeDtype};
 use crate::console;
 use crate::failure::{Failure, Outcome};
 use crate::machine::{Machine, dtype_name};
-use foundry_formats::{ModelFiles, TensorSource};
+use foundry_formats::{ModelFiles, TensorSource, Tokenizer};
 use foundry_kernels::{Backend, Dtype, Meter};
 use foundry_models::{Decoder, DecoderConfig, Dequantized, QuantizedWeights, Tuning, quantized_weights};
 use std::path::Path;
@@ -23,6 +23,17 @@ pub(crate) fn check(weights: &dyn TensorSource, config: &DecoderConfig, path: &P
     let model = Decoder::allocate(&Meter::default(), config, &Tuning::Frozen, Dtype::F32, 1, true);
     let checked = model.and_then(|model| model.check_names(weights));
     checked.map_err(|e| Failure::Input(format!("{}: {e}", path.display())))
+}
+
+/// What is wrong where a tokenizer has ids for which an embedding of this shape has no row.
+pub(crate) fn vocabulary_problem(tokenizer: &Tokenizer, config: &DecoderConfig) -> Option<String> {
+    let (rows, tokens) = (config.vocab_size, tokenizer.rows());
+    (tokens > rows).then(|| {
+        let last = tokens - 1;
+        format!(
+            "the tokenizer has ids up to {last}, but the embedding has {rows} rows; it is the tokenizer of another model"
+        )
+    })
 }
 
 /// How the files store the layers, if in few bits.

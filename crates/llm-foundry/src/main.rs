@@ -6,6 +6,7 @@ mod adapter_choice;
 mod answer;
 mod benchmarks;
 mod card;
+mod checkpoint_dir;
 mod cli;
 mod commands;
 mod comparison;

@@ -1,13 +1,18 @@
 //! From what a user calls a model to files on disk: a directory, a `.gguf` file, or a hub id.
 
+use crate::checkpoint_dir;
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, HubSettings, Need};
 use std::path::{Path, PathBuf};
 
-/// Finds a model (or, with [`Need::Tokenizer`], a tokenizer). A path that exists comes first; then hub ids.
+/// Finds a model (or, with [`Need::Tokenizer`], a tokenizer). A path that exists comes first; then hub ids. A damaged
+/// checkpoint whose weights are wanted is refused.
 pub(crate) fn find(name: &str, revision: &str, need: Need, quiet: bool) -> Outcome<PathBuf> {
     let path = expand_home(name);
     if path.exists() {
+        if need == Need::Everything {
+            checkpoint_dir::check(&path)?;
+        }
         return Ok(path);
     }
     let looks_like_path =

@@ -1,5 +1,6 @@
 //! The model that a run adapts: its files, its shapes, its tokenizer, and which weights are trained. No weights yet.
 
+use crate::checkpoint_dir;
 use crate::config::{Config, LoraSection, WeightInit};
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
@@ -183,6 +184,7 @@ fn tuning(
     let Some(lora) = lora else { return Ok((Tuning::Full, None)) };
     if let Some(dir) = &lora.adapter {
         let dir = expand_home(dir);
+        checkpoint_dir::check(&dir)?;
         let spec = LoraSpec::from_adapter(&dir).map_err(|e| Failure::Input(format!("lora.adapter: {e}")))?;
         return Ok((Tuning::Lora(spec), Some(dir)));
     }

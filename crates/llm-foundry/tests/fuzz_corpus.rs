@@ -27,6 +27,7 @@ targets! {
     safetensors: "../../../fuzz/targets/safetensors.rs", 400;
     gguf: "../../../fuzz/targets/gguf.rs", 400;
     adapter_config: "../../../fuzz/targets/adapter_config.rs", 200;
+    adapter_weights: "../../../fuzz/targets/adapter_weights.rs", 200;
     token_files: "../../../fuzz/targets/token_files.rs", 400;
     manifest: "../../../fuzz/targets/manifest.rs", 300;
 }

@@ -31,7 +31,7 @@ mod writer;
 
 pub use error::{CheckpointError, Damage, ResumeError};
 pub use facts::{Difference, Facts, Successor};
-pub use manifest::{FileRecord, MANIFEST, Manifest, verify};
+pub use manifest::{FileRecord, MANIFEST, Manifest, verify, verify_model};
 pub(crate) use pending::{Pending, Rest};
 pub(crate) use rotation::{abandon_after, rotate};
 pub use search::{Checkpoint, Search, list, open, search, sweep_leftovers};

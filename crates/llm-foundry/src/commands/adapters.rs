@@ -1,6 +1,7 @@
 //! `llm-foundry adapters`: one adapter of several.
 
 use crate::card::{Card, hub_id, license_in};
+use crate::checkpoint_dir;
 use crate::cli::{AdaptersCommand, MachineArgs, MergeAdaptersArgs};
 use crate::console;
 use crate::disk;
@@ -27,6 +28,7 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
         return Err(Failure::Input(format!("--method {} {needs} --density; {way}", args.method)));
     }
     let inputs: Vec<&Path> = args.adapters.iter().map(|a| a.dir.as_path()).collect();
+    inputs.iter().try_for_each(|dir| checkpoint_dir::check(dir))?;
     let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
     let sources: Vec<(PathBuf, f64)> = args.adapters.iter().map(|a| (a.dir.clone(), a.weight)).collect();
     let options = CombineOptions {

@@ -1,6 +1,7 @@
 //! `llm-foundry merge`: an adapter added to its base model.
 
 use crate::card::{Card, hub_id, license_in, license_of};
+use crate::checkpoint_dir;
 use crate::cli::{BaseWeights, MachineArgs, MergeArgs};
 use crate::comparison::{Comparison, LOST, affordable, compare, logits, probes};
 use crate::console::{bytes, say};
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
             args.adapter.display()
         )));
     }
+    checkpoint_dir::check(&args.adapter)?;
     let max_shard_size = parse_size(&args.max_shard_size)?;
     let inputs = [Path::new(&args.model), &args.adapter];
     let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;

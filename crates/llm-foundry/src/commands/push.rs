@@ -1,5 +1,6 @@
 //! `llm-foundry push`: an adapter or a model goes to the hub.
 
+use crate::checkpoint_dir;
 use crate::cli::PushArgs;
 use crate::failure::{Failure, Outcome};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &PushArgs, quiet: bool) -> Outcome {
         )));
     }
     let files = choose(&args.dir)?;
+    checkpoint_dir::check(&args.dir)?;
     if files.iter().any(|(path, name, _)| name == "README.md" && tells_a_configuration(path)) {
         let note = "note: README.md shows the command and the configuration, paths from the root or the home directory by \
                     their last part; it goes with the rest: look at it first";

@@ -39,6 +39,12 @@ fn model() -> &'static str {
 /// A room with two tasks, a group and their data.
 fn room() -> Room {
     let room = Room::new();
+    write_tasks(&room);
+    room
+}
+
+/// Two tasks (`animals` and `answers`) and a group of them in `tasks`, with their data.
+pub(crate) fn write_tasks(room: &Room) {
     let lines = |count: usize| {
         let names = ["cat", "dog", "bird", "fish", "horse"];
         (0..count)
@@ -50,7 +56,6 @@ fn room() -> Room {
     room.write("tasks/group.yaml", GROUP);
     room.write("test.jsonl", lines(7));
     room.write("train.jsonl", lines(20));
-    room
 }
 
 fn json_results(room: &Room, more: &[&str]) -> Value {

@@ -237,7 +237,7 @@ fn a_model_that_does_not_fit_itself_is_refused_before_anything_is_written() {
 }
 
 /// Adds a token with this id to the tokenizer in `dir`.
-fn add_tokens(dir: &Path, id: u32) {
+pub(crate) fn add_tokens(dir: &Path, id: u32) {
     let path = dir.join("tokenizer.json");
     let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
     let token = serde_json::json!({"id": id, "content": "<|more|>", "single_word": false, "lstrip": false, "rstrip": false,

@@ -237,12 +237,8 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         dense::check(weights, &config, &self.files.path)?;
-        let (rows, tokens) = (config.vocab_size, tokenizer.rows());
-        if tokens > rows {
-            return Err(at(&format!(
-                "the tokenizer has ids up to {}, but the embedding has {rows} rows; it is the tokenizer of another model",
-                tokens - 1
-            )));
+        if let Some(problem) = dense::vocabulary_problem(tokenizer, &config) {
+            return Err(at(&problem));
         }
         match self.args.no_check {
             true => Ok(None),

@@ -1,7 +1,14 @@
 //! What vLLM would refuse to load, said before anybody tries (vLLM 0.11: `lora/peft_helper.py`, `config/lora.py`).
 
+mod known;
+
+use crate::console::tell;
+use crate::dense;
 use crate::failure::{Failure, Outcome};
-use foundry_formats::{HfConfig, safetensors};
+use foundry_formats::{
+    FormatError, HfConfig, ModelFiles, StoredDtype, TensorInfo, TensorSource, safetensors,
+};
+use foundry_models::{Finite, ModelError, decoder_config};
 use serde_json::Value;
 use std::path::Path;
 
@@ -10,6 +17,8 @@ const LARGEST_RANK: u64 = 512;
 const DEFAULT_RANK: u64 = 16;
 /// Suffixes of the tensors that vLLM reads from an adapter.
 const READ: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+/// Elements read at a time.
+const PIECE: usize = 1 << 20;
 
 /// Refuses with every reason found.
 pub(super) fn check(dir: &Path) -> Outcome {
@@ -55,9 +64,7 @@ fn adapter(dir: &Path) -> Outcome<Vec<String>> {
     if largest > LARGEST_RANK {
         refuse(format!("rank {largest} is above {LARGEST_RANK}; merge it and serve the merged model"));
     } else if largest > DEFAULT_RANK {
-        crate::console::tell!(
-            "note: rank {largest} needs `--max-lora-rank` (vLLM's default is {DEFAULT_RANK})"
-        );
+        tell!("note: rank {largest} needs `--max-lora-rank` (vLLM's default is {DEFAULT_RANK})");
     }
     if config.get("rank_pattern").is_some_and(|v| v.as_object().is_some_and(|map| !map.is_empty()))
         || config.get("alpha_pattern").is_some_and(|v| v.as_object().is_some_and(|map| !map.is_empty()))
@@ -77,6 +84,7 @@ fn adapter(dir: &Path) -> Outcome<Vec<String>> {
     if let Some(first) = others.first() {
         refuse(format!("{} tensors such as `{first}` are no lora_A or lora_B; merge it", others.len()));
     }
+    problems.extend(not_finite(weights.as_ref())?);
     Ok(problems)
 }
 
@@ -88,17 +96,103 @@ fn model(dir: &Path) -> Outcome<Vec<String>> {
         );
         return Ok(problems);
     }
-    let config = HfConfig::read(&dir.join("config.json")).map_err(Failure::input)?;
-    if config.opt_strings("architectures").map_err(Failure::input)?.is_none_or(|list| list.is_empty()) {
-        problems.push("config.json names no `architectures`".into());
+    let files = ModelFiles::open(dir).map_err(Failure::input)?;
+    problems.extend(architecture(&files.config)?);
+    let method = files.config.get("quantization_config.quant_method");
+    if let Some(method) = method.filter(|method| !method.as_str().is_some_and(known::is_quant_method)) {
+        problems.push(format!(
+            "`quantization_config.quant_method` is {method}, which vLLM does not know; export the unquantised model again \
+             (--quant fp8, nf4 or int8)"
+        ));
     }
-    if !dir.join("tokenizer.json").is_file() && !dir.join("tokenizer.model").is_file() {
-        problems.push("there is no tokenizer.json beside the weights".into());
-    }
-    let weights = safetensors::open(dir).map_err(Failure::input)?;
-    let is_odd = |info: &&foundry_formats::TensorInfo| info.dtype == foundry_formats::StoredDtype::F64;
-    if let Some(info) = weights.tensors().iter().find(is_odd) {
+    let stored = safetensors::open(dir).map_err(Failure::input)?;
+    if let Some(info) = stored.tensors().iter().find(|info| info.dtype == StoredDtype::F64) {
         problems.push(format!("tensor `{}` is stored as {}; export it as bf16", info.name, info.dtype));
     }
+    problems.extend(not_finite(stored.as_ref())?);
+    problems.extend(of_parts(&files)?);
     Ok(problems)
+}
+
+/// `architectures` names none that vLLM has a model for.
+fn architecture(config: &HfConfig) -> Outcome<Option<String>> {
+    let names = config.opt_strings("architectures").map_err(Failure::input)?.unwrap_or_default();
+    let Some(first) = names.first() else { return Ok(Some("config.json names no `architectures`".into())) };
+    if names.iter().any(|name| known::is_text_model(name)) {
+        return Ok(None);
+    }
+    if names.iter().any(|name| name.ends_with("ForConditionalGeneration")) {
+        tell!("note: `{first}` is no text model; whether vLLM knows it was not looked at");
+        return Ok(None);
+    }
+    if config.get("auto_map").is_some() {
+        tell!("note: `{first}` is loaded by code that the model brings; that needs `--trust-remote-code`");
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "`architectures` names `{first}`, for which vLLM has no model; correct config.json, or serve it with another program"
+    )))
+}
+
+/// Weights, configuration and tokenizer belong together, as far as this program knows the architecture.
+fn of_parts(files: &ModelFiles) -> Outcome<Vec<String>> {
+    let mut problems = Vec::new();
+    let decoder = match decoder_config(&files.config) {
+        Ok((_, decoder)) => Some(decoder),
+        Err(why @ (ModelError::UnsupportedArchitecture { .. } | ModelError::Unsupported { .. })) => {
+            tell!(
+                "note: the weights were not compared with config.json, because this program does not run such a model: {why}"
+            );
+            None
+        }
+        Err(wrong) => {
+            problems.push(wrong.to_string());
+            None
+        }
+    };
+    if let Some(decoder) = &decoder {
+        let checked =
+            dense::weights(files).and_then(|weights| dense::check(weights.as_ref(), decoder, &files.path));
+        problems.extend(checked.err().map(|failure| said_of(failure, &files.path)));
+    }
+    if !files.path.join("tokenizer.json").is_file() {
+        let sentencepiece = files.path.join("tokenizer.model").is_file();
+        problems.extend((!sentencepiece).then(|| "there is no tokenizer.json beside the weights".to_owned()));
+        return Ok(problems);
+    }
+    match (files.tokenizer(), decoder) {
+        (Ok(tokenizer), Some(decoder)) => problems.extend(dense::vocabulary_problem(&tokenizer, &decoder)),
+        (Err(wrong), Some(_)) => problems.push(wrong.to_string()),
+        // Of such a model its kind of tokenizer need not be known here either.
+        (_, None) => {}
+    }
+    Ok(problems)
+}
+
+/// A failure's words without the directory that is named above them.
+fn said_of(failure: Failure, dir: &Path) -> String {
+    let (Failure::Input(text) | Failure::Run(text)) = failure else { return String::new() };
+    text.strip_prefix(&format!("{}: ", dir.display())).map_or(text.clone(), str::to_owned)
+}
+
+/// The first number that is none: vLLM would load it and answer nonsense.
+fn not_finite(stored: &dyn TensorSource) -> Outcome<Option<String>> {
+    let is_plain = |info: &&TensorInfo| {
+        use StoredDtype::{BF16, F8E4M3, F16, F32, F64};
+        matches!(info.dtype, F64 | F32 | F16 | BF16 | F8E4M3)
+    };
+    let source = Finite(stored);
+    let mut piece = vec![0f32; PIECE];
+    for info in stored.tensors().iter().filter(is_plain) {
+        let elements = info.elements();
+        for start in (0..elements).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(elements - start)];
+            match source.read_f32(&info.name, start, piece) {
+                Ok(()) => {}
+                Err(error @ FormatError::NotFinite { .. }) => return Ok(Some(error.to_string())),
+                Err(error) => return Err(Failure::of_format(error)),
+            }
+        }
+    }
+    Ok(None)
 }

@@ -1,6 +1,7 @@
 //! Which checkpoint `--resume` means, and whether this run may go on from it.
 
 use super::facts::{RENDERED_AT, facts};
+use crate::checkpoint_dir::before;
 use crate::console;
 use crate::corpus::Corpus;
 use crate::failure::{Failure, Outcome};
@@ -8,7 +9,7 @@ use crate::model_source::expand_home;
 use crate::output_dir::{Existing, has_run};
 use crate::plan::Plan;
 use foundry_engine::checkpoint::{
-    Checkpoint, CheckpointError, Facts, Search, Successor, list, open, search, sweep_leftovers,
+    Checkpoint, CheckpointError, Facts, Search, Successor, open, search, sweep_leftovers,
 };
 use foundry_engine::{Timetable, TrainingArgs};
 use std::path::Path;
@@ -97,23 +98,15 @@ pub(super) fn carry_best(
 fn named(path: &Path) -> Outcome<Checkpoint> {
     open(path).map_err(|error| {
         let offer = match &error {
-            CheckpointError::Damaged { .. } => previous(path),
+            CheckpointError::Damaged { .. } => {
+                before(path, |dir| open(dir).is_ok_and(|c| !c.is_model_only()))
+            }
             _ => None,
         };
-        let offer = offer.map_or_else(String::new, |offer| format!("\n  sound before it: --resume {offer}"));
+        let offer = offer
+            .map_or_else(String::new, |offer| format!("\n  sound before it: --resume {}", offer.display()));
         Failure::Input(format!("--resume: {error}{offer}"))
     })
-}
-
-/// The latest sound checkpoint before the one in `path`.
-fn previous(path: &Path) -> Option<String> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = |path: &Path| path.file_name().map(|name| name.to_os_string());
-    let checkpoints = list(dir).ok()?;
-    let this = checkpoints.iter().position(|(_, other)| name(other) == name(path));
-    let earlier = &checkpoints[..this.unwrap_or(checkpoints.len())];
-    let sound = earlier.iter().rev().find(|(_, other)| open(other).is_ok_and(|c| !c.is_model_only()));
-    sound.map(|(_, other)| other.display().to_string())
 }
 
 fn none(dir: &Path, search: &Search) -> Failure {
