@@ -3,7 +3,6 @@
 
 use super::Avx512;
 use super::arch::*;
-use std::f32::consts::LN_2;
 use std::ops::Range;
 
 /// Numbers of a register.
@@ -216,7 +215,7 @@ unsafe fn store_pairs(to: *mut u32, x: __m512) {
 #[inline]
 #[cfg_attr(not(feature = "emulate-avx512"), target_feature(enable = "avx512f"))]
 fn power(x: __m512) -> __m512 {
-    const COEFFICIENTS: [f32; 5] = [0.009_671_513, 0.055_507_336, 0.240_222_42, LN_2, 1.0];
+    const COEFFICIENTS: [f32; 5] = [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147_004, 1.0];
     let is_seen = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(-120.0));
     let n = _mm512_roundscale_ps::<0>(x);
     let r = _mm512_sub_ps(x, n);
