@@ -1,10 +1,13 @@
-//! `cargo xtask crash`: the crash tests at full length. The ordinary test run has the same tests with fewer kills.
+//! `cargo xtask crash`: the crash tests alone, with as many random kills as one likes. `cargo xtask test` has the same
+//! tests with 200, `cargo nextest run` with fewer.
 
 use crate::shell;
 use anyhow::{Context, Result, ensure};
 
 /// Random kills, unless a number is given.
-const KILLS: u32 = 200;
+pub(crate) const KILLS: u32 = 200;
+/// Tells the tests how many.
+pub(crate) const ENV: &str = "FOUNDRY_KILLS";
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     ensure!(args.len() <= 1, "`cargo xtask crash` takes at most one argument, the number of random kills");
@@ -14,5 +17,5 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     // One process and its output shown: the figures at the end are what one wants to see.
     let arguments = ["test", "--package", "llm-foundry", "--test", "cli", "crashes::", "--", "--nocapture"];
-    shell::run(shell::cargo(&arguments).env("FOUNDRY_KILLS", kills.to_string()))
+    shell::run(shell::cargo(&arguments).env(ENV, kills.to_string()))
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that must pass before a commit. CI runs exactly this.
 
-use crate::{shell, smollm2, tidy};
+use crate::{crash, shell, smollm2, tidy};
 use anyhow::{Result, bail, ensure};
 use std::path::PathBuf;
 use std::process::Command;
@@ -85,6 +85,9 @@ fn prepared(args: &[&str], model: Option<&PathBuf>) -> Command {
         Some(path) => command.env(smollm2::ENV, path),
         None => command.env_remove(smollm2::ENV),
     };
+    if std::env::var_os(crash::ENV).is_none() {
+        command.env(crash::ENV, crash::KILLS.to_string());
+    }
     command.env_remove("HF_TOKEN");
     command
 }

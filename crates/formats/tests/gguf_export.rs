@@ -3,7 +3,9 @@
 mod fixture;
 
 use fixture::{fixture, json_fixture, mixed_lines};
-use foundry_formats::gguf::{Gguf, GgufExport, GgufSummary, GgufWriter, MetaArray, MetaValue, Recipe};
+use foundry_formats::gguf::{
+    Gguf, GgufExport, GgufSummary, GgufWriter, MetaArray, MetaValue, Origin, Recipe,
+};
 use foundry_formats::{FormatError, HfConfig, StoredDtype, TensorInfo, TensorSource, Tokenizer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,6 +43,10 @@ fn tiny() -> Gguf {
     Gguf::open(&fixture("gguf/tiny_llama.gguf")).unwrap()
 }
 
+fn origin() -> Origin {
+    Origin { license: Some("apache-2.0".into()), base_models: vec!["some-org/Base-135m".into()] }
+}
+
 fn write(
     weights: &dyn TensorSource,
     config: &HfConfig,
@@ -55,6 +61,7 @@ fn write(
         generation_config: Some(&generation),
         tokenizer,
         name: "tiny",
+        origin: &origin(),
         recipe,
         threads: 2,
     };
@@ -281,4 +288,21 @@ fn an_unfinished_file_never_appears() {
     assert!(!path.exists());
     drop(writer);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn licence_and_base_are_kept() {
+    let source = tiny();
+    let (config, tokenizer) = (source.config().unwrap(), Tokenizer::from_gguf(&source).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.gguf");
+    assert_eq!(Origin::of(&source), Origin::default(), "nothing is invented");
+    let weights = tiny().into_source().unwrap();
+    write(weights.as_ref(), &config, &tokenizer, Recipe::F32, &path).unwrap();
+    let written = Gguf::open(&path).unwrap();
+    assert_eq!(Origin::of(&written), origin());
+    let text = |key: &str| written.metadata(key).and_then(MetaValue::as_str);
+    assert_eq!(text("general.base_model.0.name"), Some("Base 135m"));
+    assert_eq!(text("general.base_model.0.organization"), Some("Some Org"));
+    assert_eq!(written.metadata("general.base_model.count"), Some(&MetaValue::Unsigned(1)));
 }

@@ -18,9 +18,13 @@ pub(crate) enum AdapterChoice {
 }
 
 impl AdapterChoice {
-    /// Reads the settings of one adapter, or adds up several. Damaged checkpoints are refused.
+    /// Refuses damaged checkpoints: to be called before anything of them is read.
+    pub(crate) fn check(adapters: &[WeightedAdapter]) -> Outcome {
+        adapters.iter().try_for_each(|adapter| checkpoint_dir::check(&adapter.dir))
+    }
+
+    /// Reads the settings of one adapter, or adds up several.
     pub(crate) fn open(adapters: &[WeightedAdapter]) -> Outcome<Self> {
-        adapters.iter().try_for_each(|adapter| checkpoint_dir::check(&adapter.dir))?;
         match adapters {
             [] => Ok(Self::Base),
             [WeightedAdapter { dir, weight }] if *weight == 1.0 => {

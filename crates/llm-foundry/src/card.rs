@@ -5,7 +5,7 @@ use crate::hub::is_hub_id;
 use crate::model_source::expand_home;
 use crate::names::{without_place, without_places_in};
 use foundry_formats::ModelFiles;
-use foundry_formats::gguf::Gguf;
+use foundry_formats::gguf::{Gguf, Origin};
 use std::fmt::Write as _;
 
 /// What a card tells; everything is text for people but the front matter.
@@ -172,11 +172,16 @@ fn fence(text: &str) -> String {
 
 /// What the files of a model say about its licence.
 pub(crate) fn license_of(files: &ModelFiles) -> Option<String> {
+    origin_of(files).license
+}
+
+/// What the files of a model, or its card, say about its licence and the models that it was made from.
+pub(crate) fn origin_of(files: &ModelFiles) -> Origin {
     if files.is_gguf() {
-        let gguf = Gguf::open(&files.path).ok()?;
-        return gguf.metadata("general.license")?.as_str().map(str::to_owned);
+        return Gguf::open(&files.path).map(|gguf| Origin::of(&gguf)).unwrap_or_default();
     }
-    license_in(&std::fs::read_to_string(files.path.join("README.md")).ok()?)
+    let card = std::fs::read_to_string(files.path.join("README.md")).unwrap_or_default();
+    Origin { license: license_in(&card), base_models: bases_in(&card) }
 }
 
 /// The name of a model if it is a hub id and not a path that happens to look like one.
@@ -187,13 +192,30 @@ pub(crate) fn hub_id(name: &str) -> Option<String> {
 
 /// The licence that a model card's front matter names.
 pub(crate) fn license_in(card: &str) -> Option<String> {
-    let matter = card.trim_start_matches('\u{feff}').strip_prefix("---")?;
-    let matter = &matter[..matter.find("\n---")?];
-    let value = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
+    let value = front_matter(card)?.lines().find_map(|line| line.strip_prefix("license:"))?;
     let value = value.trim().trim_matches(['"', '\'']).trim();
     let is_name =
         !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+ ".contains(c));
     is_name.then(|| value.to_owned())
+}
+
+/// Hub ids of the base models that a model card's front matter names.
+fn bases_in(card: &str) -> Vec<String> {
+    let mut lines = front_matter(card).unwrap_or_default().lines();
+    let Some(value) = lines.find_map(|line| line.strip_prefix("base_model:")) else { return Vec::new() };
+    let value = value.trim();
+    let ids: Vec<&str> = match value.strip_prefix('[').and_then(|list| list.strip_suffix(']')) {
+        Some(list) => list.split(',').collect(),
+        None if value.is_empty() => lines.map_while(|line| line.trim_start().strip_prefix("- ")).collect(),
+        None => vec![value],
+    };
+    let ids = ids.into_iter().map(|id| id.trim().trim_matches(['"', '\'']));
+    ids.filter(|id| id.contains('/') && is_hub_id(id)).map(str::to_owned).collect()
+}
+
+fn front_matter(card: &str) -> Option<&str> {
+    let matter = card.trim_start_matches('\u{feff}').strip_prefix("---")?;
+    Some(&matter[..matter.find("\n---")?])
 }
 
 #[cfg(test)]
@@ -253,6 +275,18 @@ mod tests {
         let text = local.to_markdown();
         assert!(!text.contains("base_model") && !text.contains("license:"), "{text}");
         assert!(text.contains("fine-tuned version of `own`") && text.contains("Not stated"), "{text}");
+    }
+
+    #[test]
+    fn base_models_are_ids() {
+        let ids = |matter: &str| bases_in(&format!("---\nlicense: mit\n{matter}\ntags: [x/y]\n---\n# x"));
+        assert_eq!(ids("base_model: \"a/b\""), ["a/b"]);
+        assert_eq!(ids("base_model:\n- a/b\n  - 'c/d'\nother:\n- e/f"), ["a/b", "c/d"]);
+        assert_eq!(ids("base_model: [a/b, c/d]"), ["a/b", "c/d"]);
+        for none in ["base_model: /models/mine", "base_model: model", "base_models: a/b", "x: y"] {
+            assert_eq!(ids(none), Vec::<String>::new(), "{none}");
+        }
+        assert_eq!(bases_in(&card().to_markdown()), ["org/model"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::console::bytes;
 use crate::failure::{Failure, Outcome};
+use crate::interrupt::Interrupt;
 use crate::machine::{Machine, available_memory, dtype_name};
 use foundry_data::Message;
 use foundry_data::chat::ChatTemplate;
@@ -151,7 +152,7 @@ pub(crate) fn logits(
     adapter: Option<&Path>,
     probes: &[Vec<u32>],
     compute: Dtype,
-    machine: Machine,
+    (machine, interrupt): (Machine, &Interrupt),
 ) -> Outcome<Vec<Vec<f32>>> {
     let tuning = match adapter {
         Some(dir) => Tuning::Adapted(LoraSpec::from_adapter(dir).map_err(Failure::input)?),
@@ -167,6 +168,7 @@ pub(crate) fn logits(
     }
     let mut all = Vec::new();
     for ids in probes {
+        interrupt.check()?;
         all.push(decoder.logits(&backend, ids, &[ids.len() as u32]).map_err(Failure::input)?);
     }
     Ok(all)

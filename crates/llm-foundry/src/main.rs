@@ -22,6 +22,7 @@ mod failure;
 mod history;
 mod hub;
 mod import;
+mod interrupt;
 mod machine;
 mod model_source;
 mod names;

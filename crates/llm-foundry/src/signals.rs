@@ -37,18 +37,7 @@ impl SignalRequests {
         let requests = Self::default();
         #[cfg(unix)]
         flag::register(SIGUSR1, requests.save.clone())?;
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let stop = requests.stop.clone();
-        let watch = move || {
-            let mut first = None;
-            for _ in signals.forever() {
-                stop.store(true, Ordering::Relaxed);
-                if first.get_or_insert_with(Instant::now).elapsed() >= ONE_WISH {
-                    low_level::exit(130);
-                }
-            }
-        };
-        std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+        watch_stop(requests.stop.clone())?;
         #[cfg(unix)]
         requests.watch_parent()?;
         Ok(requests)
@@ -80,6 +69,22 @@ impl SignalRequests {
     pub(crate) fn take_save(&self) -> bool {
         self.save.swap(false, Ordering::Relaxed)
     }
+}
+
+/// From now on the first SIGINT or SIGTERM sets `stop`, and one that comes at least [`ONE_WISH`] after it ends the
+/// process with code 130.
+pub(crate) fn watch_stop(stop: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let watch = move || {
+        let mut first = None;
+        for _ in signals.forever() {
+            stop.store(true, Ordering::Relaxed);
+            if first.get_or_insert_with(Instant::now).elapsed() >= ONE_WISH {
+                low_level::exit(130);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(|_| ())
 }
 
 /// In a chat, Ctrl-C ends the answer that is being given, and the program while it waits for a line.

@@ -33,6 +33,12 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
+    /// That [`Staged::new`] would succeed: said before a download or a long computation, with nothing left behind
+    /// however that ends.
+    pub(crate) fn check(target: &Path, kind: Kind, force: bool, inputs: &[&Path]) -> Outcome {
+        Self::new(target, kind, force, inputs).map(drop)
+    }
+
     /// Checks that `target` may be written and makes a directory next to it. What is there is replaced with `force`
     /// only, and only if it is an earlier result without one of the `inputs` in it.
     pub(crate) fn new(target: &Path, kind: Kind, force: bool, inputs: &[&Path]) -> Outcome<Self> {

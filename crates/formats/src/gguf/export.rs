@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::metadata::{Description, describe, turn_ends, unsupported};
 use super::names::gguf_name;
 use super::writer::GgufWriter;
-use super::{MetaValue, Recipe, dequant, quant};
+use super::{MetaValue, Origin, Recipe, dequant, quant};
 use crate::{FormatError, HfConfig, StoredDtype, TensorInfo, TensorSource, Tokenizer};
 
 /// Elements converted at a time: enough for threads, few megabytes whatever the tensor's size.
@@ -28,6 +28,8 @@ pub struct GgufExport<'a> {
     pub tokenizer: &'a Tokenizer,
     /// `general.name`.
     pub name: &'a str,
+    /// Licence and base models.
+    pub origin: &'a Origin,
     /// Which type each tensor gets.
     pub recipe: Recipe,
     /// Threads to quantise with; the bytes do not depend on it.
@@ -227,6 +229,7 @@ impl GgufExport<'_> {
             ("general.file_type".to_owned(), MetaValue::Unsigned(self.recipe.file_type())),
             ("general.quantization_version".to_owned(), MetaValue::Unsigned(2)),
         ];
+        metadata.extend(self.origin.metadata());
         metadata.extend(description.metadata.iter().cloned());
         metadata.extend(self.tokenizer.gguf_metadata(description.vocab_size, warnings)?);
         metadata.extend(turn_ends(self.generation_config, self.tokenizer.eos_token_id()));

@@ -9,6 +9,7 @@ mod export;
 mod header;
 mod metadata;
 mod names;
+mod origin;
 mod quant;
 mod quant_k;
 mod quant_search;
@@ -28,6 +29,7 @@ use crate::mmap::MappedFile;
 use crate::{FormatError, HfConfig, StoredDtype, TensorInfo, TensorSource};
 
 pub use export::{GgufExport, GgufSummary, TypeSummary};
+pub use origin::Origin;
 pub use recipe::Recipe;
 pub use value::{MetaArray, MetaValue};
 pub use writer::GgufWriter;

@@ -61,9 +61,10 @@ impl Answerer {
         let files = ModelFiles::open(&path).map_err(Failure::input)?;
         let (_, config) = decoder_config(&files.config)
             .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
-        let adapter = AdapterChoice::open(&args.adapter)?;
+        AdapterChoice::check(&args.adapter)?;
         let tokenizer = tokenizer(args, &files)?;
         let template = template(args, &tokenizer)?;
+        let adapter = AdapterChoice::open(&args.adapter)?;
         let config = vocabulary::grown(config, &tokenizer, args.adapter.iter().map(|a| a.dir.as_path()))?;
         let tuning = adapter.tuning();
         let room = args.max_length.unwrap_or(CONTEXT_TOKENS).min(config.max_position_embeddings).max(1);

@@ -29,7 +29,7 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
     }
     let inputs: Vec<&Path> = args.adapters.iter().map(|a| a.dir.as_path()).collect();
     inputs.iter().try_for_each(|dir| checkpoint_dir::check(dir))?;
-    let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
+    Staged::check(&args.output, Kind::Directory, args.force, &inputs)?;
     let sources: Vec<(PathBuf, f64)> = args.adapters.iter().map(|a| (a.dir.clone(), a.weight)).collect();
     let options = CombineOptions {
         method: args.method,
@@ -40,6 +40,8 @@ fn merge(args: &MergeAdaptersArgs, quiet: bool) -> Outcome {
     };
     let tokenizer = shared_tokenizer(&inputs)?;
     let combined = CombinedAdapter::new(&sources, &options).map_err(Failure::input)?;
+    // From here on it is a matter of moments, so that a signal hardly finds anything to leave behind.
+    let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
     disk::check("the adapter", combined.bytes() + disk::SMALL_FILES, staged.dir())?;
     // The default targets of every family here are the same; they are written out anyway.
     combined.save(staged.dir(), &families::llama::FAMILY).map_err(Failure::run)?;

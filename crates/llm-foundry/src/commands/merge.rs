@@ -10,6 +10,7 @@ use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
+use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model_source::find;
 use crate::names;
@@ -40,54 +41,77 @@ pub(crate) fn run(args: &MergeArgs, machine_args: &MachineArgs) -> Outcome {
     checkpoint_dir::check(&args.adapter)?;
     let max_shard_size = parse_size(&args.max_shard_size)?;
     let inputs = [Path::new(&args.model), &args.adapter];
-    let staged = Staged::new(&args.output, Kind::Directory, args.force, &inputs)?;
+    Staged::check(&args.output, Kind::Directory, args.force, &inputs)?;
     let path = find(&args.model, &args.revision, Need::Everything, quiet)?;
     let files = ModelFiles::open(&path).map_err(Failure::input)?;
-    let (_, decoder) = decoder_config(&files.config)
-        .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
-    let tokenizer = tokenizer(&args.adapter, &files)?;
-    let base_rows = decoder.vocab_size;
-    let decoder = vocabulary::grown(decoder, &tokenizer, std::iter::once(args.adapter.as_path()))?;
-    let backend = machine.backend();
-    let weights = base(args, &files, machine, &backend, quiet)?;
-    let weights = with_vocabulary(weights, &decoder, Some(&args.adapter)).map_err(Failure::input)?;
-    // First, or else the adapter would be blamed.
-    dense::check(weights.as_ref(), &decoder, &files.path)?;
-    let merged = MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
-    let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
-    let config = config(&files.config, &decoder, merged.unties_head());
-    let check = Check::choose(args, machine, &merged, &tokenizer, &decoder)?;
-    let size = model_bytes(&merged, &config, format).map_err(Failure::input)?;
-    disk::check("the merged model", size + disk::SMALL_FILES, staged.dir())?;
-    for note in notes(args, &files, base_rows, decoder.vocab_size)? {
-        say(quiet, note);
+    let interrupt = Interrupt::install()?;
+    let job = Job { args, machine, files: &files, max_shard_size, interrupt: &interrupt, quiet };
+    interrupt.ended(job.run(&inputs), &args.output)
+}
+
+/// A merge whose parts are found.
+struct Job<'a> {
+    args: &'a MergeArgs,
+    machine: Machine,
+    files: &'a ModelFiles,
+    max_shard_size: u64,
+    interrupt: &'a Interrupt,
+    quiet: bool,
+}
+
+impl Job<'_> {
+    fn run(&self, inputs: &[&Path]) -> Outcome {
+        let Self { args, machine, files, max_shard_size, interrupt, quiet } = *self;
+        let staged = Staged::new(&args.output, Kind::Directory, args.force, inputs)?;
+        let (_, decoder) = decoder_config(&files.config)
+            .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
+        let tokenizer = tokenizer(&args.adapter, files)?;
+        let base_rows = decoder.vocab_size;
+        let decoder = vocabulary::grown(decoder, &tokenizer, std::iter::once(args.adapter.as_path()))?;
+        let backend = machine.backend();
+        let weights = interrupt.over(base(args, files, machine, &backend, quiet)?);
+        let weights = with_vocabulary(weights, &decoder, Some(&args.adapter)).map_err(Failure::input)?;
+        // First, or else the adapter would be blamed.
+        dense::check(weights.as_ref(), &decoder, &files.path)?;
+        let merged =
+            MergedWeights::open(weights.as_ref(), &decoder, &args.adapter).map_err(Failure::input)?;
+        let format = dtype(&args.dtype).map_or(WeightFormat::Kept, WeightFormat::Plain);
+        let config = config(&files.config, &decoder, merged.unties_head());
+        let check = Check::choose(args, (machine, interrupt), &merged, &tokenizer, &decoder)?;
+        let size = model_bytes(&merged, &config, format).map_err(Failure::input)?;
+        disk::check("the merged model", size + disk::SMALL_FILES, staged.dir())?;
+        for note in notes(args, files, base_rows, decoder.vocab_size)? {
+            say(quiet, note);
+        }
+        say(
+            quiet,
+            format!(
+                "merging {} into {} ({} tensors change)",
+                args.adapter.display(),
+                args.model,
+                merged.changed()
+            ),
+        );
+        let (config, generation) =
+            special_tokens::aligned(&config, files.generation_config.as_ref(), &tokenizer);
+        write_model(&merged, staged.dir(), &config, generation.as_ref(), format, max_shard_size)
+            .map_err(Failure::of_model)?;
+        tokenizer.save(staged.dir()).map_err(Failure::run)?;
+        let comparison = check.map(|check| check.compared(weights.as_ref(), staged.dir())).transpose()?;
+        write_card(args, files, comparison, staged.dir())?;
+        interrupt.check()?;
+        let size = size_of(staged.dir());
+        let written = HfConfig::read(&staged.dir().join("config.json")).map_err(Failure::run)?;
+        let dtype = written.opt_str("dtype").map_err(Failure::run)?.unwrap_or("float32");
+        staged.publish_dir()?;
+        report(args, size, dtype, comparison)
     }
-    say(
-        quiet,
-        format!(
-            "merging {} into {} ({} tensors change)",
-            args.adapter.display(),
-            args.model,
-            merged.changed()
-        ),
-    );
-    let (config, generation) = special_tokens::aligned(&config, files.generation_config.as_ref(), &tokenizer);
-    write_model(&merged, staged.dir(), &config, generation.as_ref(), format, max_shard_size)
-        .map_err(Failure::of_model)?;
-    tokenizer.save(staged.dir()).map_err(Failure::run)?;
-    let comparison = check.map(|check| check.compared(weights.as_ref(), staged.dir())).transpose()?;
-    write_card(args, &files, comparison, staged.dir())?;
-    let size = size_of(staged.dir());
-    let written = HfConfig::read(&staged.dir().join("config.json")).map_err(Failure::run)?;
-    let dtype = written.opt_str("dtype").map_err(Failure::run)?.unwrap_or("float32");
-    staged.publish_dir()?;
-    report(args, size, dtype, comparison)
 }
 
 /// What is compared at the end.
 struct Check<'a> {
     args: &'a MergeArgs,
-    machine: Machine,
+    machine: (Machine, &'a Interrupt),
     compute: Dtype,
     tokenizer: &'a Tokenizer,
     decoder: &'a DecoderConfig,
@@ -97,7 +121,7 @@ impl<'a> Check<'a> {
     /// Whether there is a comparison, and that it is possible: said before anything is written.
     fn choose(
         args: &'a MergeArgs,
-        machine: Machine,
+        machine: (Machine, &'a Interrupt),
         merged: &MergedWeights<'_>,
         tokenizer: &'a Tokenizer,
         decoder: &'a DecoderConfig,
@@ -126,7 +150,7 @@ impl<'a> Check<'a> {
         let written = ModelFiles::open(written).map_err(Failure::run)?;
         // Its own configuration: the head may have been untied.
         let (_, shapes) = decoder_config(&written.config).map_err(Failure::run)?;
-        let written = written.weights().map_err(Failure::run)?;
+        let written = machine.1.over(written.weights().map_err(Failure::run)?);
         let other = logits(written.as_ref(), &shapes, None, &probes, compute, machine)?;
         let comparison = compare(&reference, &other, decoder.vocab_size, compute);
         if comparison.is_broken() || comparison.mean_kl > LOST {

@@ -1,7 +1,7 @@
 //! Runs that are killed, or find the disk full, at named and at random moments: nothing is lost beyond the
 //! last complete checkpoint, and a run that was gone on with ends with the same bits as one that was not interrupted.
 //!
-//! `FOUNDRY_KILLS` says how often the random test kills (default 24; `cargo xtask crash` asks for 200).
+//! `FOUNDRY_KILLS` says how often the random test kills (default 24; `cargo xtask test`, which CI runs, asks for 200).
 
 use crate::resume::{leftovers, numbers, room, weights};
 use crate::support::{Room, Said};

@@ -178,6 +178,7 @@ fn ollama_gets_a_modelfile() {
         .collect();
     let gguf = names.iter().find(|name| name.ends_with("-q8_0.gguf")).expect("a model");
     let text = room.read("out/Modelfile");
+    assert!(!text.contains("LICENSE"), "none is known: {text}");
     assert!(text.starts_with(&format!("FROM ./{gguf}\n")) && text.contains("PARAMETER stop \""), "{text}");
 }
 
@@ -364,4 +365,33 @@ fn a_base_with_broken_weights_is_refused() {
     room.foundry(&["export", "broken", "--to", "gguf", "--quant", "f32", "--no-check"])
         .expect_refusal(&["NaN", "tensor"]);
     assert_eq!(room.names(), ["broken"]);
+}
+
+/// From a model card into GGUF, a Modelfile, and the card of what is made from the GGUF.
+#[test]
+fn licence_and_base_model_are_passed_on() {
+    let room = Room::new();
+    let dir = room.model("model");
+    let card = "---\nlicense: apache-2.0\nbase_model:\n- some-org/Base-135m\n---\n# Mine\n";
+    std::fs::write(dir.join("README.md"), card).expect("written");
+    let export = |model: &str, words: &[&str]| {
+        room.foundry(&[&["export", model, "--no-check", "--to"], words].concat()).expect_done();
+    };
+    export("model", &["gguf", "--quant", "q8_0", "-o", "first.gguf"]);
+    export("first.gguf", &["gguf", "--quant", "f16", "-o", "second.gguf"]);
+    for name in ["first.gguf", "second.gguf"] {
+        let gguf = foundry_formats::gguf::Gguf::open(&room.path(name)).expect("opens");
+        let text = |key: &str| gguf.metadata(key).and_then(|value| value.as_str()).map(str::to_owned);
+        assert_eq!(text("general.license").as_deref(), Some("apache-2.0"), "{name}");
+        let url = "https://huggingface.co/some-org/Base-135m";
+        assert_eq!(text("general.base_model.0.repo_url").as_deref(), Some(url), "{name}");
+    }
+    export("second.gguf", &["ollama", "--quant", "q8_0", "-o", "out"]);
+    assert!(
+        room.read("out/Modelfile").ends_with("LICENSE \"\"\"apache-2.0\"\"\"\n"),
+        "{}",
+        room.read("out/Modelfile")
+    );
+    export("second.gguf", &["safetensors", "-o", "again"]);
+    assert!(room.read("again/README.md").contains("license: apache-2.0"));
 }

@@ -2,8 +2,10 @@
 //! system counts it.
 #![cfg(target_os = "linux")]
 
-use crate::support::{Room, Said};
-use serde_json::Value;
+use crate::support::{Room, Said, copy_files, tiny_config, tiny_tokenizer};
+use foundry_formats::StoredDtype;
+use foundry_formats::safetensors::{Entry, Writer};
+use serde_json::{Value, json};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -132,5 +134,79 @@ fn files_that_were_cut_or_damaged_on_the_way_are_told() {
             "what came before the cut is used: {}",
             said.out
         );
+    }
+}
+
+const LAYERS: usize = 12;
+const WIDTH: usize = 768;
+const INNER: usize = 3072;
+
+/// A model whose layers are alike, with 227 MB of bfloat16 weights of which the largest tensor has 5 MB, and an adapter
+/// on its query projections.
+fn wide_model_and_adapter(room: &Room) {
+    let mut config = tiny_config();
+    for (key, value) in [("hidden_size", WIDTH), ("intermediate_size", INNER), ("num_hidden_layers", LAYERS)]
+    {
+        config[key] = value.into();
+    }
+    config["num_key_value_heads"] = 4.into();
+    copy_files(&tiny_tokenizer(), &room.path("model"));
+    room.write("model/config.json", config.to_string());
+    let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|name| format!("self_attn.{name}"));
+    let attention = attention.map(|name| (name, [WIDTH, WIDTH]));
+    let mlp = [("gate_proj", [INNER, WIDTH]), ("up_proj", [INNER, WIDTH]), ("down_proj", [WIDTH, INNER])];
+    let mlp = mlp.map(|(name, shape)| (format!("mlp.{name}"), shape));
+    let mut entries = vec![
+        Entry::new("model.embed_tokens.weight", StoredDtype::BF16, &[768, WIDTH]),
+        Entry::new("model.norm.weight", StoredDtype::BF16, &[WIDTH]),
+    ];
+    let mut branches = Vec::new();
+    for layer in 0..LAYERS {
+        let at = |name: &str| format!("model.layers.{layer}.{name}");
+        for (name, shape) in attention.iter().chain(&mlp) {
+            entries.push(Entry::new(at(&format!("{name}.weight")), StoredDtype::BF16, shape));
+        }
+        for name in ["input_layernorm", "post_attention_layernorm"] {
+            entries.push(Entry::new(at(&format!("{name}.weight")), StoredDtype::BF16, &[WIDTH]));
+        }
+        for (name, shape) in [("lora_A", [4, WIDTH]), ("lora_B", [WIDTH, 4])] {
+            let name = format!("base_model.model.{}", at(&format!("self_attn.q_proj.{name}.weight")));
+            branches.push(Entry::new(name, StoredDtype::F32, &shape));
+        }
+    }
+    filled(&room.path("model/model.safetensors"), &entries);
+    let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "bias": "none",
+        "target_modules": ["q_proj"], "base_model_name_or_path": "model"});
+    let path = room.write("adapter/adapter_config.json", adapter.to_string());
+    filled(&path.with_file_name("adapter_model.safetensors"), &branches);
+}
+
+/// The tensors, every number a half.
+fn filled(path: &Path, entries: &[Entry]) {
+    let mut writer = Writer::create(path, entries, &[("format".into(), "pt".into())]).expect("created");
+    for entry in entries {
+        writer.write_f32(&entry.name, &vec![0.5; entry.elements()]).expect("written");
+    }
+    writer.finish().expect("finished");
+}
+
+/// Without the comparison at the end a merge holds the adapter and a few rows; an export to GGUF a few rows.
+#[test]
+fn a_merge_holds_a_piece_of_the_model_at_a_time() {
+    let room = Room::new();
+    wide_model_and_adapter(&room);
+    let size = std::fs::metadata(room.path("model/model.safetensors")).expect("there").len();
+    assert!(size > 150 * MB, "{size}");
+    // The largest tensor has 9 MB in float32, the program itself some 11. A quantiser has 16 MB of numbers at a time,
+    // before and after rounding.
+    let commands: [(&[&str], u64); 2] = [
+        (&["merge", "model", "adapter", "-o", "merged"], 45),
+        (&["export", "model", "--to", "gguf", "--quant", "q8_0"], 95),
+    ];
+    for (args, most) in commands {
+        let (said, used) = watched(&room, &[args, &["--no-check"]].concat());
+        said.expect_done();
+        println!("{args:?}: {} MB at most, the model has {} MB", used.peak / MB, size / MB);
+        assert!(used.peak < most * MB, "{args:?}: {used:?}");
     }
 }

@@ -12,6 +12,7 @@ mod data;
 mod eval;
 mod examples;
 mod export;
+mod interrupted;
 mod large_data;
 mod lm_eval;
 mod output;

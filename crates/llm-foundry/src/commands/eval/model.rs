@@ -60,12 +60,13 @@ impl Examinee {
         let (_, config) = decoder_config(&files.config)
             .map_err(|e| Failure::Input(format!("{}: {e}", files.config.path().display())))?;
         let adapters = if is_base { &[][..] } else { &args.adapter[..] };
-        let adapter = AdapterChoice::open(adapters)?;
+        AdapterChoice::check(adapters)?;
         let dirs: Vec<&Path> = adapters.iter().map(|adapter| adapter.dir.as_path()).collect();
         let tokenizer = match vocabulary::shared_tokenizer(&dirs)? {
             Some(tokenizer) => tokenizer,
             None => files.tokenizer().map_err(Failure::input)?,
         };
+        let adapter = AdapterChoice::open(adapters)?;
         let config = vocabulary::grown(config, &tokenizer, adapters.iter().map(|a| a.dir.as_path()))?;
         let max_length = args.max_length.unwrap_or(usize::MAX).min(config.max_position_embeddings).max(1);
         let quantization = quantized_weights(&files.config).map_err(Failure::input)?;

@@ -5,7 +5,7 @@ mod rounding;
 mod vllm;
 
 use super::merge::{parse_size, size_of};
-use crate::card::{Card, hub_id, license_of};
+use crate::card::{Card, hub_id, license_of, origin_of};
 use crate::cli::{ExportArgs, MachineArgs};
 use crate::comparison::{
     Agreement, Comparison, LOST, LOST_IN_FOUR_BITS, affordable, compare, logits, probes, tokenizers_agree,
@@ -16,6 +16,7 @@ use crate::dense;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 use crate::hub::Need;
+use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model_source::find;
 use crate::names;
@@ -54,8 +55,10 @@ pub(crate) fn run(args: &ExportArgs, machine_args: &MachineArgs) -> Outcome {
     let machine = Machine::choose(machine_args, None)?;
     let path = find(&args.model, &args.revision, Need::Everything, machine_args.quiet)?;
     let files = ModelFiles::open(&path).map_err(Failure::input)?;
+    let interrupt = Interrupt::install()?;
     let job = Job {
         args,
+        interrupt: &interrupt,
         quiet: machine_args.quiet,
         machine,
         files: &files,
@@ -70,6 +73,7 @@ pub(crate) fn run(args: &ExportArgs, machine_args: &MachineArgs) -> Outcome {
 
 struct Job<'a> {
     args: &'a ExportArgs,
+    interrupt: &'a Interrupt,
     quiet: bool,
     machine: Machine,
     files: &'a ModelFiles,
@@ -87,44 +91,63 @@ impl Job<'_> {
     fn gguf(&self) -> Outcome {
         let recipe = self.recipe()?;
         let output = self.output(&format!("{}-{}.gguf", self.name, recipe.name()));
-        let staged = self.staged(&output, Kind::File)?;
+        self.interrupt.ended(self.gguf_at(&output, recipe), &output)
+    }
+
+    fn gguf_at(&self, output: &Path, recipe: Recipe) -> Outcome {
+        let staged = self.staged(output, Kind::File)?;
         let file = format!("{}.gguf", self.name);
         let (summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
         let size = size_of(staged.dir());
+        self.interrupt.check()?;
         staged.publish_file(&file)?;
         let made = quoted(&output.display().to_string());
         let next = [format!("llm-foundry chat {made}"), format!("llama-cli -m {made}  # llama.cpp's")];
-        self.report(&output, size, Some(&summary), check.as_ref(), &next)
+        self.report(output, size, Some(&summary), check.as_ref(), &next)
     }
 
     fn ollama(&self) -> Outcome {
         let recipe = self.recipe()?;
         let output = self.output(&format!("{}-ollama", self.name));
-        let staged = self.staged(&output, Kind::Directory)?;
+        self.interrupt.ended(self.ollama_at(&output, recipe), &output)
+    }
+
+    fn ollama_at(&self, output: &Path, recipe: Recipe) -> Outcome {
+        let staged = self.staged(output, Kind::Directory)?;
         let file = format!("{}-{}.gguf", self.name, recipe.name());
         let (mut summary, check) = self.write_gguf(recipe, staged.dir(), &file)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
-        let modelfile = ollama::modelfile(self.files, &tokenizer, &file, &mut summary.warnings)?;
+        let license = license_of(self.files);
+        let modelfile =
+            ollama::modelfile(self.files, &tokenizer, (&file, license.as_deref()), &mut summary.warnings)?;
         let path = staged.dir().join("Modelfile");
         std::fs::write(&path, modelfile).map_err(|e| Failure::io("write", &path, &e))?;
         let size = size_of(staged.dir());
+        self.interrupt.check()?;
         staged.publish_dir()?;
         let (name, modelfile) = (self.name.to_lowercase(), output.join("Modelfile").display().to_string());
         let next = format!("ollama create {} -f {}", quoted(&name), quoted(&modelfile));
-        self.report(&output, size, Some(&summary), check.as_ref(), &[next])
+        self.report(output, size, Some(&summary), check.as_ref(), &[next])
     }
 
     fn safetensors(&self) -> Outcome {
         let quant = self.args.quant.as_deref().unwrap_or("auto");
+        let output = self.output(&format!("{}-{quant}", self.name));
+        self.interrupt.ended(self.safetensors_at(&output, quant), &output)
+    }
+
+    fn safetensors_at(&self, output: &Path, quant: &str) -> Outcome {
         let wanted = match quant {
             "auto" => WeightFormat::Kept,
             "f32" | "float32" => WeightFormat::Plain(StoredDtype::F32),
             "f16" | "float16" => WeightFormat::Plain(StoredDtype::F16),
             "bf16" | "bfloat16" => WeightFormat::Plain(StoredDtype::BF16),
             "fp8" => WeightFormat::Fp8,
-            "nf4" => return self.bitsandbytes(quant, Quantization::Nf4 { double_quant: false }),
-            "nf4_double" => return self.bitsandbytes(quant, Quantization::Nf4 { double_quant: true }),
-            "int8" => return self.bitsandbytes(quant, Quantization::Int8),
+            "nf4" => return self.bitsandbytes(output, quant, Quantization::Nf4 { double_quant: false }),
+            "nf4_double" => {
+                return self.bitsandbytes(output, quant, Quantization::Nf4 { double_quant: true });
+            }
+            "int8" => return self.bitsandbytes(output, quant, Quantization::Int8),
             other => {
                 return Err(Failure::Input(format!(
                     "--quant {other} cannot be written as safetensors; possible are f32, f16, bf16, fp8, \
@@ -132,9 +155,8 @@ impl Job<'_> {
                 )));
             }
         };
-        let output = self.output(&format!("{}-{quant}", self.name));
-        let staged = self.staged(&output, Kind::Directory)?;
-        let weights = dense::weights(self.files)?;
+        let staged = self.staged(output, Kind::Directory)?;
+        let weights = self.weights(self.files)?;
         let compute = self.before(weights.as_ref(), &self.files.tokenizer().map_err(Failure::input)?)?;
         let size = parse_size(&self.args.max_shard_size)?;
         let generation = self.files.generation_config.as_ref();
@@ -142,16 +164,15 @@ impl Job<'_> {
         disk::check("the model", needed + disk::SMALL_FILES, staged.dir())?;
         write_model(weights.as_ref(), staged.dir(), &self.files.config, generation, wanted, size)
             .map_err(Failure::of_model)?;
-        self.finish(staged, &output, quant, true, compute)
+        self.finish(staged, output, quant, true, compute)
     }
 
     /// The layers in few bits as bitsandbytes stores them, the rest in bfloat16.
-    fn bitsandbytes(&self, quant: &str, kind: Quantization) -> Outcome {
-        let output = self.output(&format!("{}-{quant}", self.name));
-        let staged = self.staged(&output, Kind::Directory)?;
+    fn bitsandbytes(&self, output: &Path, quant: &str, kind: Quantization) -> Outcome {
+        let staged = self.staged(output, Kind::Directory)?;
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
-        let weights = dense::weights(self.files)?;
+        let weights = self.weights(self.files)?;
         let compute = self.before(weights.as_ref(), &self.files.tokenizer().map_err(Failure::input)?)?;
         // Half of it at most: fewer bits for the layers.
         let plain = WeightFormat::Plain(StoredDtype::BF16);
@@ -169,7 +190,7 @@ impl Job<'_> {
         decoder
             .save_model(&backend, staged.dir(), &self.files.config, generation, &options)
             .map_err(Failure::of_model)?;
-        self.finish(staged, &output, quant, matches!(kind, Quantization::Int8), compute)
+        self.finish(staged, output, quant, matches!(kind, Quantization::Int8), compute)
     }
 
     fn recipe(&self) -> Outcome<Recipe> {
@@ -186,6 +207,11 @@ impl Job<'_> {
         self.args.output.clone().unwrap_or_else(|| PathBuf::from(default))
     }
 
+    /// Dense weights, as long as the result is wanted.
+    fn weights(&self, files: &ModelFiles) -> Outcome<Box<dyn TensorSource>> {
+        Ok(self.interrupt.over(dense::weights(files)?))
+    }
+
     fn staged(&self, output: &Path, kind: Kind) -> Outcome<Staged> {
         Staged::new(output, kind, self.args.force, &[&self.files.path])
     }
@@ -194,7 +220,7 @@ impl Job<'_> {
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         // What this program cannot compute it cannot check either.
         decoder_config(&self.files.config).map_err(|e| at(&e))?;
-        let weights = dense::weights(self.files)?;
+        let weights = self.weights(self.files)?;
         let tokenizer = self.files.tokenizer().map_err(Failure::input)?;
         let compute = self.before(weights.as_ref(), &tokenizer)?;
         let export = GgufExport {
@@ -203,6 +229,7 @@ impl Job<'_> {
             generation_config: self.files.generation_config.as_ref(),
             tokenizer: &tokenizer,
             name: &self.name,
+            origin: &origin_of(self.files),
             recipe,
             threads: self.machine.threads,
         };
@@ -260,6 +287,7 @@ impl Job<'_> {
         let check = self.read_back(staged.dir(), is_precise, compute, None)?;
         self.describe(&staged, quant, check.as_ref())?;
         let size = size_of(staged.dir());
+        self.interrupt.check()?;
         staged.publish_dir()?;
         let next = format!("llm-foundry chat {}", quoted(&output.display().to_string()));
         self.report(output, size, None, check.as_ref(), &[next])
@@ -308,14 +336,21 @@ impl Job<'_> {
             ))
         })?;
         if let Some(summary) = summary {
-            let (source, written) = (dense::weights(self.files)?, other.weights().map_err(broken)?);
+            let (source, written) = (self.weights(self.files)?, other.weights().map_err(broken)?);
             rounding::is_as_written(source.as_ref(), written.as_ref(), &summary.squared_errors)?;
         }
         let at = |e: &dyn std::fmt::Display| Failure::Input(format!("{}: {e}", self.files.path.display()));
         let (_, config) = decoder_config(&self.files.config).map_err(|e| at(&e))?;
         let probes = probes(&source, config.max_position_embeddings)?;
         let all = |files: &ModelFiles, shapes: &DecoderConfig| {
-            logits(dense::weights(files)?.as_ref(), shapes, None, &probes, compute, self.machine)
+            logits(
+                self.weights(files)?.as_ref(),
+                shapes,
+                None,
+                &probes,
+                compute,
+                (self.machine, self.interrupt),
+            )
         };
         let reference = all(self.files, &config)?;
         // By the written configuration, so that a wrong one shows.

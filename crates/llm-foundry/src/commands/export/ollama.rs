@@ -10,11 +10,11 @@ use std::fmt::Write;
 /// Texts that no template contains, to find where a message's own text stands.
 const MARKS: [&str; 4] = ["SYSTEMTEXT7Q", "USERTEXT7QA", "ANSWERTEXT7Q", "USERTEXT7QB"];
 
-/// The Modelfile for `gguf`, a file name in the same directory.
+/// The Modelfile for `gguf`, a file name in the same directory, and the name of its licence.
 pub(super) fn modelfile(
     files: &ModelFiles,
     tokenizer: &Tokenizer,
-    gguf: &str,
+    (gguf, license): (&str, Option<&str>),
     warnings: &mut Vec<String>,
 ) -> Outcome<String> {
     let mut text = format!("FROM ./{gguf}\n");
@@ -49,6 +49,10 @@ pub(super) fn modelfile(
         if let Some(value) = settings.and_then(|s| s.get(ours)).filter(|v| v.is_number() && draws) {
             let _ = writeln!(text, "PARAMETER {theirs} {value}");
         }
+    }
+    // Three quotation marks would end it.
+    if let Some(license) = license.filter(|license| !license.contains("\"\"\"")) {
+        let _ = writeln!(text, "LICENSE \"\"\"{license}\"\"\"");
     }
     Ok(text)
 }
