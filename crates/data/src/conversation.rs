@@ -14,17 +14,29 @@ use crate::tokenize::{Tokenized, Tokenizing, all_labelled};
 use crate::turns::{Renderings, TurnProblem, Turns};
 
 const ASSISTANT: &str = "assistant";
+const NO_SPECIAL_END: &str = "the template does not end this turn with a special token (one that the tokenizer does not \
+                              know as such is named under `tokenizer.add_special_tokens`; `allow_missing_eos: true` \
+                              takes turns as they end)";
 
 /// A conversation with its labels.
 pub(crate) struct Masked {
     pub(crate) sequence: Sequence,
     /// Turns of the assistant, or their ends, are outside the template's tags.
     pub(crate) tags_leave_out: bool,
+    /// A learned turn ends with no special token, which was allowed.
+    pub(crate) plain_end: bool,
+}
+
+impl From<Masked> for Tokenized {
+    fn from(masked: Masked) -> Self {
+        let Masked { sequence, tags_leave_out, plain_end } = masked;
+        Self { sequence, tags_leave_out, plain_end, ..Self::default() }
+    }
 }
 
 impl From<Sequence> for Masked {
     fn from(sequence: Sequence) -> Self {
-        Self { sequence, tags_leave_out: false }
+        Self { sequence, tags_leave_out: false, plain_end: false }
     }
 }
 
@@ -58,12 +70,15 @@ impl Tokenizing<'_> {
         if split {
             return self.split(&chat);
         }
-        match self.masked(&chat, &rendered, self.learned_turns(messages).as_deref()) {
-            Ok(Masked { sequence, tags_leave_out }) => {
-                let rewritten = rewritten.is_some();
-                Ok(vec![Tokenized { sequence, rewritten, tags_leave_out, ..Tokenized::default() }])
-            }
-            Err(DataError::NotPrefixPreserving { .. }) if self.multi_turn == MultiTurn::Auto => {
+        let learned = self.learned_turns(messages);
+        match self.masked(&chat, &rendered, learned.as_deref()) {
+            Ok(masked) => Ok(vec![Tokenized { rewritten: rewritten.is_some(), ..masked.into() }]),
+            // Where only the last turn is learned, its row is the whole conversation.
+            Err(DataError::NotPrefixPreserving { problem, .. })
+                if self.multi_turn == MultiTurn::Auto
+                    || (problem != NO_SPECIAL_END
+                        && learned.is_some_and(|learned| is_last_only(&learned))) =>
+            {
                 self.split(&chat)
             }
             Err(error) => Err(error),
@@ -147,12 +162,12 @@ impl Tokenizing<'_> {
         let encoded = self.tokenizer.encode_with_offsets(&rendered.text, false);
         let (tokens, offsets) = encoded
             .map_err(|source| DataError::Tokenizer { place: chat.place.clone(), source: Box::new(source) })?;
-        let mut tags_leave_out = false;
+        let (mut tags_leave_out, mut plain_end) = (false, false);
         let kept = match learned {
             Some(learned) => {
                 tags_leave_out = self.tags_leave_out(chat.messages, rendered, &tokens, &offsets);
                 let spans = self.spans(&turns, rendered, learned).map_err(problem)?;
-                self.check_ends(&turns, learned, &tokens, &offsets, &spans, chat.place)?;
+                plain_end = self.has_plain_end(&turns, learned, &tokens, &offsets, &spans, chat.place)?;
                 let spans: Vec<Range<usize>> = spans.into_iter().map(|(_, span)| span).collect();
                 tokens_in_spans(&offsets, &spans)
             }
@@ -174,7 +189,7 @@ impl Tokenizing<'_> {
         }
         let label = |(&token, kept): (&u32, bool)| if kept { token as i32 } else { IGNORED };
         let labels = tokens.iter().zip(kept).map(label).collect();
-        Ok(Masked { sequence: Sequence { tokens, labels }, tags_leave_out })
+        Ok(Masked { sequence: Sequence { tokens, labels }, tags_leave_out, plain_end })
     }
 
     /// The learned spans of the text, each with its message (for tags: the first learned one).
@@ -233,8 +248,8 @@ impl Tokenizing<'_> {
     }
 
     /// Each turn of the assistant found without tags must hold the token that ends it, or the model would not learn to
-    /// stop.
-    fn check_ends(
+    /// stop; whether one does not, where that is allowed.
+    fn has_plain_end(
         &self,
         turns: &Turns,
         learned: &[bool],
@@ -242,13 +257,16 @@ impl Tokenizing<'_> {
         offsets: &[(usize, usize)],
         spans: &[(usize, Range<usize>)],
         place: &Place,
-    ) -> Result<(), DataError> {
+    ) -> Result<bool, DataError> {
         if self.template().has_generation_tags() || learned.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         for (message, span) in spans.iter().filter(|(index, _)| turns.messages[*index].role == ASSISTANT) {
             if !ends_with_special(self.tokenizer, tokens, offsets, span) {
-                let problem = "the template does not end this turn with a special token";
+                if self.allows_plain_ends {
+                    return Ok(true);
+                }
+                let problem = NO_SPECIAL_END;
                 return Err(DataError::NotPrefixPreserving {
                     place: place.clone(),
                     message: *message,
@@ -256,7 +274,7 @@ impl Tokenizing<'_> {
                 });
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A row for each learned turn: the conversation up to it, of which only it is learned.
@@ -285,9 +303,7 @@ impl Tokenizing<'_> {
         let rendered = chat.whole()?;
         let learned: Vec<bool> = (0..=last).map(|index| index == last).collect();
         match self.masked(chat, &rendered, Some(&learned)) {
-            Ok(Masked { sequence, tags_leave_out }) => {
-                Ok(Tokenized { sequence, tags_leave_out, ..Tokenized::default() })
-            }
+            Ok(masked) => Ok(masked.into()),
             // The template begins the turn otherwise than its prompt does: what they share is the prompt, as in TRL.
             Err(DataError::NotPrefixPreserving { .. }) => {
                 let is_assistant = chat.messages[last].role == ASSISTANT;
@@ -314,6 +330,11 @@ impl Conversation<'_> {
         let rendered = self.renderings.first(count, prompt);
         rendered.map_err(|source| DataError::Render { place: self.place.clone(), source })
     }
+}
+
+/// Whether of all turns only the last is learned.
+fn is_last_only(learned: &[bool]) -> bool {
+    learned.split_last().is_some_and(|(last, others)| *last && !others.contains(&true))
 }
 
 fn placed(problem: TurnProblem, place: &Place) -> DataError {

@@ -288,3 +288,39 @@ fn tags_that_leave_out_a_turn_or_its_end_are_told() {
         "a turn is outside"
     );
 }
+
+#[test]
+fn a_single_turn_is_found_although_the_prompt_does_not_begin_it() {
+    // As DeepSeek-R1's kind: the prompt opens a thought, the turn has none.
+    let template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
+                    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}";
+    let learns = |spec: &mut DataSpec| spec.assistant_only_loss = true;
+    let one = turns(&[("system", "s"), ("user", "a"), ("assistant", "b c")]);
+    let data = load_rows(&[one], template, learns).expect("a mask");
+    assert_eq!(learned(&data), ["b c<|im_end|>\n"]);
+    assert_eq!(data.report.prompt_not_prefix, 1, "it is told");
+    let two = turns(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
+    let last = |spec: &mut DataSpec| spec.train_on = Some(TrainOn::Last);
+    let data = load_rows(std::slice::from_ref(&two), template, last).expect("a mask");
+    assert_eq!(learned(&data), ["d<|im_end|>\n"]);
+    let error = load_rows(&[two], template, learns).expect_err("two turns in one row").to_string();
+    assert!(error.contains("message 1: the template's generation prompt is not how it begins"), "{error}");
+}
+
+#[test]
+fn turns_without_a_special_end_are_taken_where_that_is_allowed() {
+    let template = "{% for m in messages %}{{ m.role + ': ' + m.content + ' END\n' }}{% endfor %}\
+                    {% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    let learns = |allowed: bool| {
+        move |spec: &mut DataSpec| (spec.assistant_only_loss, spec.allow_missing_eos) = (true, allowed)
+    };
+    let row = turns(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
+    for row in [row.clone(), turns(&[("user", "a"), ("assistant", "b")])] {
+        let error = load_rows(&[row], template, learns(false)).expect_err("refused").to_string();
+        assert!(error.contains("`allow_missing_eos: true` takes turns as they end"), "{error}");
+    }
+    let data = load_rows(&[row], template, learns(true)).expect("a mask");
+    assert_eq!(learned(&data), [" b END\n| d END\n"]);
+    assert_eq!(data.report.plain_ends, 1);
+    assert!(data.report.warnings().iter().any(|warning| warning.contains("no special token")));
+}

@@ -67,6 +67,7 @@ impl ExampleCounter {
         report.null_content += usize::from(example.null_content);
         report.empty_answers += usize::from(example.empty_answer && !example.continues);
         report.rewritten += usize::from(example.rewritten);
+        report.plain_ends += usize::from(example.plain_end);
         report.tags_leave_out += usize::from(example.tags_leave_out);
         report.split += usize::from(example.first_of_split);
         if is_learned {

@@ -47,7 +47,7 @@ pub use spec::{
     DataSpec, Decontamination, FormatHint, Holdout, MultiTurn, OnError, PackingStrategy, SampleBy, Source,
     StoppingStrategy, TrainOn,
 };
-pub use stream::{CHUNK_BYTES, Sample, StreamLoader, StreamSpec, held_out, sample, survey};
+pub use stream::{CHUNK_BYTES, Sample, StreamLoader, StreamSpec, count_rows, held_out, sample, survey};
 
 /// The label of a token that does not count in the loss (PyTorch's `ignore_index`).
 pub const IGNORED: i32 = -100;

@@ -70,6 +70,8 @@ pub struct DataReport {
     pub rewritten: usize,
     /// Rows of which the template's generation tags mark fewer turns than the assistant has, or not how they end.
     pub tags_leave_out: usize,
+    /// Rows with a learned turn that ends with no special token (`allow_missing_eos`).
+    pub plain_ends: usize,
     /// Conversations that became a row for each learned turn.
     pub split: usize,
     /// Conversations in which `content: null` was rendered as an empty text (but for calls of tools).
@@ -251,6 +253,13 @@ impl DataReport {
                  (thoughts left out?), so they are learned from text that the model does not see when it answers; use \
                  `multi_turn: split` or `auto`",
                 self.rewritten
+            ));
+        }
+        if self.plain_ends > 0 {
+            out.push(format!(
+                "{} row(s): the chat template ends a learned turn with no special token, from which the model may not learn \
+                 to stop (`allow_missing_eos: true`)",
+                self.plain_ends
             ));
         }
         if self.tags_leave_out > 0 {

@@ -196,6 +196,8 @@ pub struct DataSpec {
     pub train_on: Option<TrainOn>,
     /// How many rows a conversation makes.
     pub multi_turn: MultiTurn,
+    /// Take masked turns that end with no special token, from which the model may not learn to stop.
+    pub allow_missing_eos: bool,
     /// Shuffle the examples before packing and the rows after it, by `seed`.
     pub shuffle_dataset: bool,
     /// Seed of `shuffle_dataset`.
@@ -234,6 +236,7 @@ impl Default for DataSpec {
             assistant_only_loss: false,
             train_on: None,
             multi_turn: MultiTurn::Whole,
+            allow_missing_eos: false,
             shuffle_dataset: false,
             seed: 42,
             append_eos: true,

@@ -44,6 +44,8 @@ pub struct StreamSpec {
     pub order_seed: u64,
     /// Part of the rows that is held out (for [`held_out`]), by their numbers, until about 1000 are; 0: none.
     pub eval_fraction: f64,
+    /// Packed rows of an epoch, as [`count_rows`] counts them. `None`: there are no epochs.
+    pub rows_per_epoch: Option<u64>,
     /// Rows of a micro-batch.
     pub batch_size: usize,
     /// This rank, below `world_size`.
@@ -53,6 +55,12 @@ pub struct StreamSpec {
 }
 
 impl StreamSpec {
+    /// Micro-batches of an epoch on each rank, where there are epochs.
+    pub fn batches_per_epoch(&self) -> Option<usize> {
+        let rows = usize::try_from(self.rows_per_epoch?).unwrap_or(usize::MAX);
+        Some(rows.div_ceil(self.batch_size).div_ceil(self.world_size))
+    }
+
     fn pass(&self, epoch: u64) -> Pass {
         let part = if self.eval_fraction > 0.0 { Part::Training(self.held_out()) } else { Part::Whole };
         Pass { epoch, order_seed: Some(self.order_seed), shuffle_buffer: self.shuffle_buffer, part }
@@ -81,10 +89,18 @@ struct StreamState {
     pipeline: Option<PipelineState>,
     /// Packed rows of the chunk that have been used.
     used: usize,
+    /// Packed rows of the epoch that have been used, where there are epochs. Without packing and mixing an epoch is a
+    /// pass; else a pass in another order may have a few rows more or less, and an epoch as many as the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    of_epoch: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl StreamState {
-    const START: Self = Self { epoch: 0, rows: 0, pipeline: None, used: 0 };
+    const START: Self = Self { epoch: 0, rows: 0, pipeline: None, used: 0, of_epoch: 0 };
 }
 
 /// Packed rows that were made together.
@@ -144,19 +160,30 @@ impl StreamLoader {
             let from = self.place.clone();
             let producer = self.producer.get_or_insert_with(|| start(&self.spec, &self.tokenizer, from));
             let chunk = producer.chunks.recv().unwrap_or(Err(DataError::StreamEnded))?;
-            self.place = StreamState { used: chunk.start.used, ..chunk.start };
+            self.place = StreamState { of_epoch: self.place.of_epoch, ..chunk.start };
             (self.chunk, self.report) = (chunk.rows, chunk.report);
         }
         let row = std::mem::take(&mut self.chunk[self.place.used]);
         let number = self.place.rows + self.place.used as u64;
         self.place.used += 1;
+        self.place.of_epoch += u64::from(self.spec.rows_per_epoch.is_some());
         Ok((number, row))
+    }
+
+    /// An epoch ends here, and with it the batch. (Not of several ranks, which all need one: as with `even_batches`
+    /// theirs goes on with the next rows.)
+    fn ends_epoch(&mut self) -> bool {
+        let Some(rows) = self.spec.rows_per_epoch.filter(|rows| self.place.of_epoch >= *rows) else {
+            return false;
+        };
+        self.place.of_epoch -= rows;
+        self.spec.world_size == 1
     }
 }
 
 impl Batches for StreamLoader {
     fn batches_per_epoch(&self) -> Option<usize> {
-        None
+        self.spec.batches_per_epoch()
     }
 
     fn next_batch(&mut self) -> Result<MicroBatch, DataError> {
@@ -167,6 +194,9 @@ impl Batches for StreamLoader {
             if index / batch_size == rank {
                 batch.row.append(&row);
                 batch.numbers.push(number);
+            }
+            if self.ends_epoch() {
+                break;
             }
         }
         Ok(batch)
@@ -288,6 +318,11 @@ impl Maker<'_> {
             return Ok(None);
         }
         let examples = self.preparation.run(items)?;
+        if let Some(error) = pipeline.pending.take_if(|_| self.spec.data.packing) {
+            // Packed without what comes behind the bad row, these rows would be others than those of a run that goes on
+            // from here without that row.
+            return Err(error);
+        }
         self.counter.adopt(&self.preparation.report);
         let mut sequences = Vec::with_capacity(examples.len());
         for example in examples {
@@ -330,7 +365,7 @@ pub struct Sample {
 /// As [`crate::load`], for what these chunks show.
 pub fn sample(spec: &StreamSpec, tokenizer: &Tokenizer) -> Result<Sample, DataError> {
     let mut kept = Vec::new();
-    let (report, text_bytes) = pass_over(spec, tokenizer, &mut |rows, report| {
+    let (report, text_bytes) = pass_over(spec, tokenizer, 0, &mut |rows, report| {
         kept = rows;
         kept.is_empty() || report.labelled_tokens == 0
     })?;
@@ -347,13 +382,33 @@ pub fn survey(
     tokenizer: &Tokenizer,
     take: &mut dyn FnMut(Vec<PackedRow>) -> bool,
 ) -> Result<DataReport, DataError> {
-    pass_over(spec, tokenizer, &mut |rows, _| take(rows)).map(|(report, _)| report)
+    pass_over(spec, tokenizer, 0, &mut |rows, _| take(rows)).map(|(report, _)| report)
+}
+
+/// The packed rows of the first pass of a stream, in the order of that pass, on which packing depends. All of it is
+/// read and tokenised, a chunk in memory at a time; `watch` hears how many rows there are so far.
+///
+/// # Errors
+/// As [`crate::load`].
+pub fn count_rows(
+    spec: &StreamSpec,
+    tokenizer: &Tokenizer,
+    watch: &mut dyn FnMut(u64),
+) -> Result<u64, DataError> {
+    let mut count = 0;
+    pass_over(spec, tokenizer, spec.shuffle_buffer, &mut |rows, _| {
+        count += rows.len() as u64;
+        watch(count);
+        true
+    })?;
+    Ok(count)
 }
 
 /// The chunks of a pass until `take` has seen enough; the counts, and the bytes of text in the raw rows.
 fn pass_over(
     spec: &StreamSpec,
     tokenizer: &Tokenizer,
+    shuffle_buffer: usize,
     take: &mut dyn FnMut(Vec<PackedRow>, &DataReport) -> bool,
 ) -> Result<(DataReport, u64), DataError> {
     check(spec)?;
@@ -361,7 +416,7 @@ fn pass_over(
     let preparation = Preparation::new(&spec.data, &sources, tokenizer)?;
     let counter = ExampleCounter::new(&spec.data, tokenizer, preparation.report.clone());
     let mut maker = Maker { spec, preparation, counter };
-    let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer: 0, ..spec.pass(0) });
+    let mut pipeline = Pipeline::new(&spec.data, &sources, Pass { shuffle_buffer, ..spec.pass(0) });
     while let Some(rows) = maker.chunk(&mut pipeline)? {
         // Whoever has seen enough does not ask what the rest would have been.
         if !take(rows, &maker.counter.report) {

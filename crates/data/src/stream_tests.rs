@@ -45,6 +45,7 @@ fn spec(files: Vec<DataFile>) -> StreamSpec {
         shuffle_buffer: 0,
         order_seed: 42,
         eval_fraction: 0.0,
+        rows_per_epoch: None,
         batch_size: 1,
         rank: 0,
         world_size: 1,
@@ -130,6 +131,64 @@ fn ranks_share_the_stream_and_another_number_of_them_goes_on() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..160).collect::<Vec<u64>>(), "two ranks stopped, three went on: every row once");
+}
+
+#[test]
+fn an_epoch_ends_with_a_short_batch_and_is_a_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec(vec![file(dir.path(), "a.jsonl", 50)]);
+    (spec.shuffle_buffer, spec.batch_size) = (20, 8);
+    let mut watched = Vec::new();
+    spec.rows_per_epoch = Some(count_rows(&spec, &tiny(), &mut |rows| watched.push(rows)).unwrap());
+    assert_eq!((spec.rows_per_epoch, watched), (Some(50), vec![50]));
+    let mut whole = loader(&spec);
+    assert_eq!(whole.batches_per_epoch(), Some(7));
+    let expected = batches(&mut whole, 15);
+    let numbers: Vec<&[u64]> = expected.iter().map(|batch| &batch.numbers[..]).collect();
+    assert_eq!(
+        (numbers[6], numbers[13]),
+        (&[48, 49][..], &[48, 49][..]),
+        "two rows are left for the last batch"
+    );
+    assert_eq!((numbers[7][0], numbers[14][0]), (0, 0), "the next pass begins with a batch of its own");
+    assert_ne!(expected[0].row, expected[7].row, "in another order");
+    for stop in [3, 6, 7, 10] {
+        let mut first = loader(&spec);
+        batches(&mut first, stop);
+        let mut second = loader(&spec);
+        second.restore(&first.state()).unwrap();
+        assert_eq!(batches(&mut second, 15 - stop), expected[stop..], "from batch {stop}");
+    }
+    // Several ranks always have full batches.
+    let of = StreamSpec { world_size: 2, ..spec.clone() };
+    assert!(batches(&mut loader(&of), 9).iter().all(|batch| batch.numbers.len() == 8));
+    // A pass that is packed in another order may have other rows; the first one has those that were counted.
+    let mut packed = spec.clone();
+    (packed.data.packing, packed.batch_size, packed.rows_per_epoch) = (true, 1, None);
+    let rows = count_rows(&packed, &tiny(), &mut |_| {}).unwrap();
+    let numbers: Vec<u64> =
+        batches(&mut loader(&packed), rows as usize + 1).iter().map(|batch| batch.numbers[0]).collect();
+    assert_eq!(numbers, (0..rows).chain([0]).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_bad_row_ends_a_packed_stream_before_its_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..1500).map(|i| format!("{{\"text\": \"row {i} ab cd\"}}\n")).collect();
+    std::fs::write(dir.path().join("a.jsonl"), format!("{rows}{{\n{rows}")).unwrap();
+    let mut spec = spec(vec![DataFile::local(dir.path().join("a.jsonl"))]);
+    spec.data.packing = true;
+    let mut skipping = spec.clone();
+    skipping.data.on_error = OnError::Skip;
+    let mut expected = loader(&skipping);
+    let mut stream = loader(&spec);
+    // What is made of the rows before the bad one is the same with it and without it, or is not made.
+    while let Ok(batch) = stream.next_batch() {
+        assert_eq!(batch, expected.next_batch().unwrap());
+    }
+    let mut second = loader(&skipping);
+    second.restore(&stream.state()).unwrap();
+    assert_eq!(batches(&mut second, 20), batches(&mut expected, 20), "a run goes on without the bad row");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Tokenizing<'a> {
     pub(crate) assistant_only: bool,
     pub(crate) train_on: Option<&'a TrainOn>,
     pub(crate) multi_turn: MultiTurn,
+    /// Learned turns may end with any token.
+    pub(crate) allows_plain_ends: bool,
     /// The template renders plain turns of the assistant differently once later messages follow.
     pub(crate) rewrites: bool,
     /// Texts of the named special tokens.
@@ -66,6 +68,8 @@ pub(crate) struct Tokenized {
     pub(crate) first_of_split: bool,
     /// Turns of the assistant, or their ends, are outside the template's generation tags.
     pub(crate) tags_leave_out: bool,
+    /// A learned turn ends with no special token.
+    pub(crate) plain_end: bool,
     /// A message had `content: null` and called no tool.
     pub(crate) null_content: bool,
     /// An answer says nothing.
@@ -132,6 +136,7 @@ impl<'a> Tokenizing<'a> {
             assistant_only: spec.assistant_only_loss,
             train_on: spec.train_on.as_ref(),
             multi_turn: spec.multi_turn,
+            allows_plain_ends: spec.allow_missing_eos,
             rewrites,
             special,
             append_eos,
@@ -160,8 +165,8 @@ impl<'a> Tokenizing<'a> {
             Example::PromptCompletionMessages { prompt, completion, extras } => {
                 let messages = [prompt.as_slice(), completion].concat();
                 let (before, whole) = self.in_two_parts(&messages, prompt.len(), extras, place)?;
-                let tags_leave_out = whole.tags_leave_out;
-                vec![Tokenized { tags_leave_out, ..self.after_prompt(&before, whole.sequence) }]
+                let (tags_leave_out, plain_end) = (whole.tags_leave_out, whole.plain_end);
+                vec![Tokenized { tags_leave_out, plain_end, ..self.after_prompt(&before, whole.sequence) }]
             }
         };
         let null_content = match example {

@@ -1,16 +1,19 @@
 //! The data of a run: training rows, evaluation rows, and how many of them the model sees at once.
 
 use crate::config::{AutoOr, Config, DataSection, SourceSection};
+use crate::console;
 use crate::data_files::Finder;
 use crate::failure::{Failure, Outcome};
 use crate::hub::{Fetch, Part};
+use crate::row_count::RowCount;
 use foundry_data::tokens::{Indexed, IndexedTokens, are_tokens, index, index_with_holdout};
 use foundry_data::{
-    DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Rows, Source, StreamSpec, held_out,
-    load, load_with_holdout, sample,
+    DataError, DataFile, DataSpec, Dataset, Decontamination, Holdout, PackedRow, Rows, Source, StreamSpec,
+    count_rows, held_out, load, load_with_holdout, sample,
 };
 use foundry_formats::Tokenizer;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes of data files above which rows are streamed.
 const STREAM_ABOVE: u64 = 64 << 20;
@@ -176,11 +179,25 @@ fn stream(
         shuffle_buffer: config.data.shuffle_buffer,
         order_seed: config.training.data_seed.unwrap_or(config.training.seed),
         eval_fraction: config.data.eval_fraction,
+        rows_per_epoch: None,
         batch_size: config.training.per_device_train_batch_size,
         rank: 0,
         world_size: 1,
     };
-    let first = sample(&spec, tokenizer).map_err(Failure::input)?;
+    let first = sample(&spec, tokenizer).map_err(|error| {
+        // Whoever did not ask for a stream should know what made it one.
+        let is_about_streams =
+            matches!(error, DataError::NotStreamed { .. } | DataError::StreamWithoutLength);
+        let why = match config.data.streaming {
+            AutoOr::Auto if is_about_streams => format!(
+                "\n  (it is streamed because its files have {} MB; data.streaming=auto does so above {} MB)",
+                file_bytes >> 20,
+                STREAM_ABOVE >> 20
+            ),
+            _ => String::new(),
+        };
+        Failure::Input(format!("{error}{why}"))
+    })?;
     let eval = match config.data.eval_fraction > 0.0 {
         true => {
             // What is not trained on because of its text is not measured either.
@@ -281,19 +298,56 @@ impl Corpus {
         Ok(row)
     }
 
-    /// Refuses a run over a stream that nothing ends.
-    pub(crate) fn check_end(&self, config: &Config) -> Outcome {
-        let Some(stream) = self.stream.as_ref().filter(|_| config.training.max_steps < 1) else {
-            return Ok(());
+    /// How long an epoch is, where a run over a stream is to end by epochs: as known from an earlier run, else counted
+    /// by reading everything once if `counts`, else guessed. What a reader should know about it.
+    pub(crate) fn find_end(
+        &mut self,
+        config: &Config,
+        tokenizer: &Tokenizer,
+        counts: bool,
+        quiet: bool,
+    ) -> Outcome<Option<String>> {
+        let (guess, steps) = self.guess(config);
+        let Some(stream) = self.stream.as_mut().filter(|_| config.training.max_steps < 1) else {
+            return Ok(None);
         };
-        let (rows, steps) = self.guess(config);
-        Err(Failure::Input(format!(
-            "the training data is streamed ({} MB of files), and how many rows that is becomes known only by reading \
-             all of it: `training.max_steps` must say when to end\n  one pass is about {rows} rows, so about \
-             max_steps={steps} (a guess from the first rows and the size of the files, and too low for compressed \
-             ones)\n  or set data.streaming=false to load everything before the first step",
-            stream.file_bytes / 1_000_000
-        )))
+        let known = RowCount::of(&config.data, config.training.seed, stream, &self.train.rows)?;
+        let (rows, note) = match known.read() {
+            Some(rows) => (rows, format!("an epoch of the stream has {rows} rows, as counted before")),
+            None if counts => {
+                let megabytes = stream.file_bytes / 1_000_000;
+                let said = format!(
+                    "counting the rows of {megabytes} MB of files, as the run is to end after \
+                     training.num_train_epochs={} (about {guess} rows; training.max_steps={steps} would begin at \
+                     once)",
+                    config.training.num_train_epochs
+                );
+                console::say(quiet, said);
+                let began = Instant::now();
+                let rows = count_rows(&stream.spec, tokenizer, &mut |_| {}).map_err(Failure::input)?;
+                known.write(rows);
+                let seconds = began.elapsed().as_secs_f64();
+                (rows, format!("an epoch of the stream has {rows} rows, counted in {seconds:.1} s"))
+            }
+            None => {
+                let note = format!(
+                    "an epoch of the stream has about {guess} rows, a guess from the first ones and the size of the \
+                     files (too low for compressed ones); `train` counts them, as training.max_steps does not say \
+                     when to end"
+                );
+                (guess.max(1), note)
+            }
+        };
+        stream.spec.rows_per_epoch = Some(rows);
+        Ok(Some(note))
+    }
+
+    /// Micro-batches of an epoch; `None` for a stream without epochs.
+    pub(crate) fn batches_per_epoch(&self, batch_size: usize) -> Option<usize> {
+        match &self.stream {
+            Some(stream) => stream.spec.batches_per_epoch(),
+            None => Some(self.rows().div_ceil(batch_size)),
+        }
     }
 
     /// The most tokens that a micro-batch of `batch_size` rows can have, whatever the order of the rows.

@@ -31,12 +31,14 @@ mod plan;
 #[cfg(feature = "cloud")]
 mod remote;
 mod report;
+mod row_count;
 #[cfg(feature = "serve")]
 mod serve;
 mod shell_words;
 mod signals;
 mod special_tokens;
 mod staged;
+mod stream_facts;
 mod subject;
 mod vocabulary;
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
@@ -99,10 +100,10 @@ impl ParquetRows {
         let path = Arc::clone(&self.path);
         let batch = guarded(&path, || {
             if reader.is_none() {
-                reader = Some(self.reader(self.row, if self.is_careful { 1 } else { BATCH_ROWS })?);
+                let rows = if self.is_careful { 1 } else { BATCH_ROWS };
+                reader = Some(self.reader(self.row, rows).map_err(ArrowError::from)?);
             }
-            let batch = reader.as_mut().and_then(Iterator::next).transpose();
-            batch.map_err(|error| ParquetError::ArrowError(error.to_string()))
+            reader.as_mut().and_then(Iterator::next).transpose()
         })?;
         self.reader = reader;
         Ok(batch.filter(|batch| batch.num_rows() > 0))
@@ -111,10 +112,8 @@ impl ParquetRows {
     /// The row after the next can be read, so that only one is bad (its text is no UTF-8, for example).
     fn only_one_is_bad(&self) -> bool {
         let after = self.row + 1;
-        let read = guarded(&self.path, || {
-            let batch = self.reader(after, 1)?.next().transpose();
-            batch.map_err(|error| ParquetError::ArrowError(error.to_string()))
-        });
+        let read =
+            guarded(&self.path, || self.reader(after, 1).map_err(ArrowError::from)?.next().transpose());
         after < self.firsts[self.group + 1] && read.is_ok_and(|batch| batch.is_some())
     }
 

@@ -28,7 +28,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Arguments without which the data, the random numbers or the objective would be others.
+/// Arguments without which the data, the random numbers or the objective would be others. (The first two may change
+/// where the place in the data counts rows.)
 const BINDING: [&str; 7] = [
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -61,7 +62,8 @@ impl Successor<'_> {
     ///
     /// The number of ranks may change if an update still sees as many micro-batches
     /// (`gradient_accumulation_steps · ranks`): every step then sees the same rows, and sums are only folded in another
-    /// order (with dropout or noise, other random numbers are drawn).
+    /// order (with dropout or noise, other random numbers are drawn). Over a stream without epochs batches may have
+    /// another size: their rows follow those before all the same.
     ///
     /// # Errors
     /// A checkpoint without the optimiser's state, one beyond the run's last step, and one of another run.
@@ -109,8 +111,12 @@ fn compare(state: &TrainerState, now: &Successor<'_>) -> (Vec<Difference>, Vec<D
         &numbers(now.args, now.world_size, &now.timetable, optimizer),
     );
     binding.extend(differences(&object(&state.facts), &object(now.facts)));
-    let is_binding =
-        |key: &str| BINDING.contains(&key) && (same_ranks || key != "gradient_accumulation_steps");
+    // A stream without epochs is a sequence of rows; the place in it counts these, however they are batched.
+    let is_binding = |key: &str| match key {
+        "per_device_train_batch_size" => now.epoch_is_known,
+        "gradient_accumulation_steps" => now.epoch_is_known && same_ranks,
+        _ => BINDING.contains(&key),
+    };
     let (binding_args, mut free): (Vec<_>, Vec<_>) =
         differences(&object(&state.arguments), &object(now.args))
             .into_iter()

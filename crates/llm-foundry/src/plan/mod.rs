@@ -243,8 +243,8 @@ fn corpus(
              together (check tokenizer.name_or_path)"
         )));
     }
-    let corpus = files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at)?;
-    corpus.check_end(config)?;
+    let mut corpus = files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at)?;
+    notes.extend(corpus.find_end(config, tokenizer, need == Need::Everything, quiet)?);
     Ok(Some(corpus))
 }
 
@@ -278,14 +278,20 @@ fn steps(args: &TrainingArgs, corpus: Option<&Corpus>) -> Option<Steps> {
         let total = u64::try_from(args.max_steps).ok().filter(|&steps| steps > 0)?;
         return Some(Steps { total, per_epoch: None, tokens: None });
     };
-    if corpus.stream.is_some() {
-        let total = u64::try_from(args.max_steps).ok()?;
-        let report = &corpus.train.report;
+    let batches = corpus.batches_per_epoch(args.per_device_train_batch_size);
+    if let Some(stream) = &corpus.stream {
+        let timetable = Timetable::of(args, batches).ok()?;
+        let (total, report) = (timetable.total_steps, &corpus.train.report);
         let of_a_step = args.per_device_train_batch_size as f64 * args.gradient_accumulation_steps as f64;
-        let tokens = total as f64 * of_a_step * report.tokens as f64 / report.rows.max(1) as f64;
-        return Some(Steps { total, per_epoch: None, tokens: Some(tokens.round() as u64) });
+        let rows = match stream.spec.rows_per_epoch {
+            Some(rows) => timetable.epoch(total) * rows as f64,
+            None => total as f64 * of_a_step,
+        };
+        let tokens = rows * report.tokens as f64 / report.rows.max(1) as f64;
+        let per_epoch = batches.map(|_| timetable.steps_per_epoch);
+        return Some(Steps { total, per_epoch, tokens: Some(tokens.round() as u64) });
     }
-    let batches = corpus.rows().div_ceil(args.per_device_train_batch_size);
+    let batches = batches.unwrap_or(1);
     let timetable = Timetable::new(args, batches);
     let tokens = timetable.epoch(timetable.total_steps) * corpus.train.report.tokens as f64;
     Some(Steps {

@@ -9,10 +9,11 @@ mod sign;
 mod tests;
 
 use crate::failure::{Failure, Outcome};
+use crate::row_count::cache_dir;
 use foundry_data::DataFile;
 use http::{HttpFile, HttpProblem, agent};
 use s3::Store;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The files that an address stands for. `key`: the configuration key, for messages; `get` reads the environment.
@@ -62,14 +63,7 @@ fn without_query(address: &str) -> String {
     address.split('?').next().unwrap_or_default().to_owned()
 }
 
-/// `FOUNDRY_CACHE`, else `XDG_CACHE_HOME/llm-foundry`, else `~/.cache/llm-foundry`; the part for data.
+/// The part of the cache for data.
 fn cache(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
-    let set = |name: &str| get(name).filter(|value| !value.is_empty());
-    let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_else(|| ".".into());
-    let root = match (set("FOUNDRY_CACHE"), set("XDG_CACHE_HOME")) {
-        (Some(own), _) => PathBuf::from(own),
-        (None, Some(cache)) => Path::new(&cache).join("llm-foundry"),
-        (None, None) => Path::new(&home()).join(".cache/llm-foundry"),
-    };
-    root.join("data")
+    cache_dir(get).join("data")
 }

@@ -136,7 +136,8 @@ impl Room {
 
 /// Examples of a data set of these files.
 fn examples(files: Vec<DataFile>) -> Result<usize, String> {
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/fixtures/tiny_tokenizer");
+    let tokenizer =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/fixtures/tiny_tokenizer");
     let tokenizer = Tokenizer::from_dir(&tokenizer).expect("the fixture is sound");
     let source = foundry_data::Source { files, ..foundry_data::Source::default() };
     let spec = DataSpec { sources: vec![source], dataset_num_proc: Some(1), ..DataSpec::default() };

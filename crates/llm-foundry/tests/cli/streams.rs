@@ -42,22 +42,116 @@ fn ten_and_ten_after_a_kill_are_twenty_bit_for_bit() {
     assert!(adapter("whole") == adapter("killed"), "the weights differ");
     let losses = |run: &str| metrics(&room, run).iter().map(|m| m["loss"].clone()).collect::<Vec<_>>();
     assert_eq!(losses("whole"), losses("killed"));
+    // Settings that make other rows are named; batches of another size go on behind the same row.
+    let resume = |change: &str| {
+        let mut args = train("output_dir=killed");
+        args.extend(["training.max_steps=30", change, "--resume"].map(str::to_owned));
+        run(&args)
+    };
+    resume("data.shuffle_buffer=9")
+        .expect_refusal(&["was written under other settings", "data.shuffle_buffer: was 7, is 9"]);
+    let said = resume("training.per_device_train_batch_size=3").expect_done();
+    assert!(said.err.contains("per_device_train_batch_size: was 2, is 3"), "{}", said.err);
     // Other data under the same settings is noticed.
     room.write("b.csv", "q,a\nWhat?,Nothing.\n");
     let mut args = train("output_dir=killed");
     args.extend(["training.max_steps=30".to_owned(), "--resume".to_owned()]);
-    run(&args).expect_refusal(&["streamed data", "was written under other settings"]);
+    run(&args).expect_refusal(&["files of the streamed data", "was written under other settings"]);
+}
+
+/// A stream of several chunks: rows of four tokens, a hundred in a step.
+fn deep_room() -> Room {
+    let room = Room::new();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(chats(900).as_bytes()).expect("in memory");
+    room.write("a.jsonl.gz", encoder.finish().expect("in memory"));
+    room.write("b.jsonl", chats(700));
+    let rows: String = (0..600).map(|i| format!("\"How many,\n{i}?\",It is {i}.\n")).collect();
+    room.write("c.csv", format!("q,a\n{rows}"));
+    let config = lora_config("  max_steps: 14\n  save_steps: 12\n");
+    let data = "data:\n  sources:\n  - {path: a.jsonl.gz, weight: 2, fraction: 0.8}\n  - {path: b.jsonl, weight: 1, skip: 5}\n  \
+                - {path: c.csv, weight: 1, take: 500, columns: {prompt: q, completion: a}}\n  streaming: true\n  \
+                shuffle_buffer: 300\n  packing: true\n  stopping_strategy: all_exhausted\n";
+    let config =
+        config.replace("data:\n  train: train.jsonl\n", data).replace("max_length: 64", "max_length: 4");
+    let config = config.replace("per_device_train_batch_size: 2", "per_device_train_batch_size: 100");
+    room.write("config.yaml", config);
+    room
 }
 
 #[test]
-fn a_stream_needs_an_end_and_a_bad_row_is_told() {
+fn a_killed_run_goes_on_in_a_later_chunk_with_what_is_in_the_buffer() {
+    let room = deep_room();
+    let allowed = "data.allow_missing_eos=true";
+    room.foundry(&["train", "config.yaml", "output_dir=whole", allowed]).expect_done();
+    let killed = room
+        .command(&["train", "config.yaml", "output_dir=killed", allowed])
+        .env("FOUNDRY_CRASH_AT", "checkpoint.before_rename#2")
+        .output()
+        .expect("the binary starts");
+    assert_eq!(Said::from(killed).code, None, "it should have been killed");
+    let state: serde_json::Value =
+        serde_json::from_str(&room.read("killed/checkpoint-12/trainer_state.json")).expect("JSON");
+    let text = state.to_string();
+    // The place of the second chunk: mixture, buffer and all sources are in it.
+    assert!(text.contains("\"shuffle\":{") && text.contains("\"mixer\":{"), "{text}");
+    room.foundry(&["train", "config.yaml", "output_dir=killed", allowed, "--resume"]).expect_done();
+    let adapter = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
+    assert!(adapter("whole") == adapter("killed"), "the weights differ");
+}
+
+#[test]
+fn epochs_of_a_stream_are_counted_once_and_end_with_its_rows() {
+    let room = Room::new();
+    room.lora_run("  num_train_epochs: 2\n  save_steps: 13\n  eval_strategy: epoch\n");
+    room.write("eval.jsonl", chats(3));
+    room.write("train.jsonl", chats(25));
+    let train = |output: &str| {
+        let more = ["data.streaming=true", "data.eval=eval.jsonl", output];
+        room.foundry(&[&["train", "config.yaml"][..], &more].concat())
+    };
+    let plan = room.foundry(&["plan", "config.yaml", "data.streaming=true", "data.eval=eval.jsonl"]);
+    let plan = plan.expect_done();
+    assert!(plan.out.contains("a guess from the first ones"), "{}", plan.out);
+    let said = train("output_dir=a").expect_done();
+    assert!(said.err.contains("counting the rows"), "{}", said.err);
+    assert!(said.err.contains("has 25 rows, counted in"), "{}", said.err);
+    let steps = metrics(&room, "a");
+    assert_eq!(steps.len(), 26, "25 rows are 13 batches of 2, the last one short");
+    assert_eq!((&steps[12]["epoch"], &steps[25]["epoch"]), (&1.0.into(), &2.0.into()));
+    let said = train("output_dir=b").expect_done();
+    assert!(said.err.contains("has 25 rows, as counted before"), "{}", said.err);
+    // It goes on after the first epoch as if it had not stopped.
+    std::fs::remove_dir_all(room.path("b/checkpoint-26")).expect("removed");
+    let more = ["data.streaming=true", "data.eval=eval.jsonl", "output_dir=b", "--resume"];
+    let said = room.foundry(&[&["train", "config.yaml"][..], &more].concat()).expect_done();
+    assert!(said.err.contains("step 13"), "{}", said.err);
+    let adapter = |run: &str| std::fs::read(room.path(run).join("adapter_model.safetensors")).expect("saved");
+    assert!(adapter("a") == adapter("b"), "the weights differ");
+    let more = ["data.streaming=true", "data.eval=eval.jsonl", "output_dir=b", "--resume"];
+    let other = ["training.per_device_train_batch_size=4", "training.num_train_epochs=9"];
+    room.foundry(&[&["train", "config.yaml"][..], &other, &more].concat())
+        .expect_refusal(&["per_device_train_batch_size: was 2, is 4"]);
+}
+
+#[test]
+fn a_run_that_met_a_bad_row_goes_on_without_it() {
+    let room = Room::new();
+    room.lora_run("  max_steps: 800\n  save_steps: 200\n");
+    let config =
+        room.read("config.yaml").replace("per_device_train_batch_size: 2", "per_device_train_batch_size: 4");
+    room.write("config.yaml", config);
+    room.write("train.jsonl", format!("{}{{broken\n{}", chats(2100), chats(1200)));
+    let args = ["train", "config.yaml", "data.streaming=true", "training.save_total_limit=1"];
+    room.foundry(&args).expect_refusal(&["train.jsonl:2101: broken JSON"]);
+    let said = room.foundry(&[&args[..], &["--resume", "data.on_error=skip"]].concat()).expect_done();
+    assert!(said.err.contains("going on from"), "{}", said.err);
+    assert!(said.err.contains("1 unusable row(s) were left out since the checkpoint"), "{}", said.err);
+}
+
+#[test]
+fn a_bad_row_is_told() {
     let room = room();
-    let said = room.foundry(&["train", "config.yaml", "training.max_steps=-1"]);
-    said.expect_refusal(&[
-        "`training.max_steps` must say when to end",
-        "one pass is about",
-        "streaming=false",
-    ]);
     let said = room.foundry(&["plan", "config.yaml"]).expect_done();
     assert!(said.out.contains("through a shuffle buffer of 7"), "{}", said.out);
     room.write("b.csv", format!("q,a\n{}x\n", "How?,So.\n".repeat(3)));

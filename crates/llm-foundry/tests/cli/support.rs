@@ -86,6 +86,7 @@ impl Room {
         }) {
             command.env_remove(name);
         }
+        command.env("FOUNDRY_CACHE", self.path("cache"));
         command.env("HF_HOME", self.path("hf-home")).env("HF_HUB_OFFLINE", "1").env("FOUNDRY_THREADS", "1");
         command
     }

@@ -1,10 +1,11 @@
 //! What a checkpoint is bound to besides its training arguments: model, tuning, number format, data.
 
+use crate::config::DataSection;
 use crate::corpus::Corpus;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::machine::dtype_name;
+use crate::stream_facts::{fingerprint, hex, stream_facts};
 use crate::subject::Subject;
-use foundry_data::PackedRow;
 use foundry_engine::checkpoint::Facts;
 use foundry_formats::{FormatError, ModelFiles};
 use foundry_models::{Storage, Tuning};
@@ -26,6 +27,7 @@ pub(super) fn rendered_at(facts: &Facts) -> Option<i64> {
 /// If only the base's weights cannot be read, the facts are without them, and say why.
 pub(super) fn facts(
     subject: &Subject,
+    data: &DataSection,
     corpus: &Corpus,
     storage: &Storage,
 ) -> Outcome<(Facts, Option<FormatError>)> {
@@ -46,8 +48,8 @@ pub(super) fn facts(
             json!(storage.quantization.as_ref().map(|w| format!("{:?} but {:?}", w.kind, w.skip))),
         ),
         ("training.bf16_stochastic_round".to_owned(), json!(storage.bf16_parameters)),
-        training_data(corpus)?,
     ]);
+    facts.extend(training_data(data, corpus)?);
     // Full fine-tuning has every weight in the checkpoint; an adapter says nothing without its base.
     let files = subject.files.as_ref().filter(|_| matches!(subject.tuning, Tuning::Lora(_)));
     let unreadable = match files.map(base_weights) {
@@ -100,51 +102,16 @@ fn pieces<E>(length: usize, mut take: impl FnMut(Range<usize>) -> Result<(), E>)
 }
 
 /// What identifies the training data: its rows; of token files their sums and the order of their documents; of a stream
-/// the settings and the ends of its files.
-fn training_data(corpus: &Corpus) -> Outcome<(String, Value)> {
-    if let Some(rows) = &corpus.indexed {
-        return Ok((
-            "indexed tokens (SHA-256 of their sums and their order)".to_owned(),
-            json!(rows.sha256()),
-        ));
+/// its settings and files.
+fn training_data(data: &DataSection, corpus: &Corpus) -> Outcome<Facts> {
+    if let Some(stream) = &corpus.stream {
+        return stream_facts(data, stream, &corpus.train.rows);
     }
-    let Some(stream) = &corpus.stream else {
-        return Ok(("training rows (SHA-256)".to_owned(), json!(fingerprint(&corpus.train.rows))));
+    let (name, sum) = match &corpus.indexed {
+        Some(rows) => ("indexed tokens (SHA-256 of their sums and their order)", rows.sha256()),
+        None => ("training rows (SHA-256)", fingerprint(&corpus.train.rows)),
     };
-    let mut spec = stream.spec.clone();
-    // None of these changes a row.
-    (spec.data.dataset_num_proc, spec.data.eos_token_ids) = (None, Vec::new());
-    spec.data.sources.iter_mut().for_each(|source| source.given.clear());
-    let mut hash = Sha256::new();
-    let sources = spec.data.sources.iter_mut().flat_map(|source| &mut source.files);
-    let texts = spec.data.decontaminate.iter_mut().flat_map(|wanted| &mut wanted.files);
-    for file in sources.chain(texts) {
-        hash.update(file.fingerprint().map_err(Failure::input)?);
-        // The file may have been moved.
-        *file = foundry_data::DataFile::local(file.path().file_name().unwrap_or_default());
-    }
-    hash.update(format!("{spec:?}"));
-    // The same settings and files with another tokenizer or template give other rows.
-    hash.update(fingerprint(&corpus.train.rows));
-    Ok(("streamed data (SHA-256 of settings and ends of files)".to_owned(), json!(hex(&hash.finalize()))))
-}
-
-fn fingerprint(rows: &[PackedRow]) -> String {
-    let mut hash = Sha256::new();
-    let mut bytes = Vec::new();
-    for row in rows {
-        bytes.clear();
-        bytes.extend((row.tokens.len() as u64).to_le_bytes());
-        bytes.extend(row.tokens.iter().flat_map(|t| t.to_le_bytes()));
-        bytes.extend(row.labels.iter().flat_map(|l| l.to_le_bytes()));
-        bytes.extend(row.seq_lens.iter().flat_map(|l| l.to_le_bytes()));
-        hash.update(&bytes);
-    }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    Ok(Facts::from([(name.to_owned(), json!(sum))]))
 }
 
 #[cfg(test)]

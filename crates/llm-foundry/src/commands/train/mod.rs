@@ -70,7 +70,7 @@ pub(crate) fn run(args: TrainArgs, machine_args: &MachineArgs) -> Outcome {
     if config.training.check_disk {
         plan.disk.check(&output_dir, resume.is_some())?;
     }
-    let facts = resume::facts_of(&plan, resume.as_ref())?;
+    let facts = resume::facts_of(&plan, &config.data, resume.as_ref(), quiet)?;
     let command = command::of(&args, machine_args);
     let variable = |name: &str| std::env::var(name).ok();
     let sources =
@@ -213,7 +213,7 @@ impl Job<'_> {
         };
         let summary = fit(&mut run).map_err(failure_of)?;
         drop(run);
-        streamed.iter().for_each(|loader| self.tell_left_out(loader.report()));
+        streamed.iter().for_each(|loader| self.tell_left_out(loader.report(), resume.is_some()));
         if summary.stopped {
             return Err(self.interrupted(&summary, &signals));
         }
@@ -264,12 +264,14 @@ impl Job<'_> {
     }
 
     /// Rows of a stream that were left out: what loading tells before the first step.
-    fn tell_left_out(&self, report: &DataReport) {
+    fn tell_left_out(&self, report: &DataReport, is_resumed: bool) {
         if report.skipped > 0 {
+            // Counts are no part of the place that a checkpoint keeps.
+            let since = if is_resumed { " since the checkpoint" } else { "" };
             let first = report.problems.join("\n  ");
             console::say(
                 self.say.quiet,
-                format!("{} unusable row(s) were left out:\n  {first}", report.skipped),
+                format!("{} unusable row(s) were left out{since}:\n  {first}", report.skipped),
             );
         }
     }

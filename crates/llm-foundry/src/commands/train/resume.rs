@@ -2,12 +2,13 @@
 
 use super::facts::{RENDERED_AT, facts};
 use crate::checkpoint_dir::before;
+use crate::config::DataSection;
 use crate::console;
-use crate::corpus::Corpus;
 use crate::failure::{Failure, Outcome};
 use crate::model_source::expand_home;
 use crate::output_dir::{Existing, has_run};
 use crate::plan::Plan;
+use crate::stream_facts::speak_like;
 use foundry_engine::checkpoint::{
     Checkpoint, CheckpointError, Facts, Search, Successor, open, search, sweep_leftovers,
 };
@@ -127,14 +128,24 @@ fn is_checkpoint(path: &Path) -> bool {
 }
 
 /// What this run's checkpoints are bound to. With a checkpoint to go on from, it must be that of the same run.
-pub(super) fn facts_of(plan: &Plan, checkpoint: Option<&Checkpoint>) -> Outcome<Facts> {
+pub(super) fn facts_of(
+    plan: &Plan,
+    data: &DataSection,
+    checkpoint: Option<&Checkpoint>,
+    quiet: bool,
+) -> Outcome<Facts> {
     let corpus = plan.corpus.as_ref().ok_or_else(no_data)?;
-    let (mut facts, unreadable) = facts(&plan.subject, corpus, &plan.storage)?;
+    let (mut facts, unreadable) = facts(&plan.subject, data, corpus, &plan.storage)?;
     if let Some(moment) = plan.rendered_at {
         facts.insert(RENDERED_AT.to_owned(), moment.into());
     }
     // That it is another run says more than that its base cannot be read.
     if let Some(checkpoint) = checkpoint {
+        if speak_like(&checkpoint.state.facts, &mut facts) {
+            let said = "warning: the checkpoint is of an older version: whether the streamed data and its settings are \
+                        the same is not checked";
+            console::say(quiet, said);
+        }
         check(plan, &facts, checkpoint)?;
     }
     unreadable.map_or(Ok(facts), |error| Err(Failure::input(error)))
@@ -148,10 +159,8 @@ pub(super) fn no_data() -> Failure {
 /// Refuses a checkpoint of another run, or beyond this one's end, before any weight is loaded. (The engine
 /// checks again.)
 fn check(plan: &Plan, facts: &Facts, checkpoint: &Checkpoint) -> Outcome {
-    // Of a stream only the first rows are at hand.
-    let indexed = plan.corpus.as_ref().filter(|corpus| corpus.stream.is_none());
-    let rows = indexed.map(Corpus::rows);
-    let batches = rows.map(|rows| rows.div_ceil(plan.args.per_device_train_batch_size));
+    let batch_size = plan.args.per_device_train_batch_size;
+    let batches = plan.corpus.as_ref().and_then(|corpus| corpus.batches_per_epoch(batch_size));
     let timetable = Timetable::of(&plan.args, batches).map_err(Failure::input)?;
     let epoch_is_known = batches.is_some();
     let args = &plan.args;

@@ -34,9 +34,9 @@ pub(crate) struct DataSection {
     /// Which column holds what, for example `{prompt: question, completion: answer}`. Default: columns have the
     /// names of the shape.
     pub(crate) columns: BTreeMap<String, String>,
-    /// Read rows while training instead of before it, in memory that does not grow with the data; `training.max_steps`
-    /// must then say when to end. Default `auto`: when the files have more than 64 MB and are not all token files,
-    /// which are read in any order without being held.
+    /// Read rows while training instead of before it, in memory that does not grow with the data; where
+    /// `training.max_steps` does not say when to end, all rows are counted before the first step. Default `auto`: when
+    /// the files have more than 64 MB and are not all token files, which are read in any order without being held.
     pub(crate) streaming: AutoOr,
     /// Streamed rows leave in random order from a buffer of so many; 0: in their own order. Default 1000.
     pub(crate) shuffle_buffer: usize,
@@ -82,8 +82,8 @@ pub(crate) struct DataSection {
     pub(crate) train_on: Option<TrainOnTurns>,
     /// How many rows a conversation makes. Default `whole`.
     pub(crate) multi_turn: MultiTurnKind,
-    /// Train even if no example trains an end-of-sequence token, so that the model will not learn to stop. Default
-    /// false: `train` refuses such data, unless it is plain text.
+    /// Train even if no example trains an end-of-sequence token, or masked turns end with no special token, so that the
+    /// model will not learn to stop. Default false: `train` refuses such data, unless it is plain text.
     pub(crate) allow_missing_eos: bool,
     /// Shuffle the examples before packing and the rows after it. Default false (rows are drawn in random order in any
     /// case). TRL: `shuffle_dataset`.
@@ -183,6 +183,7 @@ impl DataSection {
                 MultiTurnKind::Auto => MultiTurn::Auto,
                 MultiTurnKind::Refuse => MultiTurn::Refuse,
             },
+            allow_missing_eos: self.allow_missing_eos,
             shuffle_dataset: self.shuffle_dataset,
             seed,
             append_eos: self.append_eos,
