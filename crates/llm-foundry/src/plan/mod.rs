@@ -244,7 +244,10 @@ fn corpus(
         )));
     }
     let mut corpus = files.load(config, tokenizer, subject.eos_token_ids(), machine.threads, rendered_at)?;
-    notes.extend(corpus.find_end(config, tokenizer, need == Need::Everything, quiet)?);
+    // A run that will be refused for what its first rows show need not wait for a count.
+    let is_refused = !config.data.allow_missing_eos && corpus.train.report.never_ends().is_some();
+    let counts = need == Need::Everything && !is_refused;
+    notes.extend(corpus.find_end(config, tokenizer, counts, quiet)?);
     Ok(Some(corpus))
 }
 

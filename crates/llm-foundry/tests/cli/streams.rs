@@ -113,6 +113,15 @@ fn epochs_of_a_stream_are_counted_once_and_end_with_its_rows() {
     let plan = room.foundry(&["plan", "config.yaml", "data.streaming=true", "data.eval=eval.jsonl"]);
     let plan = plan.expect_done();
     assert!(plan.out.contains("a guess from the first ones"), "{}", plan.out);
+    let cut = room.foundry(&[
+        "train",
+        "config.yaml",
+        "data.streaming=true",
+        "data.eval=eval.jsonl",
+        "data.max_length=8",
+    ]);
+    assert!(!cut.err.contains("counting the rows"), "{}", cut.err);
+    cut.expect_refusal(&["no example trains an end-of-sequence token"]);
     let said = train("output_dir=a").expect_done();
     assert!(said.err.contains("counting the rows"), "{}", said.err);
     assert!(said.err.contains("has 25 rows, counted in"), "{}", said.err);
