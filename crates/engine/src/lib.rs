@@ -29,7 +29,7 @@ pub use best::{Comparison, EvalMetric, TaskMetric};
 pub use error::{BoxedError, EngineError};
 pub use evaluation::Evaluation;
 pub use language_model::{DecoderLanguageModel, conventions};
-pub use model::{DecoderModel, SaveDecoder, Trainable};
+pub use model::{DecoderModel, GatherDecoder, Trainable, WriteFiles};
 pub use report::{
     EvalReport, Judgement, LogRecord, SaveReport, StartReport, StepReport, Summary, TaskReport,
 };

@@ -38,19 +38,28 @@ pub trait Trainable {
         None
     }
 
+    /// Gathers the model (or its adapter) as other programs read it.
+    fn gather(&self, backend: &dyn Backend) -> Result<WriteFiles, BoxedError>;
+
     /// Writes the model (or its adapter) into `dir`, in the files that other programs read.
-    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError>;
+    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError> {
+        self.gather(backend)?(dir)
+    }
 }
 
-/// Writes a decoder and what belongs to it (configuration, tokenizer) into a directory.
-pub type SaveDecoder<'a> = Box<dyn Fn(&Decoder, &dyn Backend, &Path) -> Result<(), BoxedError> + 'a>;
+/// Writes what was gathered into a directory, on whatever thread. The numbers are not copied but shared
+/// ([`Backend::share`]): until it has run or was dropped, the parameters' values must not be changed.
+pub type WriteFiles = Box<dyn FnOnce(&Path) -> Result<(), BoxedError> + Send>;
+
+/// Gathers a decoder and what belongs to it (configuration, tokenizer).
+pub type GatherDecoder<'a> = Box<dyn Fn(&Decoder, &dyn Backend) -> Result<WriteFiles, BoxedError> + 'a>;
 
 /// A decoder, and how it is saved: the engine knows neither its base model nor its tokenizer.
 pub struct DecoderModel<'a> {
     /// The model.
     pub decoder: &'a mut Decoder,
-    /// Writes it.
-    pub save: SaveDecoder<'a>,
+    /// Gathers what is saved.
+    pub gather: GatherDecoder<'a>,
 }
 
 impl Trainable for DecoderModel<'_> {
@@ -95,7 +104,7 @@ impl Trainable for DecoderModel<'_> {
         Some(self.decoder)
     }
 
-    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError> {
-        (self.save)(self.decoder, backend, dir)
+    fn gather(&self, backend: &dyn Backend) -> Result<WriteFiles, BoxedError> {
+        (self.gather)(self.decoder, backend)
     }
 }

@@ -149,7 +149,7 @@ pub struct SaveReport {
     pub path: PathBuf,
     /// Seconds until it was complete, in the background as well.
     pub seconds: f64,
-    /// Seconds that training waited for it.
+    /// Seconds that training waited for it: for the one before, and with the next update for its numbers to be written.
     pub blocked_seconds: f64,
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Taken {
     pub(crate) tokens: u64,
     /// Seconds that this rank waited for its micro-batches.
     pub(crate) data_seconds: f64,
+    /// Seconds that the update waited for callbacks, which are not the step's.
+    pub(crate) blocked_seconds: f64,
 }
 
 /// Labelled tokens of a row; the first token of a sequence is never predicted, whatever its label says.
@@ -89,13 +91,18 @@ pub(crate) fn take(run: &mut Run<'_>, objective: &Objective, plan: &StepPlan) ->
         }
     }
 
+    let began = Instant::now();
+    for callback in &mut run.callbacks {
+        callback.before_update()?;
+    }
+    let blocked_seconds = began.elapsed().as_secs_f64();
     let grad_scale = clip_coefficient(run.args.max_grad_norm, grad_norm);
     let update =
         Update { step: plan.step, learning_rate: plan.learning_rate, grad_scale, seed: run.args.seed };
     let (optimizer, parameters) = (&mut run.optimizer, run.model.parameters_mut());
     run.backend.row_of_operations(&mut || optimizer.update(run.backend, &update, parameters));
     run.model.after_update(run.backend);
-    Ok(Taken { sums, loss, grad_norm, tokens: counts[1] as u64, data_seconds })
+    Ok(Taken { sums, loss, grad_norm, tokens: counts[1] as u64, data_seconds, blocked_seconds })
 }
 
 /// `min(1, max_norm/(norm + 1e-6))` (torch 2.15 `clip_grad_norm_`); a `max_norm` of 0 turns clipping off.

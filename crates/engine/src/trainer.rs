@@ -62,7 +62,8 @@ pub fn fit(run: &mut Run<'_>) -> Result<Summary, EngineError> {
             learning_rate: schedule.learning_rate(progress.step),
         };
         let taken = step::take(run, &objective, &plan)?;
-        let report = progress.advance(&plan, &taken, began.elapsed().as_secs_f64());
+        let seconds = (began.elapsed().as_secs_f64() - taken.blocked_seconds).max(0.0);
+        let report = progress.advance(&plan, &taken, seconds);
         let mut flow = Flow::Continue;
         for callback in &mut run.callbacks {
             flow = progress.heed(flow, callback.on_step(&report)?);
@@ -341,7 +342,7 @@ fn agree(run: &Run<'_>, flow: Flow) -> Result<Flow, EngineError> {
     Ok(given.map(|(answer, _)| answer).max().unwrap_or_default())
 }
 
-/// Lets the callbacks take the finished step; no rank goes on before that is done.
+/// Lets the callbacks take hold of the finished step; no rank goes on before that is done.
 fn save(run: &mut Run<'_>, progress: &Progress) -> Result<(), EngineError> {
     let state = progress.state(run);
     for callback in &mut run.callbacks {

@@ -26,4 +26,4 @@ pub use flush::{flush_dir, flush_tree};
 pub use model_files::ModelFiles;
 pub use tensors::{TensorInfo, TensorSource};
 pub use token_file::{TokenDocument, TokenFile, TokenFileCounts, TokenFileWriter, TokenView};
-pub use tokenizer::{Tokenizer, guarded, panic_is_guarded};
+pub use tokenizer::{Tokenizer, TokenizerFiles, guarded, panic_is_guarded};

@@ -34,7 +34,12 @@ pub(crate) fn integers_to_i64(dtype: StoredDtype, bytes: &[u8], dst: &mut [i64])
 /// Rounds f32 (to nearest, ties to even) into a plain float type, appending to `out`. False for other types.
 pub(crate) fn f32_to_floats(dtype: StoredDtype, values: &[f32], out: &mut Vec<u8>) -> bool {
     match dtype {
-        StoredDtype::F32 => values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes())),
+        StoredDtype::F32 => {
+            let start = out.len();
+            out.resize(start + 4 * values.len(), 0);
+            let (elements, _) = out[start..].as_chunks_mut::<4>();
+            elements.iter_mut().zip(values).for_each(|(element, value)| *element = value.to_le_bytes());
+        }
         StoredDtype::F16 => {
             values.iter().for_each(|&v| out.extend_from_slice(&f16::from_f32(v).to_le_bytes()));
         }

@@ -11,7 +11,9 @@
 //! - Results have the same bits for any number of threads and on every run.
 //! - A shape or dtype that does not fit is a bug of the caller: the operation panics and names both.
 
-use crate::{Allocator, Buffer, Pages, QuantizedMatrix, QuantizedParts, Rounding};
+use crate::{
+    Allocator, Buffer, Pages, QuantizedMatrix, QuantizedParts, Rounding, SharedBuffer, SharedMatrix,
+};
 
 /// `C = alpha · op(A) · op(B)` (or `+=`), `op(A)` is `m × k`, `op(B)` is `k × n`, `C` is `m × n`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -303,6 +305,15 @@ pub trait Backend: Allocator + Send + Sync {
     fn upload_u8(&self, src: &[u8], dst: &mut Buffer, offset: usize);
     /// Reads `src[offset..offset+dst.len()]` (U8).
     fn download_u8(&self, src: &Buffer, offset: usize, dst: &mut [u8]);
+    /// The numbers of `src` for another thread, which needs no backend to read them. Until what is returned is dropped,
+    /// writing to `src` panics.
+    fn share(&self, src: &Buffer) -> SharedBuffer {
+        SharedBuffer::of(src)
+    }
+    /// The same of all parts of `w`.
+    fn share_quantized(&self, w: &QuantizedMatrix) -> SharedMatrix {
+        SharedMatrix::of(w)
+    }
     /// `dst[dst_at..dst_at+n] = src[src_at..src_at+n]`; the dtypes may differ (f32 ⇄ bf16).
     fn copy(&self, n: usize, src: &Buffer, src_at: usize, dst: &mut Buffer, dst_at: usize);
     /// `x[0..n] = value` (f32 or bf16).

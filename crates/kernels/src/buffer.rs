@@ -3,7 +3,7 @@
 use crate::{Dtype, operand::Operand};
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Gives memory that the C library holds for later allocations back to the system, so that the process is as large as
 /// what it uses. Does nothing where there is no such call.
@@ -65,7 +65,8 @@ struct Line([u32; 16]);
 pub struct Buffer {
     dtype: Dtype,
     len: usize,
-    lines: Vec<Line>,
+    /// Another thread may read them for a while ([`Backend::share`](crate::Backend::share)).
+    lines: Arc<Vec<Line>>,
     phantom: bool,
 }
 
@@ -75,12 +76,12 @@ impl Buffer {
         let lines = bytemuck::allocation::zeroed_vec(
             len.checked_mul(dtype.bytes()).expect("a buffer that memory can hold").div_ceil(64),
         );
-        Self { dtype, len, lines, phantom: false }
+        Self { dtype, len, lines: Arc::new(lines), phantom: false }
     }
 
     /// A buffer that only has a size.
     fn phantom(dtype: Dtype, len: usize) -> Self {
-        Self { dtype, len, lines: Vec::new(), phantom: true }
+        Self { dtype, len, lines: Arc::default(), phantom: true }
     }
 
     /// Number format of the elements.
@@ -113,58 +114,66 @@ impl Buffer {
         );
     }
 
+    /// The same memory once more. While both exist, neither can be written to.
+    pub(crate) fn alias(&self) -> Self {
+        Self { dtype: self.dtype, len: self.len, lines: Arc::clone(&self.lines), phantom: self.phantom }
+    }
+
+    fn writable<T: Pod>(&mut self, dtype: Dtype) -> &mut [T] {
+        self.expect(dtype);
+        let lines = Arc::get_mut(&mut self.lines);
+        let lines =
+            lines.expect("a buffer that is shared: whoever shares numbers waits before they are changed");
+        &mut bytemuck::cast_slice_mut(lines)[..self.len]
+    }
+
     /// The elements of a buffer of operands.
     pub(crate) fn typed<T: Operand>(&self) -> &[T] {
         self.expect(T::DTYPE);
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &bytemuck::cast_slice(self.lines.as_slice())[..self.len]
     }
 
     /// The elements of a buffer of operands, to be written.
     pub(crate) fn typed_mut<T: Operand>(&mut self) -> &mut [T] {
-        self.expect(T::DTYPE);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.writable(T::DTYPE)
     }
 
     /// The elements of an f32 buffer.
     pub(crate) fn f32(&self) -> &[f32] {
         self.expect(Dtype::F32);
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &bytemuck::cast_slice(self.lines.as_slice())[..self.len]
     }
 
     /// The elements of an f32 buffer, to be written.
     pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
-        self.expect(Dtype::F32);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.writable(Dtype::F32)
     }
 
     /// The elements of a bf16 buffer, to be written.
     pub(crate) fn bf16_mut(&mut self) -> &mut [bf16] {
-        self.expect(Dtype::Bf16);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.writable(Dtype::Bf16)
     }
 
     /// The elements of a U8 buffer.
     pub(crate) fn u8(&self) -> &[u8] {
         self.expect(Dtype::U8);
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &bytemuck::cast_slice(self.lines.as_slice())[..self.len]
     }
 
     /// The elements of a U8 buffer, to be written.
     pub(crate) fn u8_mut(&mut self) -> &mut [u8] {
-        self.expect(Dtype::U8);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.writable(Dtype::U8)
     }
 
     /// The elements of a U32 buffer.
     pub(crate) fn u32(&self) -> &[u32] {
         self.expect(Dtype::U32);
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &bytemuck::cast_slice(self.lines.as_slice())[..self.len]
     }
 
     /// The elements of a U32 buffer, to be written.
     pub(crate) fn u32_mut(&mut self) -> &mut [u32] {
-        self.expect(Dtype::U32);
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.writable(Dtype::U32)
     }
 }
 

@@ -38,6 +38,7 @@ mod rmsnorm;
 mod rope;
 mod rounding;
 mod sgd;
+mod shared;
 pub mod simd;
 mod sum_of_squares;
 mod swiglu;
@@ -60,4 +61,5 @@ pub use quantized::{
 };
 pub use reference::ReferenceBackend;
 pub use rounding::Rounding;
+pub use shared::{SharedBuffer, SharedMatrix};
 pub use simd::Isa;

@@ -188,20 +188,3 @@ pub(crate) fn read_into(
     }
     Ok(())
 }
-
-/// Hands a weight's values to `write` in pieces.
-pub(crate) fn write_out<E>(
-    backend: &dyn Backend,
-    slot: &Weight,
-    parameters: &[Parameter],
-    mut write: impl FnMut(&[f32]) -> Result<(), E>,
-) -> Result<(), E> {
-    let elements = slot.elements();
-    let mut piece = vec![0.0; elements.min(PIECE)];
-    for start in (0..elements).step_by(PIECE) {
-        let piece = &mut piece[..PIECE.min(elements - start)];
-        slot.read(backend, parameters, start, piece);
-        write(piece)?;
-    }
-    Ok(())
-}

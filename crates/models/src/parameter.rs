@@ -1,6 +1,7 @@
 //! Trained values, and weights that are either frozen or trained.
 
 use crate::quantized;
+use crate::saved::Numbers;
 use crate::storage::QuantizedWeights;
 use foundry_kernels::{Allocator, Backend, Buffer, Dtype, Matmul, MemoryClass, QuantizedMatrix};
 
@@ -258,6 +259,15 @@ impl Weight {
                 quantized::dequantize(&backend.download_quantized(matrix), matrix.cols(), offset, into);
             }
             Place::Trained { index, .. } => backend.download(&parameters[*index].value, offset, into),
+        }
+    }
+
+    /// What [`Weight::read`] reads, for another thread.
+    pub(crate) fn share(&self, backend: &dyn Backend, parameters: &[Parameter]) -> Numbers {
+        match &self.place {
+            Place::Frozen(buffer) => Numbers::Dense(backend.share(buffer)),
+            Place::Quantized(matrix) => Numbers::Quantized(backend.share_quantized(matrix)),
+            Place::Trained { index, .. } => Numbers::Dense(backend.share(&parameters[*index].value)),
         }
     }
 

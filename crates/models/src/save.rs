@@ -1,7 +1,7 @@
 //! A model on disk in transformers' layout: config.json, generation_config.json, model.safetensors or shards.
 
-use crate::load::write_out;
 use crate::parameter::Weight;
+use crate::saved::{Numbers, WriteFiles};
 use crate::{Decoder, ModelError, quantized};
 use foundry_formats::safetensors::{DEFAULT_MAX_SHARD_SIZE, Entry, ShardedWriter};
 use foundry_formats::{HfConfig, StoredDtype};
@@ -40,48 +40,93 @@ impl Decoder {
         generation_config: Option<&Value>,
         options: &SaveOptions,
     ) -> Result<(), ModelError> {
+        self.gather_model(backend, config, generation_config, options)?(dir)
+    }
+
+    /// The first half of [`Decoder::save_model`]; what it returns is the second.
+    ///
+    /// # Errors
+    /// An adapter in place.
+    pub fn gather_model(
+        &self,
+        backend: &dyn Backend,
+        config: &HfConfig,
+        generation_config: Option<&Value>,
+        options: &SaveOptions,
+    ) -> Result<WriteFiles, ModelError> {
         let weights = self.weights();
         if weights.iter().any(|weight| weight.adapter.is_some()) {
             let what = "a model with an adapter cannot be saved as a plain model".into();
             return Err(ModelError::Lora { what, remedy: "save the adapter, or merge it first".into() });
         }
-        let mut named: Vec<(&str, _)> =
-            weights.into_iter().filter_map(|weight| Some((weight.base.as_deref()?, weight))).collect();
-        named.sort_by_key(|(name, _)| *name);
         let compute = if self.compute == Dtype::Bf16 { "bfloat16" } else { "float32" };
-        let entries_of = |name: &str, weight: &Weight| match weight.quantized() {
-            Some(matrix) => quantized::entries(name, &weight.shape, matrix.kind(), compute),
-            None => vec![Entry::new(name, options.dtype, &weight.shape)],
-        };
-        let entries: Vec<Entry> = named.iter().flat_map(|(name, weight)| entries_of(name, weight)).collect();
-        let mut writer = ShardedWriter::create(dir, &entries, options.max_shard_size)?;
-        for (name, weight) in named {
-            let Some(matrix) = weight.quantized() else {
-                write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?;
-                continue;
+        let gather = |weight: &Weight| {
+            let name = weight.base.clone()?;
+            let entries = match weight.quantized() {
+                Some(matrix) => quantized::entries(&name, &weight.shape, matrix.kind(), compute),
+                None => vec![Entry::new(&name, options.dtype, &weight.shape)],
             };
-            let parts = backend.download_quantized(matrix);
-            for entry in entries_of(name, weight) {
-                quantized::write_part(&entry, &parts, &weight.shape, compute, &mut writer)?;
+            let (shape, numbers) = (weight.shape.clone(), weight.share(backend, &self.parameters));
+            Some(Gathered { name, shape, entries, numbers })
+        };
+        let mut gathered: Vec<Gathered> = weights.into_iter().filter_map(gather).collect();
+        gathered.sort_by(|a, b| a.name.cmp(&b.name));
+        let config = self.config_to_save(config, options, compute);
+        let generation_config = generation_config.and_then(Value::as_object).cloned();
+        let max_shard_size = options.max_shard_size;
+        Ok(Box::new(move |dir| {
+            write_weights(&gathered, dir, max_shard_size, compute)?;
+            drop(gathered);
+            write_json(&dir.join("config.json"), &config, true)?;
+            match generation_config {
+                Some(settings) => write_json(&dir.join("generation_config.json"), &settings, true),
+                None => Ok(()),
             }
-        }
-        writer.finish_unflushed()?;
+        }))
+    }
+
+    fn config_to_save(&self, config: &HfConfig, options: &SaveOptions, compute: &str) -> Map<String, Value> {
         let mut config = config.0.clone();
         // transformers 4 called it `torch_dtype`; whatever was there described other files.
         config.shift_remove("torch_dtype");
         config.shift_remove("quantization_config");
         config.insert("dtype".into(), Value::from(dtype_name(options.dtype)));
-        config.shift_remove("quantization_config");
         if let Some(weights) = &self.quantization {
             let settings = quantized::quantization_config(weights.kind, compute, &weights.skip);
             config.insert("quantization_config".into(), settings);
         }
-        write_json(&dir.join("config.json"), &config, true)?;
-        match generation_config.and_then(Value::as_object) {
-            Some(settings) => write_json(&dir.join("generation_config.json"), settings, true),
-            None => Ok(()),
+        config
+    }
+}
+
+/// A weight of the base model, to be written.
+struct Gathered {
+    name: String,
+    shape: Vec<usize>,
+    /// One, or those of a quantised weight.
+    entries: Vec<Entry>,
+    numbers: Numbers,
+}
+
+fn write_weights(
+    gathered: &[Gathered],
+    dir: &Path,
+    max_shard_size: u64,
+    compute: &str,
+) -> Result<(), ModelError> {
+    let entries: Vec<Entry> = gathered.iter().flat_map(|weight| weight.entries.clone()).collect();
+    let mut writer = ShardedWriter::create(dir, &entries, max_shard_size)?;
+    for Gathered { name, shape, entries, numbers } in gathered {
+        if let Numbers::Quantized(matrix) = numbers {
+            let parts = matrix.parts();
+            for entry in entries {
+                quantized::write_part(entry, &parts, shape, compute, &mut writer)?;
+            }
+        } else {
+            numbers.write_out(shape.iter().product(), |piece| writer.write_f32(name, piece))?;
         }
     }
+    Ok(writer.finish_unflushed()?)
 }
 
 pub(crate) fn dtype_name(dtype: StoredDtype) -> String {

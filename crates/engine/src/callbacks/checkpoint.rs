@@ -1,8 +1,9 @@
-//! Checkpoints while training: when one is due, its numbers are taken; the rest happens in the background.
+//! Checkpoints while training: when one is due, the background takes hold of the numbers and writes them; only the next
+//! update waits for that.
 
 use super::{Callback, Snapshot};
 use crate::checkpoint::{
-    CheckpointError, CrashHook, Pending, Rest, abandon_after, draft, list, no_crash, sweep_leftovers,
+    CheckpointError, Contents, CrashHook, Pending, Work, abandon_after, list, no_crash, sweep_leftovers,
 };
 use crate::error::EngineError;
 use crate::report::{SaveReport, StartReport};
@@ -81,18 +82,21 @@ impl Callback for Checkpoint {
         let began = Instant::now();
         // One at a time: a disk that cannot keep up slows training down instead of piling up copies.
         self.settle()?;
-        let draft = draft(&self.output_dir, snapshot, &self.crash)?;
-        let rest = Rest {
-            draft,
+        let work = Work {
+            contents: Contents::gather(&self.output_dir, snapshot)?,
             output_dir: self.output_dir.clone(),
             save_total_limit: self.save_total_limit,
-            step: snapshot.state.step,
-            best: snapshot.state.best.as_ref().map(|best| best.step),
             began,
-            blocked_seconds: began.elapsed().as_secs_f64(),
             crash: self.crash.clone(),
         };
-        self.pending = Some(Pending::start(rest)?);
+        self.pending = Some(Pending::start(work)?);
+        Ok(())
+    }
+
+    fn before_update(&mut self) -> Result<(), EngineError> {
+        if self.pending.as_mut().is_some_and(|pending| !pending.wait_until_written()) {
+            self.settle()?;
+        }
         Ok(())
     }
 

@@ -167,9 +167,16 @@ pub trait Callback {
         Ok(())
     }
 
-    /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states takes them
-    /// now; whoever has something unwritten writes it.
+    /// A checkpoint is due: the step is finished, with log and evaluation. Whoever keeps states takes them now, or
+    /// shares the numbers ([`Backend::share`]) until [`Callback::before_update`]; whoever has something unwritten
+    /// writes it.
     fn on_save_due(&mut self, _snapshot: &Snapshot<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The next step has its gradients, and changes the model's values and the optimiser's state now: whoever still
+    /// reads what a [`Snapshot`] gave waits until that is done. An error leaves them as they are.
+    fn before_update(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -13,9 +13,11 @@
 //! and its parent flushed. So a directory named `checkpoint-N` is complete, unless it was damaged afterwards, which the
 //! manifest tells.
 //!
-//! Training waits only while the numbers are handed to the system (its page cache holds the copy that a checkpoint in
-//! the making needs, so that the process needs none); flushing, hashing, renaming and deleting old ones happen on a
-//! thread of their own ([`Pending`]). One checkpoint is in the making at a time: the next waits for the one before.
+//! All of that happens on a thread of its own ([`Pending`]). The numbers are not copied for it: the thread reads the
+//! run's own buffers ([`foundry_kernels::Backend::share`]), which nobody writes to between two updates, so that data,
+//! forward and backward of the next step go on meanwhile and its update waits until the numbers have been handed to the
+//! system. From then on the system's page cache holds the copy that flushing and hashing need. One checkpoint is in the
+//! making at a time: the next waits for the one before.
 //!
 //! [`Trainable::save`]: crate::model::Trainable::save
 
@@ -32,15 +34,15 @@ mod writer;
 pub use error::{CheckpointError, Damage, ResumeError};
 pub use facts::{Difference, Facts, Successor};
 pub use manifest::{FileRecord, MANIFEST, Manifest, verify, verify_model};
-pub(crate) use pending::{Pending, Rest};
+pub(crate) use pending::{Pending, Work};
 pub(crate) use rotation::{abandon_after, rotate};
 pub use search::{Checkpoint, Search, list, open, search, sweep_leftovers};
 pub(crate) use state::LogWindow;
 pub use state::{BestEvaluation, CallbackStates, TrainerState};
 pub use tensors::load_values;
 pub(crate) use tensors::restore;
+pub(crate) use writer::Contents;
 pub use writer::{CRASH_POINTS, CrashHook, no_crash};
-pub(crate) use writer::{Draft, draft};
 
 /// File of the parameters' values and the optimiser's state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";

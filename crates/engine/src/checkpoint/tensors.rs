@@ -7,7 +7,7 @@ use crate::model::Trainable;
 use crate::optim::Optimizer;
 use foundry_formats::safetensors::{self, Entry, Writer};
 use foundry_formats::{StoredDtype, TensorSource};
-use foundry_kernels::{Backend, Buffer, Dtype};
+use foundry_kernels::{Backend, Buffer, Dtype, SharedBuffer};
 use std::path::Path;
 
 /// Numbers moved between device and disk at a time.
@@ -20,37 +20,44 @@ const VALUE: &str = "param";
 type Wanted = (String, Vec<usize>, StoredDtype);
 
 /// How a buffer is stored: codes as bytes, everything else as f32, in which bfloat16 is exact.
-fn stored(buffer: &Buffer) -> StoredDtype {
-    if buffer.dtype() == Dtype::U8 { StoredDtype::U8 } else { StoredDtype::F32 }
+fn stored(dtype: Dtype) -> StoredDtype {
+    if dtype == Dtype::U8 { StoredDtype::U8 } else { StoredDtype::F32 }
 }
 
-/// Writes the file at `path`, with the state of the optimiser if there is one. Not flushed to disk.
-pub(crate) fn write(
-    path: &Path,
+/// A tensor to be written; its numbers are shared with the run.
+pub(crate) struct Gathered {
+    entry: Entry,
+    numbers: SharedBuffer,
+}
+
+/// The values of the parameters, and the state of the optimiser if there is one.
+pub(crate) fn gather(
     backend: &dyn Backend,
     model: &dyn Trainable,
     optimizer: Option<&dyn Optimizer>,
-) -> Result<(), CheckpointError> {
+) -> Vec<Gathered> {
     let parameters = model.parameters();
-    let values = parameters.iter().map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), &p.value));
-    let named = |kind: &str, index: usize| format!("{kind}.{}", parameters[index].name);
-    let state = optimizer
-        .map(Optimizer::state)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|t| (named(t.kind, t.parameter), t.shape, t.buffer));
-    let tensors: Vec<(String, Vec<usize>, &Buffer)> = values.chain(state).collect();
-    let entries: Vec<Entry> =
-        tensors.iter().map(|(name, shape, buffer)| Entry::new(name.clone(), stored(buffer), shape)).collect();
+    let gathered = |kind: &str, index: usize, shape: &[usize], buffer: &Buffer| Gathered {
+        entry: Entry::new(format!("{kind}.{}", parameters[index].name), stored(buffer.dtype()), shape),
+        numbers: backend.share(buffer),
+    };
+    let values = parameters.iter().enumerate().map(|(i, p)| gathered(VALUE, i, &p.shape, &p.value));
+    let state = optimizer.map(Optimizer::state).unwrap_or_default();
+    values.chain(state.iter().map(|t| gathered(t.kind, t.parameter, &t.shape, t.buffer))).collect()
+}
+
+/// Writes the file at `path`. Not flushed to disk.
+pub(crate) fn write(path: &Path, tensors: &[Gathered]) -> Result<(), CheckpointError> {
+    let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
     let metadata = [("format".to_owned(), "pt".to_owned())];
     let mut writer = Writer::create(path, &entries, &metadata)?;
-    for (name, shape, buffer) in &tensors {
-        let elements: usize = shape.iter().product();
-        if buffer.dtype() == Dtype::U8 {
+    for Gathered { entry: Entry { name, .. }, numbers } in tensors {
+        let elements = numbers.len();
+        if numbers.dtype() == Dtype::U8 {
             let mut codes = vec![0; elements.min(PIECE)];
             for start in (0..elements).step_by(PIECE) {
                 let codes = &mut codes[..PIECE.min(elements - start)];
-                backend.download_u8(buffer, start, codes);
+                numbers.read_u8(start, codes);
                 writer.write_bytes(name, codes)?;
             }
             continue;
@@ -58,7 +65,7 @@ pub(crate) fn write(
         let mut piece = vec![0.0; elements.min(PIECE)];
         for start in (0..elements).step_by(PIECE) {
             let piece = &mut piece[..PIECE.min(elements - start)];
-            backend.download(buffer, start, piece);
+            numbers.read(start, piece);
             writer.write_f32(name, piece)?;
         }
     }
@@ -80,9 +87,9 @@ pub(crate) fn restore(
         .parameters()
         .iter()
         .enumerate()
-        .map(|(i, p)| (named(VALUE, i), p.shape.clone(), stored(&p.value)));
+        .map(|(i, p)| (named(VALUE, i), p.shape.clone(), stored(p.value.dtype())));
     let state = optimizer.state();
-    let state = state.into_iter().map(|t| (named(t.kind, t.parameter), t.shape, stored(t.buffer)));
+    let state = state.into_iter().map(|t| (named(t.kind, t.parameter), t.shape, stored(t.buffer.dtype())));
     let wanted: Vec<Wanted> = values.chain(state).collect();
     compare(source.as_ref(), &wanted)
         .map_err(|problem| ResumeError::OtherTensors { path: path.clone(), problem })?;
@@ -110,7 +117,7 @@ pub fn load_values(dir: &Path, backend: &dyn Backend, model: &mut dyn Trainable)
     let wanted: Vec<Wanted> = model
         .parameters()
         .iter()
-        .map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), stored(&p.value)))
+        .map(|p| (format!("{VALUE}.{}", p.name), p.shape.clone(), stored(p.value.dtype())))
         .collect();
     present(source.as_ref(), &wanted).map_err(|problem| ResumeError::OtherTensors { path, problem })?;
     for ((name, ..), parameter) in wanted.iter().zip(model.parameters_mut()) {

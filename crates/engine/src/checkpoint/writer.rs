@@ -4,6 +4,7 @@ use super::manifest::{FORMAT, record};
 use super::search::{PARTIAL, REPLACED, name};
 use super::{CheckpointError, FileRecord, MANIFEST, Manifest, STATE, TrainerState, tensors};
 use crate::callbacks::Snapshot;
+use crate::model::WriteFiles;
 use foundry_formats::{flush_dir, flush_tree};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,8 +16,8 @@ use std::sync::Arc;
 /// an error as the system would.
 pub type CrashHook = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
 
-/// Every moment a [`CrashHook`] is called at, in this order; those from `before_flush` on are on another thread than
-/// training.
+/// Every moment a [`CrashHook`] is called at, in this order, on another thread than training. Up to `after_state` the
+/// next update waits.
 pub const CRASH_POINTS: [&str; 10] = [
     "checkpoint.after_model",
     "checkpoint.after_optimizer",
@@ -40,6 +41,51 @@ pub(super) fn at<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Er
     move |source| CheckpointError::Write { path: path.to_path_buf(), action, source }
 }
 
+/// What a checkpoint is made of, as it was when it was due. The numbers are shared with the run, which must not change
+/// them before they are written.
+pub(crate) struct Contents {
+    state: TrainerState,
+    model: WriteFiles,
+    /// What only this program reads, and the name of its file.
+    tensors: Option<(&'static str, Vec<tensors::Gathered>)>,
+}
+
+impl Contents {
+    /// Takes hold of everything; `output_dir` is for messages.
+    pub(crate) fn gather(output_dir: &Path, snapshot: &Snapshot<'_>) -> Result<Self, CheckpointError> {
+        let Snapshot { state, backend, model, optimizer } = *snapshot;
+        let tensors = if !state.arguments.save_only_model {
+            Some((super::OPTIMIZER, tensors::gather(backend, model, Some(optimizer))))
+        } else if state.arguments.load_best_model_at_end {
+            // The model's own file may be bf16.
+            Some((super::VALUES, tensors::gather(backend, model, None)))
+        } else {
+            None
+        };
+        let path = partial(output_dir, state.step);
+        let model = model.gather(backend).map_err(|source| CheckpointError::Model { path, source })?;
+        Ok(Self { state: state.clone(), model, tensors })
+    }
+
+    /// Where the run stood.
+    pub(crate) fn state(&self) -> &TrainerState {
+        &self.state
+    }
+
+    /// Builds the checkpoint in `dir`: everything but the manifest, nothing flushed.
+    fn fill(self, dir: &Path, crash: &CrashHook) -> Result<(), CheckpointError> {
+        fs::create_dir(dir).map_err(at(dir, "create this directory"))?;
+        (self.model)(dir).map_err(|source| CheckpointError::Model { path: dir.to_path_buf(), source })?;
+        crash("checkpoint.after_model").map_err(at(dir, "write"))?;
+        if let Some((name, tensors)) = &self.tensors {
+            tensors::write(&dir.join(name), tensors)?;
+        }
+        crash("checkpoint.after_optimizer").map_err(at(dir, "write"))?;
+        write_file(&dir.join(STATE), &json(&self.state))?;
+        crash("checkpoint.after_state").map_err(at(dir, "write"))
+    }
+}
+
 /// A checkpoint whose numbers have been handed to the system: what is left needs neither model nor optimiser.
 pub(crate) struct Draft {
     output_dir: PathBuf,
@@ -48,18 +94,23 @@ pub(crate) struct Draft {
     step: u64,
 }
 
+/// The provisional directory of a checkpoint.
+pub(crate) fn partial(output_dir: &Path, step: u64) -> PathBuf {
+    output_dir.join(format!("{PARTIAL}{step}"))
+}
+
 /// Writes the files of a checkpoint under a provisional name, unflushed. On an error nothing of it is left.
 pub(crate) fn draft(
     output_dir: &Path,
-    snapshot: &Snapshot<'_>,
+    contents: Contents,
     crash: &CrashHook,
 ) -> Result<Draft, CheckpointError> {
     fs::create_dir_all(output_dir).map_err(at(output_dir, "create this directory"))?;
-    let step = snapshot.state.step;
-    let partial = output_dir.join(format!("{PARTIAL}{step}"));
+    let step = contents.state.step;
+    let partial = partial(output_dir, step);
     remove(&partial)?;
     let draft = Draft { output_dir: output_dir.to_path_buf(), partial, step };
-    draft.or_nothing(fill(&draft.partial, snapshot, crash))?;
+    draft.or_nothing(contents.fill(&draft.partial, crash))?;
     Ok(draft)
 }
 
@@ -67,11 +118,6 @@ impl Draft {
     /// Makes the checkpoint durable and gives it its name. On an error nothing of it is left.
     pub(crate) fn finish(&self, crash: &CrashHook) -> Result<PathBuf, CheckpointError> {
         self.or_nothing(self.seal(crash).and_then(|()| self.publish(crash)))
-    }
-
-    /// The provisional directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.partial
     }
 
     fn or_nothing<T>(&self, result: Result<T, CheckpointError>) -> Result<T, CheckpointError> {
@@ -120,23 +166,6 @@ impl Draft {
         remove(&replaced)?;
         Ok(target)
     }
-}
-
-/// Builds the checkpoint in `dir`: everything but the manifest, nothing flushed.
-fn fill(dir: &Path, snapshot: &Snapshot<'_>, crash: &CrashHook) -> Result<(), CheckpointError> {
-    let Snapshot { state, backend, model, optimizer } = *snapshot;
-    fs::create_dir(dir).map_err(at(dir, "create this directory"))?;
-    model.save(backend, dir).map_err(|source| CheckpointError::Model { path: dir.to_path_buf(), source })?;
-    crash("checkpoint.after_model").map_err(at(dir, "write"))?;
-    if !state.arguments.save_only_model {
-        tensors::write(&dir.join(super::OPTIMIZER), backend, model, Some(optimizer))?;
-    } else if state.arguments.load_best_model_at_end {
-        // The model's own file may be bf16.
-        tensors::write(&dir.join(super::VALUES), backend, model, None)?;
-    }
-    crash("checkpoint.after_optimizer").map_err(at(dir, "write"))?;
-    write_file(&dir.join(STATE), &json::<TrainerState>(state))?;
-    crash("checkpoint.after_state").map_err(at(dir, "write"))
 }
 
 /// Removes a directory if it is there.

@@ -1,6 +1,6 @@
 //! Checkpoints in the background: training goes on, waits where it must, and learns what went wrong.
 
-use crate::bigram::{Setup, args};
+use crate::bigram::{Done, Setup, args};
 use foundry_engine::callbacks::{Callback, Flow};
 use foundry_engine::checkpoint::{CheckpointError, list, search};
 use foundry_engine::{EngineError, SaveReport, SaveStrategy, StepCount, StepReport, TrainingArgs};
@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// What happened, in order: `step 3`, `saved 2`.
@@ -70,6 +70,108 @@ fn steps_are_taken_while_a_checkpoint_is_in_the_making() {
     assert!(place("saved 2") < place("saved 4") && place("saved 4") < place("saved 6"), "{events:?}");
     assert!(place("saved 2") < place("step 6"), "told when it was complete, not at the end: {events:?}");
     assert_eq!(list(dir.path()).unwrap().len(), 3);
+}
+
+/// What the model did and the disk was given, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    Model(Done),
+    Written,
+}
+
+#[derive(Default)]
+struct Moments {
+    all: Mutex<Vec<Moment>>,
+    changed: Condvar,
+}
+
+impl Moments {
+    fn push(&self, moment: Moment) {
+        self.all.lock().unwrap().push(moment);
+        self.changed.notify_all();
+    }
+
+    fn count(all: &[Moment], of: Done) -> usize {
+        all.iter().filter(|moment| **moment == Moment::Model(of)).count()
+    }
+
+    /// Waits for the gradients of a step.
+    fn wait_for_gradients(&self, steps: usize) -> io::Result<()> {
+        let lacks = |all: &mut Vec<Moment>| Self::count(all, Done::Gradients) < steps;
+        let all = self.all.lock().unwrap();
+        let (_all, waited) = self.changed.wait_timeout_while(all, Duration::from_secs(60), lacks).unwrap();
+        if waited.timed_out() { Err(io::Error::other("nothing is computed meanwhile")) } else { Ok(()) }
+    }
+}
+
+/// Keeps the reports of checkpoints.
+struct Saves(Rc<RefCell<Vec<SaveReport>>>);
+
+impl Callback for Saves {
+    fn on_save(&mut self, report: &SaveReport) -> Result<(), EngineError> {
+        self.0.borrow_mut().push(report.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn the_next_step_is_computed_while_numbers_are_written_and_its_update_waits() {
+    const COMPUTING: Duration = Duration::from_millis(200);
+    const WRITING: Duration = Duration::from_millis(100);
+    let dir = tempfile::tempdir().unwrap();
+    let moments = Arc::new(Moments::default());
+    let saves = Rc::new(RefCell::new(Vec::new()));
+    let args = TrainingArgs { save_steps: StepCount::steps(2), ..args(3, 3, 1) };
+    let mut run = Setup { output_dir: Some(dir.path()), ..Setup::new(args) };
+    run.extra = vec![Box::new(Saves(Rc::clone(&saves)))];
+    let seen = Arc::clone(&moments);
+    run.watch = Rc::new(move |done| {
+        if done == Done::Gradients {
+            std::thread::sleep(COMPUTING);
+        }
+        seen.push(Moment::Model(done));
+    });
+    let seen = Arc::clone(&moments);
+    run.crash = Arc::new(move |point| {
+        match point {
+            "checkpoint.after_model" => {
+                seen.wait_for_gradients(3)?;
+                std::thread::sleep(WRITING);
+            }
+            "checkpoint.after_optimizer" => seen.push(Moment::Written),
+            _ => {}
+        }
+        Ok(())
+    });
+    run.run().summary.unwrap();
+    let (computed, updated) = (Moment::Model(Done::Gradients), Moment::Model(Done::Update));
+    let order = [computed, updated, computed, updated, computed, Moment::Written, updated];
+    assert_eq!(moments.all.lock().unwrap()[..order.len()], order);
+    let saves = saves.borrow();
+    let SaveReport { step: 2, seconds, blocked_seconds, .. } = saves[0] else { panic!("{saves:?}") };
+    assert!(blocked_seconds >= WRITING.as_secs_f64(), "the update waited: {blocked_seconds}");
+    assert!(seconds - blocked_seconds >= COMPUTING.as_secs_f64(), "nothing else did: {saves:?}");
+}
+
+#[test]
+fn numbers_that_cannot_be_written_end_the_run_before_they_change() {
+    for point in ["checkpoint.after_model", "checkpoint.after_state"] {
+        let dir = tempfile::tempdir().unwrap();
+        let moments = Arc::new(Moments::default());
+        let record = Record { events: Events::default(), release: None };
+        let mut run = setup(dir.path(), 6, 2, record);
+        let seen = Arc::clone(&moments);
+        run.watch = Rc::new(move |done| seen.push(Moment::Model(done)));
+        run.crash =
+            Arc::new(move |at| if at == point { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) });
+        let error = run.run().summary.unwrap_err();
+        assert!(error.to_string().contains("earlier checkpoints are unchanged"), "{error}");
+        let all = moments.all.lock().unwrap();
+        let counts = [Done::Gradients, Done::Update].map(|of| Moments::count(&all, of));
+        assert_eq!(counts, [3, 2], "{point}: the third step was not applied");
+        assert!(search(dir.path()).unwrap().found.is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{point}: metrics.jsonl alone");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use foundry_engine::callbacks::{Callback, Checkpoint as CheckpointCallback, Metr
 use foundry_engine::checkpoint::{Checkpoint, CrashHook, Facts, no_crash};
 use foundry_engine::optim::{AdamW, Optimizer};
 use foundry_engine::{
-    BoxedError, EngineError, Evaluation, Run, StepCount, Summary, Trainable, TrainingArgs, fit,
+    BoxedError, EngineError, Evaluation, Run, StepCount, Summary, Trainable, TrainingArgs, WriteFiles, fit,
 };
 use foundry_formats::StoredDtype;
 use foundry_formats::safetensors::{Entry, Writer};
@@ -15,11 +15,22 @@ use foundry_kernels::{
 };
 use foundry_models::{Batch, Objective, Parameter};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) const VOCAB: usize = 13;
 pub(crate) const WIDTH: usize = 6;
 const MAX_TOKENS: usize = 256;
+
+/// What the model does for a step: each is told when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Gradients,
+    Update,
+}
+
+/// Is told.
+pub(crate) type Watch = Rc<dyn Fn(Done)>;
 
 pub(crate) struct Bigram {
     /// Embedding and head, `[V, D]` each.
@@ -27,6 +38,7 @@ pub(crate) struct Bigram {
     pub(crate) dropout: f32,
     /// A row that holds this token makes the loss NaN.
     pub(crate) poison: Option<u32>,
+    pub(crate) watch: Watch,
     ids: Buffer,
     x: Buffer,
     dropped: Buffer,
@@ -49,6 +61,7 @@ impl Bigram {
             parameters: [parameter("embed_tokens.weight"), parameter("lm_head.weight")],
             dropout: 0.0,
             poison: None,
+            watch: Rc::new(|_| {}),
             ids: backend.alloc(MemoryClass::Workspace, Dtype::U32, MAX_TOKENS),
             x: f32s(MAX_TOKENS * width),
             dropped: f32s(MAX_TOKENS * width),
@@ -151,22 +164,32 @@ impl Trainable for Bigram {
         if self.poison.is_some_and(|token| batch.tokens.contains(&token)) {
             sums.loss = f64::NAN;
         }
+        (self.watch)(Done::Gradients);
         Ok(sums)
     }
     fn forward_loss(&mut self, backend: &dyn Backend, batch: &Batch<'_>) -> Result<LossSums, BoxedError> {
         Ok(self.pass(backend, batch, TokenLoss::CrossEntropy, None))
     }
-    fn after_update(&mut self, _: &dyn Backend) {}
-    fn save(&self, backend: &dyn Backend, dir: &Path) -> Result<(), BoxedError> {
-        let entries =
-            self.parameters.each_ref().map(|p| Entry::new(p.name.clone(), StoredDtype::F32, &p.shape));
-        let mut writer = Writer::create(&dir.join("model.safetensors"), &entries, &[])?;
-        for parameter in &self.parameters {
-            writer.write_f32(&parameter.name, &values(backend, &parameter.value))?;
-        }
-        writer.finish()?;
-        std::fs::write(dir.join("config.json"), "{\"model_type\": \"bigram\"}\n")?;
-        Ok(())
+    fn after_update(&mut self, _: &dyn Backend) {
+        (self.watch)(Done::Update);
+    }
+    fn gather(&self, backend: &dyn Backend) -> Result<WriteFiles, BoxedError> {
+        let tensors = self.parameters.each_ref().map(|p| {
+            let entry = Entry::new(p.name.clone(), StoredDtype::F32, &p.shape);
+            (entry, backend.share(&p.value))
+        });
+        Ok(Box::new(move |dir| {
+            let entries = tensors.each_ref().map(|(entry, _)| entry.clone());
+            let mut writer = Writer::create(&dir.join("model.safetensors"), &entries, &[])?;
+            for (entry, shared) in tensors {
+                let mut values = vec![0.0; shared.len()];
+                shared.read(0, &mut values);
+                writer.write_f32(&entry.name, &values)?;
+            }
+            writer.finish()?;
+            std::fs::write(dir.join("config.json"), "{\"model_type\": \"bigram\"}\n")?;
+            Ok(())
+        }))
     }
 }
 
@@ -213,6 +236,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) held_out: Option<Arc<Vec<PackedRow>>>,
     pub(crate) dropout: f32,
     pub(crate) poison: Option<u32>,
+    pub(crate) watch: Watch,
     pub(crate) width: usize,
     pub(crate) output_dir: Option<&'a Path>,
     pub(crate) resume: Option<&'a Checkpoint>,
@@ -229,6 +253,7 @@ impl<'a> Setup<'a> {
             held_out: None,
             dropout: 0.0,
             poison: None,
+            watch: Rc::new(|_| {}),
             width: WIDTH,
             output_dir: None,
             resume: None,
@@ -244,6 +269,7 @@ impl<'a> Setup<'a> {
         let mut model = Bigram::new(&backend, self.width);
         model.dropout = self.dropout;
         model.poison = self.poison;
+        model.watch = self.watch;
         let mut optimizer = AdamW::allocate(&backend, model.parameters(), &self.args);
         let (rank, world) = (comm.rank(), comm.world_size());
         let batch = self.args.per_device_train_batch_size;

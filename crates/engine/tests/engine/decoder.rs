@@ -123,11 +123,12 @@ pub(crate) fn train_decoder(
     let is_adapter = matches!(decoder.tuning(), Tuning::Lora(_));
     let mut model = DecoderModel {
         decoder,
-        save: Box::new(move |decoder, backend, dir| {
-            if is_adapter {
-                return Ok(decoder.save_adapter(backend, dir, "tiny")?);
-            }
-            Ok(decoder.save_model(backend, dir, &config(), None, &Default::default())?)
+        gather: Box::new(move |decoder, backend| {
+            let write = match is_adapter {
+                true => decoder.gather_adapter(backend, "tiny")?,
+                false => decoder.gather_model(backend, &config(), None, &Default::default())?,
+            };
+            Ok(Box::new(|dir| Ok(write(dir)?)))
         }),
     };
     let summary = fit(&mut Run {

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{FormatError, StoredDtype, plain};
 
+/// Bytes collected for one call of the system.
+const BUFFER: usize = 1 << 20;
+
 /// One tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -67,7 +70,7 @@ impl Writer {
     ) -> Result<Self, FormatError> {
         let header = header(entries, metadata);
         let (temporary, file) = TemporaryFile::create(path)?;
-        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut out = BufWriter::with_capacity(BUFFER, file);
         out.write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| out.write_all(header.as_bytes()))
             .map_err(FormatError::io(path, "write"))?;
@@ -91,8 +94,9 @@ impl Writer {
             return Ok(());
         }
         let dtype = self.turn_of(name);
-        // Pieces bound the scratch memory, whatever the tensor's size.
-        for piece in values.chunks(1 << 16) {
+        // Pieces bound the scratch memory, whatever the tensor's size. Those of f32 are as large as the buffer of
+        // `out`, which hands them on without a copy of its own.
+        for piece in values.chunks(BUFFER / 4) {
             let mut bytes = std::mem::take(&mut self.scratch);
             bytes.clear();
             assert!(

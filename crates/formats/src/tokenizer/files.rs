@@ -1,12 +1,12 @@
 //! A tokenizer from the files of a Hugging Face directory.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
 use super::special::{SpecialTokens, add_listed_tokens, apply_bos_eos};
-use super::{Stored, Tokenizer, parse};
+use super::{Tokenizer, TokenizerFiles, parse};
 use crate::FormatError;
 use crate::json::{parse_object, read_bytes, read_object_if_there};
 
@@ -19,7 +19,7 @@ const MAX_TEMPLATE_BYTES: usize = 4 << 20;
 pub(super) fn read_file(path: &Path) -> Result<Tokenizer, FormatError> {
     let tokenizer_json = read_bytes(path)?;
     let inner = parse(&tokenizer_json, path)?;
-    let stored = Stored {
+    let stored = TokenizerFiles {
         tokenizer_json,
         config: Map::new(),
         config_bytes: None,
@@ -31,7 +31,7 @@ pub(super) fn read_file(path: &Path) -> Result<Tokenizer, FormatError> {
         path: path.to_owned(),
         special: SpecialTokens::default(),
         chat_template: None,
-        stored,
+        stored: Arc::new(stored),
         direct: OnceLock::new(),
     })
 }
@@ -42,27 +42,28 @@ pub(super) fn read_dir(dir: &Path) -> Result<Tokenizer, FormatError> {
         return Err(no_tokenizer_json(dir));
     }
     let mut tokenizer = read_file(&path)?;
+    let stored = Arc::make_mut(&mut tokenizer.stored);
     let config_path = dir.join("tokenizer_config.json");
     if config_path.exists() {
         let bytes = read_bytes(&config_path)?;
-        tokenizer.stored.config = parse_object(&config_path, &bytes)?;
-        tokenizer.stored.config_bytes = Some(bytes);
+        stored.config = parse_object(&config_path, &bytes)?;
+        stored.config_bytes = Some(bytes);
     }
     for name in COPIED {
         if dir.join(name).exists() {
-            tokenizer.stored.others.push((name, read_bytes(&dir.join(name))?));
+            stored.others.push((name, read_bytes(&dir.join(name))?));
         }
     }
     let side = |name: &str| Ok::<_, FormatError>(read_object_if_there(&dir.join(name))?.unwrap_or_default());
-    let special = SpecialTokens::read(&tokenizer.stored.config, &side("special_tokens_map.json")?);
-    let (inner, config) = (&mut tokenizer.inner, &tokenizer.stored.config);
+    let special = SpecialTokens::read(&stored.config, &side("special_tokens_map.json")?);
+    let (inner, config) = (&mut tokenizer.inner, &stored.config);
     add_listed_tokens(inner, config, &side("added_tokens.json")?, &path)?;
     special.register(inner, &path)?;
     apply_bos_eos(inner, &special, config, &path)?;
     tokenizer.special = special;
-    tokenizer.stored.chat_template_jinja = read_template(&dir.join("chat_template.jinja"))?;
-    let in_config = || template_in_config(&tokenizer.stored.config);
-    tokenizer.chat_template = tokenizer.stored.chat_template_jinja.clone().or_else(in_config);
+    stored.chat_template_jinja = read_template(&dir.join("chat_template.jinja"))?;
+    let in_config = || template_in_config(&stored.config);
+    tokenizer.chat_template = stored.chat_template_jinja.clone().or_else(in_config);
     Ok(tokenizer)
 }
 

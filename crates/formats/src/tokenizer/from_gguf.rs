@@ -1,12 +1,12 @@
 //! The tokenizer inside a GGUF, written out as `tokenizer.json` and `tokenizer_config.json` and then read like those.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
 use super::special::{SpecialTokens, template};
-use super::{Stored, Tokenizer, byte_level, parse, sentencepiece};
+use super::{Tokenizer, TokenizerFiles, byte_level, parse, sentencepiece};
 use crate::FormatError;
 use crate::gguf::{Gguf, MetaArray, MetaValue};
 
@@ -115,14 +115,14 @@ fn assemble(
     let tokenizer_json = tokenizer_json.to_string().into_bytes();
     let inner = parse(&tokenizer_json, path)?;
     let special = SpecialTokens::read(&config, &Map::new());
-    let stored = Stored {
+    let stored = TokenizerFiles {
         tokenizer_json,
         config,
         config_bytes: None,
         chat_template_jinja: chat_template.clone(),
         others: Vec::new(),
     };
-    let (path, direct) = (path.to_owned(), OnceLock::new());
+    let (path, stored, direct) = (path.to_owned(), Arc::new(stored), OnceLock::new());
     Ok(Tokenizer { inner, path, special, chat_template, stored, direct })
 }
 

@@ -14,7 +14,7 @@ mod to_gguf;
 mod word_cache;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -36,7 +36,7 @@ pub struct Tokenizer {
     path: PathBuf,
     special: SpecialTokens,
     chat_template: Option<String>,
-    stored: Stored,
+    stored: Arc<TokenizerFiles>,
     /// The short way to ids, made with the first text; must be forgotten when `inner` changes.
     direct: OnceLock<Option<Direct>>,
 }
@@ -50,7 +50,7 @@ const LONGEST_TEXT: usize = 32 << 20;
 
 /// What [`Tokenizer::save`] writes.
 #[derive(Clone, Debug)]
-struct Stored {
+pub struct TokenizerFiles {
     /// `tokenizer.json`, byte for byte.
     tokenizer_json: Vec<u8>,
     /// `tokenizer_config.json` as an object, and its original bytes while it is unchanged.
@@ -252,8 +252,9 @@ impl Tokenizer {
             return Err(FormatError::UnknownToken { path: self.path.clone(), token: token.to_owned() });
         }
         self.special.set("eos_token", token);
-        self.stored.config.insert("eos_token".to_owned(), Value::from(token));
-        self.stored.config_bytes = None;
+        let stored = Arc::make_mut(&mut self.stored);
+        stored.config.insert("eos_token".to_owned(), Value::from(token));
+        stored.config_bytes = None;
         self.direct = OnceLock::new();
         special::apply_bos_eos(&mut self.inner, &self.special, &self.stored.config, &self.path)
     }
@@ -265,7 +266,7 @@ impl Tokenizer {
     /// [`FormatError::InvalidTokenizer`] for an empty token, or where the crate `tokenizers` refuses one.
     pub fn add_tokens(&mut self, tokens: &[String], special: bool) -> Result<Vec<u32>, FormatError> {
         self.direct = OnceLock::new();
-        let (inner, stored) = (&mut self.inner, &mut self.stored.tokenizer_json);
+        let (inner, stored) = (&mut self.inner, &mut Arc::make_mut(&mut self.stored).tokenizer_json);
         special::add_tokens(inner, stored, tokens, special, &self.path)
     }
 
@@ -276,10 +277,11 @@ impl Tokenizer {
 
     /// Replaces the chat template, in the saved files too.
     pub fn set_chat_template(&mut self, source: String) {
-        if self.stored.config.shift_remove("chat_template").is_some() {
-            self.stored.config_bytes = None;
+        let stored = Arc::make_mut(&mut self.stored);
+        if stored.config.shift_remove("chat_template").is_some() {
+            stored.config_bytes = None;
         }
-        self.stored.chat_template_jinja = Some(source.clone());
+        stored.chat_template_jinja = Some(source.clone());
         self.chat_template = Some(source);
     }
 
@@ -296,7 +298,12 @@ impl Tokenizer {
     /// # Errors
     /// [`FormatError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), FormatError> {
-        save::write(&self.stored, dir)
+        self.stored.save(dir)
+    }
+
+    /// What [`Tokenizer::save`] writes, for whoever writes it later.
+    pub fn files(&self) -> Arc<TokenizerFiles> {
+        Arc::clone(&self.stored)
     }
 
     fn failed(&self, action: &'static str, problem: String) -> FormatError {

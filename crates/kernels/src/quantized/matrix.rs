@@ -149,6 +149,25 @@ impl QuantizedMatrix {
         }
     }
 
+    /// The same memory once more ([`Buffer::alias`]).
+    pub(crate) fn alias(&self) -> Self {
+        let stored = match &self.stored {
+            Stored::Int8 { codes, absmax } => Stored::Int8 { codes: codes.alias(), absmax: absmax.alias() },
+            Stored::Nf4 { codes, absmax } => Stored::Nf4 {
+                codes: codes.alias(),
+                absmax: match absmax {
+                    StoredAbsmax::Plain(absmax) => StoredAbsmax::Plain(absmax.alias()),
+                    StoredAbsmax::Nested { codes, absmax, offset } => StoredAbsmax::Nested {
+                        codes: codes.alias(),
+                        absmax: absmax.alias(),
+                        offset: offset.alias(),
+                    },
+                },
+            },
+        };
+        Self { rows: self.rows, cols: self.cols, stored }
+    }
+
     /// Copies parts in. Panics if they are of another kind or size.
     pub(crate) fn fill(&mut self, parts: &QuantizedParts) {
         match (&mut self.stored, parts) {

@@ -2,13 +2,14 @@
 
 use super::combined::{CombinedAdapter, InMemory};
 use super::{AdapterTensors, InitLora, LoraSpec};
-use crate::load::{read_into, write_out};
+use crate::load::read_into;
 use crate::parameter::Weight;
 use crate::save::write_json;
+use crate::saved::{Numbers, WriteFiles};
 use crate::{Decoder, DecoderConfig, ModelError, Tuning};
 use foundry_formats::safetensors::{Entry, Writer};
 use foundry_formats::{FormatError, StoredDtype, TensorSource};
-use foundry_kernels::{Backend, Buffer, Dtype, Meter};
+use foundry_kernels::{Backend, Dtype, Meter, SharedBuffer};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -102,55 +103,47 @@ impl Decoder {
         dir: &Path,
         base_model_name: &str,
     ) -> Result<(), ModelError> {
+        self.gather_adapter(backend, base_model_name)?(dir)
+    }
+
+    /// The first half of [`Decoder::save_adapter`]; what it returns is the second.
+    ///
+    /// # Errors
+    /// A decoder without an adapter.
+    pub fn gather_adapter(
+        &self,
+        backend: &dyn Backend,
+        base_model_name: &str,
+    ) -> Result<WriteFiles, ModelError> {
         let (Tuning::Lora(spec) | Tuning::Adapted(spec)) = &self.tuning else {
             let (what, remedy) = ("this model has no adapter".into(), "save the model instead".into());
-            return Err(ModelError::Adapter { path: dir.into(), what, remedy });
+            return Err(ModelError::Lora { what, remedy });
         };
-        let mut named: Vec<(&str, _)> = self
-            .weights()
-            .into_iter()
-            .filter_map(|weight| Some((weight.adapter.as_deref()?, weight)))
-            .collect();
-        named.sort_by_key(|(name, _)| *name);
-        let first = self.first_values(backend);
-        let shape = |name: &str, weight: &Weight| match first.get(name) {
-            Some(First::Rows(_)) => vec![2 * weight.shape[0], weight.shape[1]],
-            Some(First::Columns(_)) => vec![weight.shape[0], 2 * weight.shape[1]],
-            None => weight.shape.clone(),
+        let mut first = self.first_values(backend);
+        let gather = |weight: &Weight| {
+            let name = weight.adapter.clone()?;
+            let (shape, first) = (weight.shape.clone(), first.remove(name.as_str()));
+            Some(Gathered { name, shape, numbers: weight.share(backend, &self.parameters), first })
         };
-        let entries: Vec<Entry> =
-            named.iter().map(|(name, w)| Entry::new(*name, StoredDtype::F32, &shape(name, w))).collect();
-        let mut writer = Writer::create(&dir.join(WEIGHTS), &entries, &[("format".into(), "pt".into())])?;
-        for (name, weight) in named {
-            match first.get(name) {
-                None => write_out(backend, weight, &self.parameters, |piece| writer.write_f32(name, piece))?,
-                Some(first) => {
-                    let mut now = vec![0.0; weight.elements()];
-                    weight.read(backend, &self.parameters, 0, &mut now);
-                    writer.write_f32(name, &first.less(now, weight.shape[1]))?;
-                }
-            }
-        }
-        writer.finish_unflushed()?;
+        let mut gathered: Vec<Gathered> = self.weights().into_iter().filter_map(gather).collect();
+        gathered.sort_by(|a, b| a.name.cmp(&b.name));
         let config = spec.adapter_config(self.config.family, base_model_name, self.adapted_names());
-        write_json(&dir.join("adapter_config.json"), &config, false)
+        Ok(Box::new(move |dir| {
+            write_weights(&gathered, &dir.join(WEIGHTS))?;
+            drop(gathered);
+            write_json(&dir.join("adapter_config.json"), &config, false)
+        }))
     }
 
     /// First values of the branches that were taken out of the base, by their names in the file: saved with the
     /// trained ones, the adapter belongs to the base as it was (PEFT 0.21 `subtract_mutated_init`).
     fn first_values(&self, backend: &dyn Backend) -> HashMap<&str, First> {
-        let numbers = |buffer: &Buffer| {
-            let mut values = vec![0.0; buffer.len()];
-            backend.download(buffer, 0, &mut values);
-            values
-        };
         let branches = self.blocks.iter().flat_map(|block| block.linears()).filter_map(|l| l.lora.as_ref());
         let mut first = HashMap::new();
         for branch in branches {
             let Some([a, b]) = &branch.initial else { continue };
-            for (weight, values) in
-                [(&branch.a, First::Rows(numbers(a))), (&branch.b, First::Columns(numbers(b)))]
-            {
+            let (a, b) = (First::Rows(backend.share(a)), First::Columns(backend.share(b)));
+            for (weight, values) in [(&branch.a, a), (&branch.b, b)] {
                 first.insert(weight.adapter.as_deref().expect("branches belong to an adapter"), values);
             }
         }
@@ -169,23 +162,68 @@ impl Decoder {
     }
 }
 
+/// A tensor of the adapter, to be written.
+struct Gathered {
+    name: String,
+    shape: Vec<usize>,
+    numbers: Numbers,
+    first: Option<First>,
+}
+
+impl Gathered {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn entry(&self) -> Entry {
+        let shape = match &self.first {
+            Some(First::Rows(_)) => vec![2 * self.shape[0], self.shape[1]],
+            Some(First::Columns(_)) => vec![self.shape[0], 2 * self.shape[1]],
+            None => self.shape.clone(),
+        };
+        Entry::new(&self.name, StoredDtype::F32, &shape)
+    }
+}
+
+fn write_weights(gathered: &[Gathered], path: &Path) -> Result<(), ModelError> {
+    let entries: Vec<Entry> = gathered.iter().map(Gathered::entry).collect();
+    let mut writer = Writer::create(path, &entries, &[("format".into(), "pt".into())])?;
+    for tensor in gathered {
+        let mut now = Vec::new();
+        tensor.numbers.write_out(tensor.elements(), |piece| match tensor.first {
+            None => writer.write_f32(&tensor.name, piece),
+            Some(_) => {
+                now.extend_from_slice(piece);
+                Ok(())
+            }
+        })?;
+        if let Some(first) = &tensor.first {
+            writer.write_f32(&tensor.name, &first.less(now, tensor.shape[1]))?;
+        }
+    }
+    Ok(writer.finish_unflushed()?)
+}
+
 /// First values of a matrix of a branch.
 enum First {
     /// Of A: more rows.
-    Rows(Vec<f32>),
+    Rows(SharedBuffer),
     /// Of B: more columns, subtracted.
-    Columns(Vec<f32>),
+    Columns(SharedBuffer),
 }
 
 impl First {
     /// `[now; first]` or `[now, -first]`; `columns`: of `now`.
     fn less(&self, mut now: Vec<f32>, columns: usize) -> Vec<f32> {
+        let (First::Rows(shared) | First::Columns(shared)) = self;
+        let mut first = vec![0.0; shared.len()];
+        shared.read(0, &mut first);
         match self {
-            First::Rows(first) => {
+            First::Rows(_) => {
                 now.extend(first);
                 now
             }
-            First::Columns(first) => {
+            First::Columns(_) => {
                 let rows = now.chunks_exact(columns).zip(first.chunks_exact(columns));
                 rows.flat_map(|(now, first)| now.iter().copied().chain(first.iter().map(|x| -x))).collect()
             }

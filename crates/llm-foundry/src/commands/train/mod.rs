@@ -180,7 +180,7 @@ impl Job<'_> {
             }
         };
         let mut optimizer = optim::make(self.backend, decoder.parameters(), &args);
-        let mut model = DecoderModel { decoder, save: save::saver(&subject) };
+        let mut model = DecoderModel { decoder, gather: save::gatherer(&subject) };
         let signals = SignalRequests::install().map_err(Failure::run)?;
         let profiling = self.config.training.profile.then(|| ProfilingBackend::new(self.backend));
         let scale = Scale {

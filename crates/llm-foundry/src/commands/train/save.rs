@@ -6,30 +6,34 @@ use crate::failure::{Failure, Outcome};
 use crate::special_tokens;
 use crate::subject::Subject;
 use foundry_engine::checkpoint::CrashHook;
-use foundry_engine::{DecoderModel, SaveDecoder, Trainable};
-use foundry_formats::{flush_dir, flush_tree};
+use foundry_engine::{DecoderModel, GatherDecoder, Trainable};
+use foundry_formats::{Tokenizer, flush_dir, flush_tree};
 use foundry_kernels::Backend;
 use foundry_models::{SaveOptions, Tuning};
 use std::fs;
 use std::path::Path;
 
-/// How this run's model is written into a directory.
-pub(super) fn saver(subject: &Subject) -> SaveDecoder<'_> {
-    Box::new(move |decoder, backend, dir| {
-        if matches!(subject.tuning, Tuning::Lora(_)) {
-            decoder.save_adapter(backend, dir, &subject.name)?;
+/// How this run's model is gathered, to be written into a directory.
+pub(super) fn gatherer(subject: &Subject) -> GatherDecoder<'_> {
+    Box::new(move |decoder, backend| {
+        let write_model = if matches!(subject.tuning, Tuning::Lora(_)) {
+            decoder.gather_adapter(backend, &subject.name)?
         } else {
             let generation = subject.files.as_ref().and_then(|files| files.generation_config.as_ref());
             let (config, generation) = match &subject.tokenizer {
                 Some(tokenizer) => special_tokens::aligned(&subject.hf, generation, tokenizer),
                 None => (subject.hf.clone(), generation.cloned()),
             };
-            decoder.save_model(backend, dir, &config, generation.as_ref(), &SaveOptions::default())?;
-        }
-        if let Some(tokenizer) = &subject.tokenizer {
-            tokenizer.save(dir)?;
-        }
-        Ok(())
+            decoder.gather_model(backend, &config, generation.as_ref(), &SaveOptions::default())?
+        };
+        let tokenizer = subject.tokenizer.as_ref().map(Tokenizer::files);
+        Ok(Box::new(move |dir| {
+            write_model(dir)?;
+            if let Some(tokenizer) = tokenizer {
+                tokenizer.save(dir)?;
+            }
+            Ok(())
+        }))
     })
 }
 
