@@ -9,10 +9,14 @@ have the other peers). In float32:
      f16, bf16) must have the bytes of its own quantisation. llama.cpp quantises our f32 file to each type: tensor by
      tensor ours must be of the same type and not further from the source (of the K types the bytes are equal).
   3. llama.cpp loads each, gives the ids of some texts and continues some prompts greedily.
+  4. transformers loads the merged model as fp8 (compressed-tensors), nf4, nf4_double and int8 (bitsandbytes): its
+     layers are of that kind, their numbers those that llm-foundry reads from the same files, and it predicts what the
+     source does, as far as so few bits can.
 Ends with exit code 1 when logits differ by more than LOGIT_TOLERANCE, a type or an id differs, an error is larger than
-llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file (but for a tie), or a
-file does not load.
-Needs torch, transformers, peft, gguf.
+llama.cpp's, a type of SAME_ANSWERS answers otherwise than llm-foundry does with the same file (but for a tie), a
+number of (4) differs by more than its last bit, or a file does not load. LLAMA_PYTHON may be `-`: then (2) leaves out
+llama.cpp, and (3) is left out.
+Needs torch, transformers, peft, gguf, bitsandbytes, compressed-tensors.
 """
 import json
 import subprocess
@@ -20,11 +24,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import bitsandbytes
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize, quantize
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +48,10 @@ PROMPTS = ["The capital of France is", "<|im_start|>user\nWho are you?<|im_end|>
 NEW_TOKENS = 16
 # Two float32 implementations of the same sums, logits up to some 40.
 LOGIT_TOLERANCE = 1e-3
+# Largest mean KL divergence (nats) from the unrounded model, by the kind of rounding: some three times what is seen.
+FEW_BITS = {"fp8": 1.0, "int8": 0.15, "nf4": 1.2, "nf4_double": 1.2}
+# One float32 product in another order.
+LAST_BIT = 2.0**-22
 # Errors are sums in float32 and float64.
 ERROR_TOLERANCE = 1e-5
 
@@ -149,6 +159,54 @@ def as_llama(name, file, theirs, source):
     return fine
 
 
+def widened(module):
+    """The numbers of a quantised linear layer, multiplied out, and the format they were rounded to; None for another."""
+    weight = module.weight
+    if getattr(weight, "quant_state", None) is not None:
+        numbers = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
+        return numbers.float(), numbers.dtype
+    if isinstance(module, bitsandbytes.nn.Linear8bitLt):
+        scales = weight.SCB if weight.SCB is not None else module.state.SCB
+        return weight.data.float() * (scales.float() / 127).unsqueeze(1), torch.float32
+    if hasattr(module, "weight_scale"):
+        return weight.float() * module.weight_scale.float(), torch.float32
+    return None
+
+
+def few_bits(room):
+    """The merged model in few bits, loaded by transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(room / "merged")
+    source = AutoModelForCausalLM.from_pretrained(room / "merged", dtype=torch.float32)
+    fine = True
+    for kind, limit in FEW_BITS.items():
+        foundry("export", room / "merged", "--to", "safetensors", "--quant", kind, "-o", room / kind)
+        foundry("export", room / kind, "--to", "safetensors", "--quant", "f32", "-o", room / f"{kind}-wide", "--no-check")
+        model = AutoModelForCausalLM.from_pretrained(room / kind, device_map="cpu")
+        ours = load_file(room / f"{kind}-wide" / "model.safetensors")
+        layers, worst = 0, 0.0
+        for name, module in model.named_modules():
+            theirs = widened(module) if isinstance(module, torch.nn.Linear) else None
+            if theirs is not None:
+                numbers, dtype = theirs
+                weight = ours[name + ".weight"].to(dtype).float()
+                worst = max(worst, ((numbers - weight).abs() / weight.abs().clamp(min=1e-9)).max().item())
+                layers += 1
+        expected = sum(name.endswith("_proj.weight") for name in ours)
+        divergence = np.mean([divergences(source, model, tokenizer(text)["input_ids"]) for text in TEXTS])
+        print(f"{kind:10} in transformers: {layers} of {expected} layers, largest relative difference of a number {worst:.1e}, "
+              f"mean KL from the source {divergence:.3f}")
+        fine &= layers == expected and worst <= LAST_BIT and divergence <= limit
+    return fine
+
+
+def divergences(source, other, ids):
+    """Mean KL divergence of two models' predictions on one text."""
+    ids = torch.tensor([ids])
+    with torch.no_grad():
+        p, q = (model(ids).logits.float().log_softmax(-1) for model in (source, other))
+    return (p.exp() * (p - q)).sum(-1).mean().item()
+
+
 def export(room, llama_python):
     """Every type, read by gguf-py and llama.cpp."""
     files = {}
@@ -157,18 +215,19 @@ def export(room, llama_python):
         report = json.loads(foundry("export", room / "merged", "--to", "gguf", "--quant", name, "-o", files[name], "--json"))
         kinds = {str(t.tensor_type.name) for t in GGUFReader(files[name]).tensors}
         print(f"{name:7} {report['bytes'] / 1e6:6.1f} MB  KL {report['comparison']['mean_kl']:.2e}  {sorted(kinds)}")
+    source = {t.name: numbers(t) for t in GGUFReader(files["f32"]).tensors}
+    fine = all([as_gguf_py(name, GGUFReader(path), source) for name, path in files.items()])
+    if llama_python == "-":
+        return fine
     quantised = {name: (ftype, str(room / f"theirs-{name}.gguf")) for name, ftype in TYPES.items() if name != "f32"}
     ask = {"files": files, "texts": TEXTS, "prompts": PROMPTS, "new": NEW_TOKENS, "source": files["f32"],
            "quantise": quantised}
     done = subprocess.run([llama_python, "-c", LLAMA], input=json.dumps(ask), text=True, capture_output=True)
     if done.returncode != 0:
         sys.exit(f"llama.cpp: {done.stderr[-2000:]}")
-    fine = answers_agree(room, files, json.loads(done.stdout.splitlines()[-1]))
-    source = {t.name: numbers(t) for t in GGUFReader(files["f32"]).tensors}
+    fine &= answers_agree(room, files, json.loads(done.stdout.splitlines()[-1]))
     for name, (_, path) in quantised.items():
-        file = GGUFReader(files[name])
-        fine &= as_gguf_py(name, file, source)
-        fine &= as_llama(name, file, GGUFReader(path), source)
+        fine &= as_llama(name, GGUFReader(files[name]), GGUFReader(path), source)
     return fine
 
 
@@ -204,7 +263,7 @@ def main(model_dir, llama_python, binary=None):
     global BINARY
     BINARY = binary or ROOT / "target/release/llm-foundry"
     with tempfile.TemporaryDirectory() as room:
-        results = [merge(model_dir, Path(room)), export(Path(room), llama_python)]
+        results = [merge(model_dir, Path(room)), few_bits(Path(room)), export(Path(room), llama_python)]
     sys.exit(0 if all(results) else 1)
 
 
