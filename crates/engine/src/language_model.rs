@@ -5,7 +5,7 @@ use foundry_eval::{Conventions, EvalError, GenerateRequest, LanguageModel, LogLi
 use foundry_formats::Tokenizer;
 use foundry_kernels::Backend;
 use foundry_models::inference::{Answers, Continuations, Request, RequestId};
-use foundry_models::{Decoder, Inference, InferenceOptions, Sampling};
+use foundry_models::{Decoder, Inference, InferenceOptions, ModelError, Sampling};
 use std::collections::HashMap;
 
 /// Most requests that generate at once.
@@ -202,8 +202,14 @@ impl LanguageModel for DecoderLanguageModel<'_> {
         told(0);
         let scores = inference.score_and_tell(self.decoder, self.backend, &groups, &mut told);
         self.progress = progress;
+        let scores = scores.map_err(|error| match error {
+            ModelError::ScoreNotFinite { group, ending } => {
+                EvalError::NotFinite { request: order[before[group] + ending] }
+            }
+            other => failed(other),
+        })?;
         let mut answers = vec![LogLikelihood { log_prob: f64::NAN, is_greedy: false }; requests.len()];
-        for (index, score) in order.into_iter().zip(scores.map_err(failed)?.into_iter().flatten()) {
+        for (index, score) in order.into_iter().zip(scores.into_iter().flatten()) {
             answers[index] = LogLikelihood { log_prob: score.log_prob, is_greedy: score.is_greedy };
         }
         Ok(answers)
@@ -234,7 +240,13 @@ impl LanguageModel for DecoderLanguageModel<'_> {
                 open.insert(id, index);
             }
             let mut news = Vec::new();
-            answers.step(&mut inference, self.decoder, self.backend, &mut news).map_err(failed)?;
+            let stepped = answers.step(&mut inference, self.decoder, self.backend, &mut news);
+            stepped.map_err(|error| match error {
+                ModelError::LogitsNotFinite { request } if open.contains_key(&request) => {
+                    EvalError::NotFinite { request: open[&request] }
+                }
+                other => failed(other),
+            })?;
             for news in news {
                 texts[open[&news.id]].push_str(&news.text);
                 if news.finish.is_some() {

@@ -128,16 +128,23 @@ pub enum EvalError {
         max_length: usize,
     },
 
-    /// The model's answer is not a number.
+    /// The model's answer to a document is not a number.
     #[error(
-        "task `{task}`, document {index}: the model's log-likelihood is not a number; its weights or its arithmetic are \
-         broken: try --dtype float32, and check the training run"
+        "task `{task}`, document {index}: the model's scores are not finite; its weights or its arithmetic are broken: \
+         try --dtype float32, and check the training run"
     )]
     NotANumber {
         /// The task.
         task: String,
         /// Which document, from 0.
         index: usize,
+    },
+
+    /// The model's answer to a request is not a number; [`EvalError::NotANumber`] says to which document.
+    #[error("the model's scores are not finite (request {request})")]
+    NotFinite {
+        /// Which request of those that were made together, from 0.
+        request: usize,
     },
 
     /// The model answered with another number of results than there were requests: a bug of the model's side.

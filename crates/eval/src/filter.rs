@@ -55,7 +55,12 @@ const KNOWN: &str = "take_first, take_first_k, majority_vote, remove_whitespace,
 
 impl Pipeline {
     /// The task's chains; without any, the first answer of each.
-    pub(crate) fn list(config: &Config, output_type: OutputType) -> Result<Vec<Self>, EvalError> {
+    /// `repeats`: answers to each question.
+    pub(crate) fn list(
+        config: &Config,
+        output_type: OutputType,
+        repeats: usize,
+    ) -> Result<Vec<Self>, EvalError> {
         let default = || Self { name: "none".into(), filters: vec![Filter::TakeFirst] };
         let list = match config.fields.get("filter_list") {
             None | Some(Value::Null) => return Ok(vec![default()]),
@@ -79,9 +84,27 @@ impl Pipeline {
                     "take it away, or generate text with output_type: generate_until".into(),
                 ));
             }
+            if output_type == OutputType::GenerateUntil {
+                let checked = check_chain(&filters, repeats);
+                checked.map_err(|(problem, remedy)| {
+                    definition(
+                        config.place("filter_list"),
+                        format!("filter `{name}`: {problem}"),
+                        remedy.to_owned(),
+                    )
+                })?;
+            }
             pipelines.push(Self { name: name.to_owned(), filters });
         }
         Ok(pipelines)
+    }
+
+    /// What the filters need of a document and do not find.
+    pub(crate) fn check(&self, document: &Value) -> Result<(), String> {
+        match self.filters.iter().any(|filter| matches!(filter, Filter::MultiChoiceRegex(..))) {
+            true => Choices::texts(document).map(|_| ()),
+            false => Ok(()),
+        }
     }
 
     /// The answer to each document out of its `responses`.
@@ -156,10 +179,10 @@ impl Filter {
     }
 
     fn apply(&self, answer: &Value, document: &Value) -> Result<Value, String> {
-        let Value::Array(items) = answer else {
-            return Err(
-                "a filter that works on several answers comes after one that took one; put it before".into(),
-            );
+        // Python goes through a text character by character.
+        let items: Vec<Value> = match answer {
+            Value::Array(items) => items.clone(),
+            other => str_of(other).chars().map(|c| c.to_string().into()).collect(),
         };
         let each = |change: &dyn Fn(&str) -> Result<Value, String>| {
             items
@@ -168,12 +191,13 @@ impl Filter {
                 .collect::<Result<Value, String>>()
         };
         match self {
-            Self::TakeFirst => Ok(items.first().cloned().unwrap_or(Value::Null)),
-            Self::TakeFirstK(count) if items.len() < *count => {
-                Err(format!("{count} answers are wanted of {}; raise `repeats`", items.len()))
+            // lm_eval stops where there is nothing to take.
+            Self::TakeFirst => Ok(items.first().cloned().unwrap_or_else(|| "".into())),
+            Self::TakeFirstK(count) if answer.is_string() => {
+                Ok(str_of(answer).chars().take(*count).collect::<String>().into())
             }
-            Self::TakeFirstK(count) => Ok(items[..*count].to_vec().into()),
-            Self::MajorityVote => Ok(vec![most_frequent(items)].into()),
+            Self::TakeFirstK(count) => Ok(items.into_iter().take(*count).collect()),
+            Self::MajorityVote => Ok(vec![most_frequent(&items)].into()),
             Self::Strip => each(&|text| Ok(strip(text).into())),
             Self::Lower => each(&|text| Ok(text.to_lowercase().into())),
             Self::Upper => each(&|text| Ok(text.to_uppercase().into())),
@@ -188,6 +212,50 @@ impl Filter {
             }
         }
     }
+}
+
+/// What a chain has made of the answers to one question.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// How many there are, where that is certain; `None`: one, taken out of the list.
+    listed: Option<usize>,
+    /// All are texts.
+    are_texts: bool,
+}
+
+/// Whether each filter can work on what those before it leave, so that none fails when everything is generated.
+fn check_chain(filters: &[Filter], repeats: usize) -> Result<(), (String, &'static str)> {
+    let mut shape = Shape { listed: Some(repeats), are_texts: true };
+    for filter in filters {
+        let wants_texts =
+            matches!(filter, Filter::Strip | Filter::Lower | Filter::Upper | Filter::MultiChoiceRegex(..));
+        if !shape.are_texts && (wants_texts || shape.listed.is_none()) {
+            return Err((
+                "a filter for texts comes after a `map` whose values are not all texts".into(),
+                "put quotes around the values of mapping_dict, and give a default_value",
+            ));
+        }
+        let are_texts = match filter {
+            Filter::Map(mapping, default) => mapping.values().chain([default]).all(Value::is_string),
+            Filter::TakeFirst | Filter::TakeFirstK(_) | Filter::MajorityVote => shape.are_texts,
+            _ => true,
+        };
+        let listed = match filter {
+            Filter::TakeFirst => None,
+            Filter::TakeFirstK(count) => match shape.listed {
+                Some(there) if there < *count => {
+                    let problem = format!("take_first_k wants {count} answers of {there}");
+                    return Err((problem, "raise `repeats`, or lower `k`"));
+                }
+                listed => listed.map(|_| *count),
+            },
+            Filter::MajorityVote => Some(1),
+            // Of a text as many as it has characters: at least none.
+            _ => shape.listed.or(Some(0)),
+        };
+        shape = Shape { listed, are_texts };
+    }
+    Ok(())
 }
 
 /// The first of the most frequent items.
@@ -224,7 +292,7 @@ impl Extraction {
         })
     }
 
-    /// The chosen match, its first group that is not empty. `None`: no match, or only empty groups.
+    /// The chosen match, its first group that is not empty. `None`: no such match, or only empty groups.
     fn select(&self, pattern: &Pattern, text: &str) -> Result<Option<String>, String> {
         let mut found = pattern.find_all(text).map_err(|e| format!("the pattern takes too long: {}", e.0))?;
         if found.is_empty() {
@@ -232,9 +300,9 @@ impl Extraction {
         }
         let index =
             if self.group_select < 0 { found.len() as i64 + self.group_select } else { self.group_select };
+        // lm_eval stops where there are fewer matches than that, after everything was generated.
         let Some(index) = usize::try_from(index).ok().filter(|&index| index < found.len()) else {
-            let (select, count) = (self.group_select, found.len());
-            return Err(format!("group_select is {select}, and there are {count} matches in {text:?}"));
+            return Ok(None);
         };
         Ok(match found.swap_remove(index) {
             Match::Whole(text) => Some(strip(&text).to_owned()),
@@ -284,11 +352,21 @@ struct Choices {
 }
 
 impl Choices {
+    /// What Python iterates over: items, keys or characters of the document's `choices`.
+    fn texts(document: &Value) -> Result<Vec<String>, String> {
+        match document.get("choices") {
+            Some(Value::Array(items)) => Ok(items.iter().map(str_of).collect()),
+            Some(Value::Object(fields)) => Ok(fields.keys().cloned().collect()),
+            Some(Value::String(text)) => Ok(text.chars().map(String::from).collect()),
+            Some(other) => Err(format!("multi_choice_regex wants a list `choices`, which is {other}")),
+            None => Err("multi_choice_regex wants a list `choices`, and there is no such field".into()),
+        }
+    }
+
     fn of(document: &Value, loosening: &Loosening) -> Result<Self, String> {
-        let choices = document.get("choices").and_then(Value::as_array);
-        let choices = choices.ok_or("multi_choice_regex wants a list `choices` in each document")?;
+        let texts = Self::texts(document)?;
         let texts: Result<Vec<String>, String> =
-            choices.iter().map(|choice| loosening.apply(strip(&str_of(choice)))).collect();
+            texts.iter().map(|choice| loosening.apply(strip(choice))).collect();
         let texts = texts?;
         let mut longest_first: Vec<String> = texts.iter().map(|text| escaped(text)).collect();
         longest_first.sort_by_key(|text| std::cmp::Reverse(text.chars().count()));
@@ -350,7 +428,7 @@ mod tests {
         let yaml = json!({"filter_list": [{"name": "f", "filter": steps}]}).to_string();
         let read = |_: &Path| Ok(yaml.clone());
         let config = Config::read(Path::new("t.yaml"), &read).unwrap();
-        Pipeline::list(&config, OutputType::GenerateUntil).map(|mut list| list.remove(0))
+        Pipeline::list(&config, OutputType::GenerateUntil, 3).map(|mut list| list.remove(0))
     }
 
     fn answer(steps: Value, texts: &[&str], document: Value) -> Value {
@@ -390,6 +468,48 @@ mod tests {
         assert_eq!(find("It's guilty of romance!"), "(B)");
         assert_eq!(find("Answer: A"), "(A)");
         assert_eq!(find("?"), "[invalid]");
+    }
+
+    #[test]
+    fn a_text_is_gone_through_by_character_as_in_python() {
+        // polemo2's chain in lm_eval.
+        let steps = json!([{"function": "regex", "regex_pattern": "(\\b([ABCD])\\b)"}, {"function": "take_first"},
+                           {"function": "map", "mapping_dict": {"A": "0", "B": "1"}, "default_value": "-1"},
+                           {"function": "take_first"}]);
+        assert_eq!(answer(steps.clone(), &["it is B", "A"], json!({})), "1");
+        assert_eq!(answer(steps, &["nothing"], json!({})), "-1");
+        let first = json!([{"function": "take_first"}, {"function": "take_first_k", "k": 2}]);
+        assert_eq!(answer(first.clone(), &["abc"], json!({})), "ab");
+        let twice = json!([{"function": "take_first"}, {"function": "take_first"}]);
+        assert_eq!(answer(twice, &[""], json!({})), "");
+        let third = json!([{"function": "regex", "regex_pattern": "[0-9]", "group_select": 2}, {"function": "take_first"}]);
+        assert_eq!(answer(third.clone(), &["1 2 3"], json!({})), "3");
+        assert_eq!(answer(third, &["1 2"], json!({})), "[invalid]");
+    }
+
+    #[test]
+    fn chains_that_cannot_work_are_refused_when_they_are_read() {
+        let said = |steps| pipeline(steps).unwrap_err().to_string();
+        let map = json!({"function": "map", "mapping_dict": {"A": 1}, "default_value": 0});
+        let first = json!({"function": "take_first"});
+        let texts = "whose values are not all texts";
+        assert!(said(json!([map, {"function": "lowercase"}])).contains(texts));
+        assert!(said(json!([map, first, {"function": "regex"}])).contains(texts));
+        pipeline(json!([map, {"function": "regex"}, {"function": "lowercase"}, first])).unwrap();
+        let vote = json!({"function": "majority_vote"});
+        assert!(said(json!([{"function": "take_first_k", "k": 4}])).contains("4 answers of 3"));
+        assert!(said(json!([vote, {"function": "take_first_k", "k": 2}])).contains("2 answers of 1"));
+    }
+
+    #[test]
+    fn choices_may_be_keys() {
+        let steps = json!([{"function": "multi_choice_regex", "regex_pattern": "(\\([A-Z]\\))"}]);
+        let pipeline = pipeline(steps.clone()).unwrap();
+        let document = json!({"choices": {"text": ["x"], "label": ["A"]}});
+        assert_eq!(answer(steps, &["it is the label"], document), json!(["(B)"]));
+        pipeline.check(&json!({"choices": "ab"})).unwrap();
+        assert!(pipeline.check(&json!({"choices": 3})).unwrap_err().contains("which is 3"));
+        assert!(pipeline.check(&json!({})).unwrap_err().contains("no such field"));
     }
 
     #[test]

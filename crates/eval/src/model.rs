@@ -63,7 +63,7 @@ impl Drawing {
     pub const GREEDY: Self = Self { do_sample: false, temperature: None, top_p: None, top_k: None, seed: 0 };
 }
 
-/// A model as evaluations see it.
+/// A model as evaluations see it. Scores that are no numbers are [`EvalError::NotFinite`], with the request.
 pub trait LanguageModel {
     /// Token ids of `text`; `add_special_tokens` decides over what the tokenizer adds by itself (BOS).
     fn encode(&mut self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EvalError>;

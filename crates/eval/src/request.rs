@@ -86,7 +86,9 @@ fn scored(
         truncated += usize::from(cut > 0);
         requests.push(request);
     }
-    let answers = counted(model.log_likelihood(&requests)?, requests.len())?;
+    let counts = asked.iter().map(|asked| asked.requests.len());
+    let answers = model.log_likelihood(&requests).map_err(|error| of_document(spec, asked, counts, error))?;
+    let answers = counted(answers, requests.len())?;
     let mut answers = answers.into_iter();
     let by_document: Vec<Vec<LogLikelihood>> =
         asked.iter().map(|asked| answers.by_ref().take(asked.requests.len()).collect()).collect();
@@ -108,7 +110,9 @@ fn rolled(
         counts.push(own.len());
         windows.extend(own);
     }
-    let answers = counted(model.log_likelihood(&windows)?, windows.len())?;
+    let answers = model.log_likelihood(&windows);
+    let answers = answers.map_err(|error| of_document(spec, asked, counts.iter().copied(), error))?;
+    let answers = counted(answers, windows.len())?;
     let mut answers = answers.into_iter();
     let sums: Vec<Vec<LogLikelihood>> = counts
         .iter()
@@ -120,6 +124,24 @@ fn rolled(
         .collect();
     check(spec, asked, &sums)?;
     Ok((Answers::Rolled(sums, spec.repeats), 0))
+}
+
+/// An error about a request as one about its document; `counts`: requests of each.
+fn of_document(
+    spec: &TaskSpec,
+    asked: &[Asked<'_>],
+    counts: impl Iterator<Item = usize>,
+    error: EvalError,
+) -> EvalError {
+    let EvalError::NotFinite { request } = error else { return error };
+    let ends = counts.scan(0, |sum, count| {
+        *sum += count;
+        Some(*sum)
+    });
+    match asked.iter().zip(ends).find(|(_, end)| request < *end) {
+        Some((asked, _)) => EvalError::NotANumber { task: spec.name.clone(), index: asked.index },
+        None => error,
+    }
 }
 
 fn check(spec: &TaskSpec, asked: &[Asked<'_>], answers: &[Vec<LogLikelihood>]) -> Result<(), EvalError> {
@@ -171,7 +193,9 @@ fn generated(
             });
         }
     }
-    let answers = counted(model.generate_until(&requests)?, requests.len())?;
+    let counts = asked.iter().map(|_| spec.repeats);
+    let answers = model.generate_until(&requests).map_err(|error| of_document(spec, asked, counts, error))?;
+    let answers = counted(answers, requests.len())?;
     let texts: Vec<Vec<String>> = answers.chunks(spec.repeats).map(<[String]>::to_vec).collect();
     Ok((Answers::Generated(texts), truncated))
 }

@@ -270,6 +270,12 @@ impl Results {
         top.insert("higher_is_better".into(), json!(higher));
         top.insert("n-samples".into(), counts.into());
         top.insert("task_hashes".into(), hashes.into());
+        // Not of lm_eval, which counts neither.
+        let counted = |count: &dyn Fn(&TaskResult) -> usize| -> Map<String, Value> {
+            self.tasks.iter().map(|task| (task.task.clone(), count(task).into())).collect()
+        };
+        top.insert("truncated".into(), counted(&|task| task.truncated).into());
+        top.insert("unanswerable".into(), counted(&|task| task.unanswerable).into());
         top
     }
 
@@ -371,8 +377,8 @@ mod tests {
             num_fewshot: 5,
             samples,
             original: 10,
-            truncated: 0,
-            unanswerable: 0,
+            truncated: 7,
+            unanswerable: 1,
             metrics: vec![metric],
             logged: vec![],
             config: json!({}),
@@ -436,6 +442,8 @@ mod tests {
         assert_eq!(json["n-samples"]["b"], json!({"original": 10, "effective": 3}));
         assert_eq!((&json["n-shot"]["g"], &json["versions"]["g"]), (&json!(5), &json!("2")));
         assert_eq!(json["higher_is_better"]["g"], json!({"acc": true}));
+        assert_eq!(json["truncated"], json!({"b": 7, "a": 7, "z": 7}));
+        assert_eq!(json["unanswerable"], json!({"b": 1, "a": 1, "z": 1}));
         let rows = results.rows();
         let names: Vec<(&str, usize)> = rows.iter().map(|row| (row.name.as_str(), row.depth)).collect();
         assert_eq!(names, [("g", 0), ("a", 1), ("b", 1), ("z", 0)]);

@@ -166,6 +166,12 @@ fn prepared(
         problem: format!("{} names neither `test_split` nor `validation_split`", spec.place("dataset_path")),
     })?;
     let all = load(&spec, documents, &split, spec.process_docs)?;
+    let count = options.limit.map_or(all.len(), |limit| limit.of(all.len()));
+    let reading = Reading::new(&spec, &split, &[]);
+    for (index, document) in all.iter().take(count).enumerate() {
+        let checked = spec.pipelines.iter().try_for_each(|pipeline| pipeline.check(document));
+        checked.map_err(|problem| reading.failed(index, document, "filter_list", problem))?;
+    }
     let process = spec.fewshot.process_docs;
     let pool = match (num_fewshot, spec.example_split()) {
         (0, _) => Vec::new(),

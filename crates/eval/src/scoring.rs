@@ -106,6 +106,10 @@ fn wants(spec: &TaskSpec, metric: &str) -> bool {
     spec.metrics.iter().any(|wanted| wanted.name == metric)
 }
 
+/// Metrics of multiple choice in the order in which lm_eval tells them, whatever the task's is.
+const CHOICE_METRICS: [&str; 9] =
+    ["acc", "f1", "mcc", "acc_norm", "acc_bytes", "exact_match", "brier_score", "acc_mutual_info", "bypass"];
+
 fn one_continuation(spec: &TaskSpec, answer: &LogLikelihood) -> Scores {
     let all = [
         ("perplexity", Score::Number(answer.log_prob)),
@@ -180,8 +184,8 @@ fn choice(reading: &Reading<'_>, asked: &Asked<'_>, answers: &[LogLikelihood]) -
     };
     let chosen = argmax(&values);
     let mut scores = Scores::new();
-    for metric in &spec.metrics {
-        let score = match metric.name.as_str() {
+    for name in CHOICE_METRICS.into_iter().filter(|name| wants(spec, name)) {
+        let score = match name {
             "acc" => is_right(chosen),
             "acc_norm" => is_right(by(&|choice| choice.chars().count() as f64)),
             "acc_bytes" => is_right(by(&|choice| choice.len() as f64)),
@@ -198,7 +202,7 @@ fn choice(reading: &Reading<'_>, asked: &Asked<'_>, answers: &[LogLikelihood]) -
             }
             _ => Score::Whole(999),
         };
-        scores.push((metric.name.clone(), score));
+        scores.push((name.to_owned(), score));
     }
     Ok(scores)
 }

@@ -1,17 +1,14 @@
 //! A task's Jinja templates, rendered as Jinja2 does under lm_eval: undefined names are errors, the last line break is
 //! kept, and there is one more filter, `regex_replace`.
 
-use crate::python::regex::Pattern;
-use crate::python::text::{float_repr, is_space};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
-use minijinja_contrib::pycompat;
+mod jinja2;
+mod methods;
+
+use minijinja::value::{Serde, Value as Jinja, ValueKind};
+use minijinja::{Environment, Error, ErrorKind};
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// Work that one rendering may do, in minijinja's units.
-const FUEL: u64 = 10_000_000;
 const NAME: &str = "template";
 
 /// A compiled template.
@@ -33,7 +30,8 @@ impl Template {
     /// The text for a document.
     pub(crate) fn render(&self, document: &Value) -> Result<String, String> {
         let template = self.environment.get_template(NAME).map_err(|error| words(&error))?;
-        template.render(Jinja::from(Serde(document))).map_err(|error| words(&error))
+        let text = template.render(Jinja::from(Serde(document)));
+        text.map_err(|error| missing(&error, &template, document))
     }
 
     /// The list that a template prints, without the way over its text.
@@ -58,104 +56,60 @@ fn lone_expression(source: &str) -> Option<String> {
     is_lone.then(|| inner.to_owned())
 }
 
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
-    environment.set_syntax(syntax.expect("the default delimiters are valid"));
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(method);
-    environment.add_filter("regex_replace", regex_replace);
-    environment.add_filter("int", lenient_int);
-    environment.set_formatter(|out, state, value| match float_of(value) {
-        Some(x) => out.write_str(&float_repr(x)).map_err(Error::from),
-        None => minijinja::escape_formatter(out, state, value),
-    });
-    environment
-});
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(jinja2::environment);
 
-/// A number that is not whole by its type.
-fn float_of(value: &Jinja) -> Option<f64> {
-    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
-    is_float.then(|| f64::try_from(value.clone()).ok()).flatten()
-}
-
-/// `re.sub(pattern, repl, string, count=count)`.
-fn regex_replace(text: &str, pattern: &str, repl: &str, count: Option<usize>) -> Result<String, Error> {
-    let failed = |error: crate::python::regex::PatternError| {
-        Error::new(ErrorKind::InvalidOperation, format!("regex_replace: {}", error.0))
-    };
-    let pattern = Pattern::new(pattern).map_err(failed)?;
-    pattern.substitute(text, repl, count.unwrap_or(0)).map_err(failed)
-}
-
-/// Jinja2's answer to what is no number is the default, 0.
-fn lenient_int(
-    state: &State,
-    value: &Jinja,
-    default: Option<Jinja>,
-    base: Option<u32>,
-    kwargs: Kwargs,
-) -> Result<Jinja, Error> {
-    let default = default.unwrap_or_else(|| Jinja::from(0));
-    minijinja::filters::int(state, value, Some(default.clone()), base, kwargs).or(Ok(default))
-}
-
-/// Python's methods that tasks call and `pycompat` lacks.
-fn method(state: &mut State, value: &Jinja, method: &str, args: &[Jinja]) -> Result<Jinja, Error> {
-    if let Some(text) = value.as_str() {
-        match method {
-            "removeprefix" => {
-                let (prefix,): (&str,) = from_args(args)?;
-                return Ok(text.strip_prefix(prefix).unwrap_or(text).into());
-            }
-            "removesuffix" => {
-                let (suffix,): (&str,) = from_args(args)?;
-                return Ok(text.strip_suffix(suffix).unwrap_or(text).into());
-            }
-            "partition" => {
-                let (at,): (&str,) = from_args(args)?;
-                let (before, after) = text.split_once(at).unwrap_or((text, ""));
-                let middle = if text.contains(at) { at } else { "" };
-                return Ok([before, middle, after].into_iter().map(Jinja::from).collect());
-            }
-            "index" => {
-                let (wanted,): (&str,) = from_args(args)?;
-                let at = text.find(wanted).map(|at| text[..at].chars().count());
-                return at.map(Jinja::from).ok_or_else(|| invalid(format!("{wanted:?} is not in the text")));
-            }
-            "rsplit" if !args.is_empty() => {
-                let (at, most): (&str, Option<usize>) = from_args(args)?;
-                let mut parts: Vec<&str> = text.rsplitn(most.map_or(usize::MAX, |m| m + 1), at).collect();
-                parts.reverse();
-                return Ok(parts.into_iter().map(Jinja::from).collect());
-            }
-            // Python splits at more characters than `pycompat` does.
-            "split" if args.is_empty() => {
-                let parts: Vec<&str> = text.split(is_space).filter(|part| !part.is_empty()).collect();
-                return Ok(parts.into_iter().map(Jinja::from).collect());
-            }
-            _ => {}
-        }
-    }
-    if value.kind() == ValueKind::Seq && method == "index" {
-        let (wanted,): (&Jinja,) = from_args(args)?;
-        let position = value.try_iter()?.position(|item| item == *wanted);
-        return position.map(Jinja::from).ok_or_else(|| invalid(format!("{wanted} is not in the list")));
-    }
-    pycompat::unknown_method_callback(state, value, method, args)
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
-
+/// What is wrong with a template or its values.
 fn words(error: &Error) -> String {
     let what = match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
+    in_line(what, error)
+}
+
+/// What is wrong as a template is rendered: of an undefined name, which field it wants.
+fn missing(error: &Error, template: &minijinja::Template<'_, '_>, document: &Value) -> String {
+    let is_about_undefined = error.kind() == ErrorKind::UndefinedError
+        || error.detail().is_some_and(|detail| detail.contains("undefined"));
+    if !is_about_undefined {
+        return words(error);
+    }
+    let names = template.undeclared_variables(true);
+    let mut fields: Vec<String> = names.iter().filter_map(|path| absent(document, path)).collect();
+    fields.sort();
+    fields.dedup();
+    // Those that the template itself asks after may be missing.
+    fields.retain(|path| !template.source().contains(&format!("{path} is ")));
+    let at = error.range().and_then(|range| template.source().get(range)).map(str::trim).unwrap_or_default();
+    let what = match fields.iter().find(|path| *path == at) {
+        Some(path) => format!("there is no field `{path}`"),
+        None if fields.is_empty() && at.is_empty() => return words(error),
+        None if fields.is_empty() => format!("`{at}` is undefined"),
+        None => format!("there is no field `{}`", fields.join("`, or no `")),
+    };
+    in_line(what, error)
+}
+
+/// The part of a path such as `a.b` up to the first name that is not there. What comes after a text, a number or a list
+/// is a method.
+fn absent(document: &Value, path: &str) -> Option<String> {
+    const METHODS: [&str; 4] = ["items", "keys", "values", "get"];
+    let (mut value, mut end) = (document, 0);
+    for key in path.split('.') {
+        end += key.len();
+        match value.as_object()?.get(key) {
+            Some(inner) => value = inner,
+            None if METHODS.contains(&key) || ENVIRONMENT.globals().any(|(name, _)| name == path) => {
+                return None;
+            }
+            None => return Some(path[..end].to_owned()),
+        }
+        end += 1;
+    }
+    None
+}
+
+fn in_line(what: String, error: &Error) -> String {
     match error.line() {
         Some(line) if line > 1 => format!("{what} (line {line} of the template)"),
         _ => what,
@@ -182,6 +136,27 @@ mod tests {
         );
         assert_eq!(render("{{'a-b'|regex_replace('-(.)', '<\\\\1>')}}", json!({})), "a<b>");
         assert_eq!(render("{{'x'|int}} {{ '7'|int + 1 }}", json!({})), "0 8");
+        // Jinja2's own answers under lm_eval's environment.
+        let document =
+            json!({"s": "it's A tEst, ok", "x": 2.5e-7, "y": 1e20, "d": {"b": 1, "a": "é<'"}, "l": [1, 2.0]});
+        for (source, expected) in [
+            ("{{s.title()}}", "It'S A Test, Ok"),
+            ("{{s.swapcase()}}", "IT'S a TeST, OK"),
+            ("{{s.zfill(18)}} {{'-7'.zfill(4)}}", "000it's A tEst, ok -007"),
+            ("<{{s.center(18)}}> <{{'ab'.center(5, '.')}}>", "< it's A tEst, ok  > <..ab.>"),
+            ("<{{'a'.ljust(3)}}> <{{'a'.rjust(3)}}>", "<a  > <  a>"),
+            ("<{{'ab'|center(5)}}> {{s|wordcount}}", "<  ab > 5"),
+            ("{{x|string}} {{[y, x]|join(' ')}} {{'abc'|join('-')}}", "2.5e-07 1e+20 2.5e-07 a-b-c"),
+            ("{{[d, d]|join('+', attribute='b')}} {{[]|join}}", "1+1 "),
+            ("{{'x'|float}} {{'1.50'|float}} {{3|float}} {{'y'|float(2.5)}}", "0.0 1.5 3.0 2.5"),
+            ("{{s|e}} {{'<a & \"b\">'|escape}}", "it&#39;s A tEst, ok &lt;a &amp; &#34;b&#34;&gt;"),
+            ("{{d|tojson}}", r#"{"a": "\u00e9\u003c\u0027", "b": 1}"#),
+            ("{{[d.b, none, true, x]|tojson}}", "[1, null, true, 2.5e-07]"),
+            ("{{[1, []]|tojson(indent=2)}}", "[\n  1,\n  []\n]"),
+            ("{{'a b/é?'|urlencode}}", "a%20b/%C3%A9%3F"),
+        ] {
+            assert_eq!(render(source, document.clone()), expected, "{source}");
+        }
         let chosen = "{{answer.split('####')[-1].strip() if answer is defined else target}}";
         assert_eq!(render(chosen, json!({"target": "t"})), "t");
         assert_eq!(render(chosen, json!({"answer": "a #### 5 "})), "5");
@@ -202,8 +177,21 @@ mod tests {
     #[test]
     fn errors_say_where() {
         assert!(Template::compile("a\n{{ b").unwrap_err().contains("line 2 of the template"));
-        let missing = Template::compile("{{nothing}}").unwrap().render(&json!({})).unwrap_err();
-        assert!(missing.contains("undefined"), "{missing}");
+        let document = json!({"q": "x", "l": [1], "d": {"a": 1}});
+        for (source, expected) in [
+            ("{{nothing}}", "there is no field `nothing`"),
+            ("{{q.strip() + other}}", "there is no field `other`"),
+            ("a\n{{d.x}}", "there is no field `d.x` (line 2 of the template)"),
+            ("{{other|upper}}", "there is no field `other`"),
+            ("{{other.strip()}}", "there is no field `other`"),
+            ("{{q if other is defined else others}}", "there is no field `others`"),
+            ("{% for x in other %}{% endfor %}", "there is no field `other`"),
+            ("{{l[3]}}", "`l[3]` is undefined"),
+            ("{{[q, other]|join}}", "there is no field `other`"),
+        ] {
+            let said = Template::compile(source).unwrap().render(&document).unwrap_err();
+            assert_eq!(said, expected, "{source}");
+        }
         let endless = "{% for i in range(9999) %}{% for j in range(9999) %}a{% endfor %}{% endfor %}";
         assert!(Template::compile(endless).unwrap().render(&json!({})).is_err());
     }

@@ -243,7 +243,8 @@ fn what_cannot_be_done_is_said() {
     assert!(error.contains("`doc_to_choice` in ") && error.contains("t.yaml:7"), "{error}");
     let error = said(&acc.replace("{{q}}", "{{question}}"), json!([good]), &plain);
     assert!(
-        error.contains("document 0") && error.contains("undefined") && error.contains("q, options, gold"),
+        error.contains("document 0 of split `test`: there is no field `question`; ")
+            && error.contains("q, options, gold"),
         "{error}"
     );
     let error = task(&acc.replace("{{q}}", "{{q")).unwrap_err().to_string();

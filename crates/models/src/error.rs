@@ -1,5 +1,6 @@
 //! What can go wrong between a model's files and a running decoder, said so that the user can act on it.
 
+use crate::inference::RequestId;
 use foundry_formats::FormatError;
 use std::path::PathBuf;
 
@@ -143,7 +144,21 @@ pub enum ModelError {
         "the model's scores of the next token are not finite; the weights are damaged (check the download), or the \
          adapter was trained into overflow"
     )]
-    LogitsNotFinite,
+    LogitsNotFinite {
+        /// Whose next token it was to be.
+        request: RequestId,
+    },
+    /// As little as a likelihood.
+    #[error(
+        "the model's scores of given tokens are not finite; the weights are damaged (check the download), or the adapter \
+         was trained into overflow"
+    )]
+    ScoreNotFinite {
+        /// The group of continuations that was to be scored, from 0.
+        group: usize,
+        /// Which of its continuations, from 0.
+        ending: usize,
+    },
     /// Nothing can be trained with these settings.
     #[error("nothing to train: this decoder was allocated for inference; choose LoRA or full fine-tuning")]
     NothingToTrain,

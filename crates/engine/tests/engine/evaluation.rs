@@ -6,7 +6,7 @@ use foundry_eval::{
     TaskSpec, evaluate_task,
 };
 use foundry_formats::{HfConfig, Tokenizer};
-use foundry_kernels::{CpuBackend, Dtype, Isa};
+use foundry_kernels::{Backend, CpuBackend, Dtype, Isa};
 use foundry_models::{Decoder, Tuning, decoder_config};
 use serde_json::{Value, json};
 
@@ -31,6 +31,10 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn decoder(backend: &CpuBackend, max_tokens: usize) -> Decoder {
+    tuned(backend, max_tokens, &Tuning::Frozen)
+}
+
+fn tuned(backend: &CpuBackend, max_tokens: usize, tuning: &Tuning) -> Decoder {
     let config = HfConfig::from_json(json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": WORDS, "hidden_size": 16,
         "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -38,8 +42,7 @@ fn decoder(backend: &CpuBackend, max_tokens: usize) -> Decoder {
         "tie_word_embeddings": false
     }));
     let (_, config) = decoder_config(&config).unwrap();
-    let mut decoder =
-        Decoder::allocate(backend, &config, &Tuning::Frozen, Dtype::F32, max_tokens, false).unwrap();
+    let mut decoder = Decoder::allocate(backend, &config, tuning, Dtype::F32, max_tokens, false).unwrap();
     decoder.init_random(backend, 5, 0.5);
     decoder
 }
@@ -145,6 +148,33 @@ fn tasks_run_on_a_decoder() {
     let total: f64 = by_logits(&mut reference, &backend, &tokens).iter().map(|(log_prob, _)| log_prob).sum();
     // Ten words; f32 logits of size about 1, ten of them summed.
     assert!((result.metrics[0].value.ln() + total / 10.0).abs() < 1e-4, "{result:?}");
+}
+
+#[test]
+fn scores_that_are_not_finite_are_told_with_their_document() {
+    let backend = CpuBackend::new(1, Isa::detect());
+    let (tokenizer, mut decoder) = (tokenizer(), tuned(&backend, 16, &Tuning::Full));
+    // The embedding of w3, which only the third document has.
+    backend.upload(&[f32::NAN], &mut decoder.parameters_mut()[0].value, 3 * 16);
+    decoder.after_update(&backend);
+    let mut model = DecoderLanguageModel::new(&mut decoder, &backend, &tokenizer, vec![]);
+    let conventions = model.conventions().expect("the end of text stands in for BOS");
+    let rows =
+        ["w9 w8", "w1 w2", "w5 w3", "w4 w6"].map(|query| json!({"query": query, "choices": ["w7 w8", "w8"]}));
+    let same = "dataset_path: d\ntest_split: test\n";
+    for kind in [
+        "output_type: multiple_choice\ndoc_to_text: query\ndoc_to_choice: choices\ndoc_to_target: 0\n",
+        "output_type: loglikelihood\ndoc_to_text: query\ndoc_to_target: ' w7'\n",
+        "output_type: loglikelihood_rolling\ndoc_to_target: '{{query}} w5'\n",
+        "doc_to_text: query\ndoc_to_target: w7\nrepeats: 2\ngeneration_kwargs: {max_gen_toks: 2}\n",
+    ] {
+        let task = task(&format!("task: words\n{same}{kind}"));
+        let mut rows = Rows(rows.to_vec());
+        let error =
+            evaluate_task(&task, &mut model, &conventions, &mut rows, &RunOptions::default()).unwrap_err();
+        let is_told = matches!(&error, EvalError::NotANumber { task, index: 2 } if task == "words");
+        assert!(is_told, "{kind}: {error}");
+    }
 }
 
 /// A task from the text of its file.

@@ -185,6 +185,7 @@ impl TaskSpec {
             fewshot_delimiter: fewshot_delimiter.clone(),
         };
         let process_results = reader.native("process_results")?;
+        let repeats = reader.count("repeats")?.unwrap_or(1).max(1);
         let metadata = config.fields.get("metadata").and_then(Value::as_object);
         Ok(Self {
             name: name.to_owned(),
@@ -202,9 +203,9 @@ impl TaskSpec {
             description: reader.field("description")?,
             fewshot: reader.fewshot(fewshot)?,
             generation_kwargs: reader.generation_kwargs(&fewshot_delimiter)?,
-            repeats: reader.count("repeats")?.unwrap_or(1).max(1),
+            repeats,
             metrics: MetricSpec::list(&config, output_type, process_results)?,
-            pipelines: Pipeline::list(&config, output_type)?,
+            pipelines: Pipeline::list(&config, output_type, repeats)?,
             version: metadata.and_then(|m| m.get("version")).cloned().unwrap_or_else(|| "Yaml".into()),
             doc_to_text,
             doc_to_target,
@@ -328,7 +329,9 @@ impl TaskSpec {
         put("should_decontaminate", fields.get("should_decontaminate").cloned().unwrap_or(false.into()));
         put("doc_to_decontamination_query", given("doc_to_decontamination_query"));
         put("gen_prefix", given("gen_prefix"));
-        put("metadata", given("metadata"));
+        let mut metadata = given("metadata").as_object().cloned().unwrap_or_default();
+        metadata.insert("config_source".into(), self.config.path.display().to_string().into());
+        put("metadata", metadata.into());
         Value::Object(dump)
     }
 

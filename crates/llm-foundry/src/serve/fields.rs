@@ -80,7 +80,10 @@ impl Fields {
 
     /// A whole number from `least` to `most`.
     pub(super) fn count(&mut self, key: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
-        let range = format!("a whole number from {least} to {most}");
+        let range = match most {
+            usize::MAX => format!("a whole number, {least} or more"),
+            _ => format!("a whole number from {least} to {most}"),
+        };
         let in_range = |value: &Value| {
             value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (least..=most).contains(n))
         };

@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `GET /v1/models` | the model |
+//! | `GET /v1/models`, `GET /v1/models/NAME` | the model |
 //! | `POST /v1/completions` | texts continued, with `echo` and `logprobs` |
 //! | `POST /v1/chat/completions` | conversations answered |
 //! | `GET /health` | whether the server is up |
@@ -70,6 +70,26 @@ fn is_host(header: &str, own: &str) -> bool {
     let is_port =
         |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
     port.is_some_and(|rest| rest.is_empty() || is_port(rest))
+}
+
+/// A part of a path with its `%2F` and the like as what they stand for.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| byte == b'%').and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What every connection shares.
@@ -185,7 +205,11 @@ impl Shared {
                 Answered::Gone => (499, false),
                 Answered::Streamed => (200, false),
                 Answered::Page(Page { status, kind, body }) => {
-                    let sent = connection.answer(status, kind, &body, request.keeps_alive);
+                    let keeps_alive = request.keeps_alive;
+                    let sent = match request.method == "HEAD" {
+                        true => connection.answer_without_body(status, kind, &body, keeps_alive),
+                        false => connection.answer(status, kind, &body, keeps_alive),
+                    };
                     (status, sent.is_ok() && request.keeps_alive)
                 }
             };
@@ -198,13 +222,16 @@ impl Shared {
 
     fn route(&self, request: &HttpRequest, connection: &mut Connection) -> (&'static str, Answered) {
         let paths = ["/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"];
-        let Some(path) = paths.into_iter().find(|path| *path == request.path) else {
+        let name = request.path.strip_prefix("/v1/models/").map(percent_decoded);
+        let is_path = |path: &&str| *path == request.path || (name.is_some() && *path == "/v1/models");
+        let Some(path) = paths.into_iter().find(is_path) else {
             let error =
                 ApiError::new(404, format!("no `{}` here; there are {}", request.path, paths.join(", ")));
             return ("other", Answered::Page(error.into()));
         };
         let method = if path.ends_with("completions") { "POST" } else { "GET" };
-        if request.method != method {
+        let is_head = method == "GET" && request.method == "HEAD";
+        if request.method != method && !is_head {
             let error = ApiError::new(405, format!("{path} takes {method}, not {}", request.method));
             return (path, Answered::Page(error.into()));
         }
@@ -214,7 +241,11 @@ impl Shared {
                 let kind = "text/plain; version=0.0.4";
                 Answered::Page(Page { status: 200, kind, body: self.metrics.text() })
             }
-            "/v1/models" => Answered::Page(Page::json(self.models())),
+            "/v1/models" => Answered::Page(match name {
+                None => Page::json(self.models()),
+                Some(name) if self.options.model_names.contains(&name) => Page::json(self.model(&name)),
+                Some(name) => self.no_model(&name).into(),
+            }),
             _ => {
                 let asked = match path {
                     "/v1/completions" => Asked::completion(&request.body),
@@ -257,19 +288,25 @@ impl Shared {
     }
 
     fn models(&self) -> serde_json::Value {
-        let model = |name: &String| {
-            let capacity = self.front.capacity;
-            json!({"id": name, "object": "model", "created": 0, "owned_by": "llm-foundry", "max_model_len": capacity})
-        };
-        json!({"object": "list", "data": self.options.model_names.iter().map(model).collect::<Vec<_>>()})
+        let models: Vec<_> = self.options.model_names.iter().map(|name| self.model(name)).collect();
+        json!({"object": "list", "data": models})
+    }
+
+    fn model(&self, name: &str) -> serde_json::Value {
+        let capacity = self.front.capacity;
+        json!({"id": name, "object": "model", "created": 0, "owned_by": "llm-foundry", "max_model_len": capacity})
+    }
+
+    fn no_model(&self, name: &str) -> ApiError {
+        let names = self.options.model_names.join(", ");
+        let message = format!("no model `{name}` here; there is {names}");
+        ApiError { status: 404, message, param: Some("model".into()) }
     }
 
     /// Everything from the request to its answer.
     fn complete(&self, asked: &Asked, connection: &mut Connection) -> Result<Answered, ApiError> {
         if !self.options.model_names.contains(&asked.common.model) {
-            let names = self.options.model_names.join(", ");
-            let message = format!("no model `{}` here; there is {names}", asked.common.model);
-            return Err(ApiError { status: 404, message, param: Some("model".into()) });
+            return Err(self.no_model(&asked.common.model));
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let requests = self.requests(asked, number)?;

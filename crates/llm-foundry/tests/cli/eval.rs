@@ -74,10 +74,23 @@ fn results_and_samples_are_files_of_lm_evals_form() {
     assert_eq!(top["groups"]["both"]["acc,none"].as_f64(), Some(acc), "the mean of one task");
     assert_eq!(top["n-samples"]["animals"], json!({"original": 7, "effective": 4}));
     assert_eq!((&top["n-shot"]["animals"], &top["n-shot"]["answers"]), (&json!(2), &json!(0)));
-    for key in ["config", "versions", "configs", "group_subtasks", "task_hashes", "max_length", "model_name"]
-    {
-        assert!(top.get(key).is_some(), "no {key}");
-    }
+    // Those of a file of lm_eval 0.4.13, and two counts that it has not.
+    let mut keys: Vec<&str> = "results groups group_subtasks configs versions n-shot higher_is_better n-samples config \
+        git_hash date pretty_env_info transformers_version lm_eval_version upper_git_hash tokenizer_pad_token \
+        tokenizer_eos_token tokenizer_bos_token eot_token_id max_length task_hashes model_source model_name \
+        model_name_sanitized system_instruction system_instruction_sha fewshot_as_multiturn chat_template \
+        chat_template_sha total_evaluation_time_seconds truncated unanswerable"
+        .split_whitespace()
+        .collect();
+    keys.sort_unstable();
+    let mut own: Vec<&str> = top.as_object().expect("an object").keys().map(String::as_str).collect();
+    own.sort_unstable();
+    assert_eq!(own, keys);
+    assert_eq!(top["config"]["model_args"], json!({"pretrained": model(), "dtype": "float32"}));
+    let metadata = json!({"pretrained": model(), "dtype": "float32", "config_source": "tasks/animals.yaml"});
+    assert_eq!(top["configs"]["animals"]["metadata"], metadata);
+    assert_eq!((&top["fewshot_as_multiturn"], &top["config"]["gen_kwargs"]), (&Value::Null, &json!({})));
+    assert_eq!((&top["truncated"]["animals"], &top["unanswerable"]["animals"]), (&json!(0), &json!(0)));
     let dir = room.path("out").join(model().replace('/', "__"));
     let names: Vec<String> = std::fs::read_dir(&dir)
         .expect("listed")
@@ -163,7 +176,7 @@ fn wrong_tasks_and_options_are_refused() {
     refused(&["--tasks", "answers", "--gen-kwargs", "num_beams=4"], &["num_beams", "no beam search"]);
     refused(&["--tasks", "answers", "--gen-kwargs", "max_gen_toks=999"], &["999", "256"]);
     room.write("test.jsonl", "{\"gold\": 0}\n");
-    refused(&["--tasks", "animals"], &["document 0", "animal", "undefined"]);
+    refused(&["--tasks", "animals"], &["task `animals`, document 0", "no field `animal`"]);
     let listed = room.foundry(&["eval", "--list-tasks"]).expect_done();
     assert!(listed.out.contains("group mmlu\n") && listed.out.contains("task  gsm8k\n"), "{}", listed.out);
 }

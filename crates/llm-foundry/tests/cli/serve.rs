@@ -134,6 +134,12 @@ fn completions_are_those_of_generate() {
     assert_eq!(events.last().expect("events")["usage"]["completion_tokens"], tokens);
     let models: Value = serde_json::from_str(&server.get("/v1/models").1).expect("JSON");
     assert_eq!(models["data"][0]["id"], "tiny");
+    let model: Value = serde_json::from_str(&server.get("/v1/models/tin%79").1).expect("JSON");
+    assert_eq!(model, models["data"][0]);
+    let (status, answer) = server.get("/v1/models/other");
+    assert!(status == 404 && answer.contains("no model `other` here"), "{answer}");
+    assert_eq!(server.send("HEAD", "/v1/models", "", ""), (200, String::new()));
+    assert_eq!(server.send("HEAD", COMPLETIONS, "", "").0, 405);
     assert_eq!(server.get("/health").0, 200);
     assert_eq!(server.metric("llm_foundry_generated_tokens_total"), 3.0 * tokens as f64);
 }
@@ -184,6 +190,14 @@ fn conversations_are_answered_whole_and_in_chunks() {
     assert_ne!(contents[0], contents[1], "choices have seeds of their own");
     let told = whole["choices"][0]["logprobs"]["content"].as_array().expect("a list");
     assert_eq!(told[0]["top_logprobs"].as_array().expect("a list").len(), 2);
+    let parts = |texts: &[&str]| {
+        let parts: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
+        ask(json!({"messages": [{"role": "user", "content": parts}]}))
+    };
+    let answer = |body: Value| server.ask(CHAT, body)["choices"][0]["message"]["content"].clone();
+    assert_eq!(answer(parts(&["Hello"])), *contents[0]);
+    let lines = json!({"messages": [{"role": "user", "content": "Hel\nlo"}]});
+    assert_eq!(answer(parts(&["Hel", "lo"])), answer(ask(lines)));
     let (_, stream) = server.post(CHAT, &ask(json!({"stream": true, "n": 2})));
     let events = events(&stream);
     for (index, expected) in contents.into_iter().enumerate() {
@@ -219,6 +233,12 @@ fn wrong_requests_are_told_what_is_wrong() {
     refused(400, wrong(json!({"prompt": [1, 2, 999_999]})), &["999999"]);
     refused(413, wrong(json!({"prompt": "a".repeat(5000)})), &["--max-body"]);
     refused(400, wrong(json!({"prompt": vec!["a"; 20], "n": 16})), &["320 texts", "--max-open"]);
+    refused(400, wrong(json!({"max_tokens": -1})), &["a whole number, 0 or more"]);
+    let said = |message: Value| server.post(CHAT, &json!({"model": "tiny", "messages": [message]}));
+    refused(400, said(json!({"role": "user"})), &["`messages`", "message 1 has no `content`"]);
+    refused(400, said(json!({"role": "user", "content": 5})), &["neither a text nor a list of parts"]);
+    let image = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]});
+    refused(400, said(image), &["of type `image_url`; only `text`"]);
     refused(400, server.raw(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"), &["HTTP"]);
     refused(431, server.raw(&[b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 40_000]].concat()), &["headers"]);
     refused(

@@ -226,7 +226,7 @@ impl Scoring<'_> {
 
     fn pass(&mut self) -> Result<(), ModelError> {
         let Self { inference, decoder, backend, asked, scores, .. } = self;
-        let mut is_finite = true;
+        let mut broken = None;
         if !inference.row.tokens.is_empty() {
             decoder.forward_paged(*backend, &mut inference.cache, &inference.row);
             let rows: Vec<u32> = asked.iter().map(|asked| asked.row).collect();
@@ -238,12 +238,14 @@ impl Scoring<'_> {
                 let score = &mut scores[group][ending];
                 score.log_prob += f64::from(result.log_prob);
                 score.is_greedy &= result.is_greedy;
-                is_finite &= score.log_prob.is_finite();
+                if !score.log_prob.is_finite() && broken.is_none() {
+                    broken = Some(ModelError::ScoreNotFinite { group, ending });
+                }
             }
         }
         self.release();
         (self.told)(self.group);
-        if is_finite { Ok(()) } else { Err(ModelError::LogitsNotFinite) }
+        broken.map_or(Ok(()), Err)
     }
 
     fn release(&mut self) {

@@ -159,7 +159,7 @@ impl Sequence {
         longest: usize,
     ) -> Result<Event, ModelError> {
         if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(ModelError::LogitsNotFinite);
+            return Err(ModelError::LogitsNotFinite { request: self.id });
         }
         let mut event = Event { id: self.id, token: None, scores: Vec::new(), finish: None };
         event.scores.extend(self.tell(position, logits));

@@ -288,11 +288,12 @@ fn a_model_without_numbers_gives_an_error_and_no_token() {
     let sampling = Sampling { max_new_tokens: 8, ..Sampling::default() };
     // Token 0 is the damaged row of the embedding.
     let error = engine.generate(&mut decoder, &backend, request(&[0, 5], &sampling), &mut go_on).unwrap_err();
-    assert!(matches!(error, ModelError::LogitsNotFinite), "{error}");
+    assert!(matches!(error, ModelError::LogitsNotFinite { .. }), "{error}");
     assert_eq!((engine.open_requests(), engine.free_tokens()), ((0, 0), engine.options().cache_tokens));
-    let group = Continuations { prefix: vec![0, 5], endings: vec![vec![6]] };
-    let error = engine.score(&mut decoder, &backend, &[group]).unwrap_err();
-    assert!(matches!(error, ModelError::LogitsNotFinite), "{error}");
+    let sound = Continuations { prefix: vec![4, 5], endings: vec![vec![6]] };
+    let broken = Continuations { prefix: vec![4, 5], endings: vec![vec![6], vec![0, 6]] };
+    let error = engine.score(&mut decoder, &backend, &[sound, broken]).unwrap_err();
+    assert!(matches!(error, ModelError::ScoreNotFinite { group: 1, ending: 1 }), "{error}");
     assert_eq!(engine.free_tokens(), engine.options().cache_tokens);
 }
 

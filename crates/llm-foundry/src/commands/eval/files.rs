@@ -93,11 +93,18 @@ pub(super) fn describe(
         json!([text, id])
     };
     let hash = |text: &Value| text.as_str().map(sha256);
+    for config in top.get_mut("configs").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
+        let Some(metadata) = config["metadata"].as_object_mut() else { continue };
+        let source = metadata.shift_remove("config_source").unwrap_or_default();
+        metadata.extend(examinee.arguments.clone());
+        metadata.insert("config_source".into(), source);
+    }
     top.insert(
         "config".into(),
         json!({
             "model": "llm-foundry",
-            "model_args": examinee.arguments,
+            "model_args": &examinee.arguments,
             "model_num_parameters": examinee.parameters,
             "model_dtype": examinee.dtype,
             "model_revision": examinee.revision,
@@ -108,20 +115,20 @@ pub(super) fn describe(
             "use_cache": null,
             "limit": run["limit"],
             "bootstrap_iters": run["bootstrap_iters"],
-            "gen_kwargs": run["gen_kwargs"],
+            "gen_kwargs": run["gen_kwargs"].as_object().cloned().unwrap_or_default(),
             "random_seed": run["random_seed"],
             "numpy_seed": run["numpy_seed"],
             "torch_seed": run["torch_seed"],
             "fewshot_seed": run["fewshot_seed"],
         }),
     );
-    let end = run["date"].as_f64().unwrap_or(0.0) + run["seconds"].as_f64().unwrap_or(0.0);
     let more = json!({
         "git_hash": null,
         "date": run["date"],
         "pretty_env_info": format!("llm-foundry {}", env!("CARGO_PKG_VERSION")),
         "transformers_version": null,
         "lm_eval_version": null,
+        "upper_git_hash": null,
         "tokenizer_pad_token": token(tokenizer.pad_token()),
         "tokenizer_eos_token": token(tokenizer.eos_token()),
         "tokenizer_bos_token": token(tokenizer.bos_token()),
@@ -135,8 +142,6 @@ pub(super) fn describe(
         "fewshot_as_multiturn": run["fewshot_as_multiturn"],
         "chat_template": run["chat_template"],
         "chat_template_sha": hash(&run["chat_template"]),
-        "start_time": run["date"],
-        "end_time": end,
         "total_evaluation_time_seconds": run["seconds"].to_string(),
     });
     if let Value::Object(more) = more {

@@ -117,9 +117,10 @@ pub(super) struct Evaluation {
 
 pub(crate) fn input(error: EvalError) -> Failure {
     match &error {
-        EvalError::Model(_) | EvalError::AnswerCount { .. } | EvalError::NotANumber { .. } => {
-            Failure::run(error)
-        }
+        EvalError::Model(_)
+        | EvalError::AnswerCount { .. }
+        | EvalError::NotANumber { .. }
+        | EvalError::NotFinite { .. } => Failure::run(error),
         _ => Failure::input(error),
     }
 }
@@ -188,7 +189,7 @@ fn evaluation(
         "torch_seed": args.seed.torch,
         "fewshot_seed": args.seed.fewshot,
         "system_instruction": args.system_instruction,
-        "fewshot_as_multiturn": options.style.fewshot_as_multiturn,
+        "fewshot_as_multiturn": args.fewshot_as_multiturn.or(args.apply_chat_template.then_some(true)),
         "chat_template": source,
         "date": unix(began.1),
         "seconds": seconds,

@@ -20,6 +20,7 @@ use foundry_models::{
     Checkpointing, Decoder, Inference, InferenceOptions, Sampling, Storage, decoder_config,
     quantized_weights, with_vocabulary,
 };
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Tokens that are computed at once.
@@ -30,7 +31,7 @@ pub(super) struct Examinee {
     /// As the user calls it: the adapter, or the model.
     pub(super) name: String,
     /// lm_eval's `model_args`.
-    pub(super) arguments: String,
+    pub(super) arguments: Map<String, Value>,
     pub(super) revision: String,
     pub(super) parameters: u64,
     pub(super) dtype: &'static str,
@@ -95,14 +96,9 @@ impl Examinee {
         eos_token_ids.extend(tokenizer.eos_token_id().filter(|id| !eos_token_ids.contains(id)));
         let sizes = weights.tensors().iter().map(|tensor| tensor.shape.iter().product::<usize>() as u64);
         let parameters = sizes.sum();
-        let mut arguments = format!("pretrained={name}");
-        for adapter in adapters {
-            arguments.push_str(&format!(",peft={}", adapter.dir.display()));
-        }
-        arguments.push_str(&format!(",dtype={}", dtype_name(compute)));
         Ok(Self {
             name: adapters.first().map_or_else(|| name.to_owned(), |a| a.dir.display().to_string()),
-            arguments,
+            arguments: arguments(name, &dirs, dtype_name(compute)),
             revision: args.revision.clone(),
             parameters,
             dtype: dtype_name(compute),
@@ -154,6 +150,19 @@ impl Examinee {
         let model = DecoderLanguageModel::new(decoder, backend, tokenizer, eos_token_ids);
         DecoderLanguageModel { memory, sampling: sampling.clone(), ..model }
     }
+}
+
+/// lm_eval's `model_args`.
+fn arguments(name: &str, adapters: &[&Path], dtype: &str) -> Map<String, Value> {
+    let mut arguments = Map::from_iter([("pretrained".to_owned(), Value::from(name))]);
+    let mut dirs: Vec<Value> = adapters.iter().map(|dir| dir.display().to_string().into()).collect();
+    match dirs.len() {
+        0 => {}
+        1 => arguments.extend([("peft".to_owned(), dirs.remove(0))]),
+        _ => arguments.extend([("peft".to_owned(), dirs.into())]),
+    }
+    arguments.insert("dtype".into(), dtype.into());
+    arguments
 }
 
 fn check_memory(args: &EvalArgs, meter: &Meter) -> Outcome {
