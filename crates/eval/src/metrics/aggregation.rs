@@ -225,6 +225,7 @@ fn resampled<T: Sync>(items: &[T], iterations: usize, f: &(dyn Fn(&[&T]) -> f64 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn class(gold: i64, chosen: usize) -> Score {
         Score::Classes(gold.into(), chosen)
@@ -245,6 +246,32 @@ mod tests {
         let classes = [class(1, 1), class(0, 1), class(1, 0), class(1, 1), class(0, 0)];
         let result = apply(Aggregation::Matthews, &classes, 1000);
         assert!((result.stderr.unwrap() - 0.45980548193585813).abs() < 1e-12, "{result:?}");
+    }
+
+    #[test]
+    fn values_and_errors_are_lm_evals() {
+        let golden: Value = serde_json::from_str(include_str!("../../tests/goldens/metrics.json")).unwrap();
+        for (name, own) in golden.as_object().unwrap() {
+            let score = |item: &Value| match name.as_str() {
+                "f1" | "matthews_corrcoef" => {
+                    class(item[0].as_i64().unwrap(), item[1].as_u64().unwrap() as usize)
+                }
+                "brier_score" => {
+                    let shares = item[1].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+                    Score::Probabilities(item[0].clone(), shares)
+                }
+                _ => Score::Texts(vec![item[0].as_str().unwrap().into()], item[1].as_str().unwrap().into()),
+            };
+            let scores: Vec<Score> = own["items"].as_array().unwrap().iter().map(score).collect();
+            let result = apply(Aggregation::named(name).unwrap(), &scores, 100);
+            // Sums of a hundred numbers up to 100, in another order than numpy's.
+            let is_near = |ours: f64, theirs: &Value| (ours - theirs.as_f64().unwrap()).abs() < 1e-10;
+            assert!(is_near(result.value, &own["value"]), "{name}: {result:?}");
+            match result.stderr {
+                Some(stderr) => assert!(is_near(stderr, &own["stderr"]), "{name}: {result:?}"),
+                None => assert!(own["stderr"].is_null(), "{name}"),
+            }
+        }
     }
 
     #[test]
