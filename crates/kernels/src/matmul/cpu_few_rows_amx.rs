@@ -13,7 +13,9 @@ use crate::simd::matrix::{BlockMut, Epilogue, Matrix, Out};
 use crate::simd::{Amx, gemm_amx, pack};
 use half::bf16;
 
-/// Most rows of `A` for this path: with more, packing `B` pays.
+/// Least and most rows of `A` for this path: one alone is served by dot products, which make codes into numbers in
+/// registers, and with very many packing `B` pays.
+const LEAST_ROWS: usize = 2;
 const MOST_ROWS: usize = 64;
 /// Rows of `B` at a time.
 const ROWS: usize = gemm_amx::ROWS;
@@ -22,7 +24,7 @@ const TASK_BYTES: usize = 64 << 10;
 
 /// Is this a product for [`run`]?
 pub(super) fn fits(op: &Matmul) -> bool {
-    !op.trans_a && op.trans_b && op.m <= MOST_ROWS && op.k > 0
+    !op.trans_a && op.trans_b && (LEAST_ROWS..=MOST_ROWS).contains(&op.m) && op.k > 0
 }
 
 /// `c = alpha · A · Bᵀ` or `+=`.

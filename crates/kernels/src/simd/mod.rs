@@ -13,7 +13,7 @@ mod arch {
     #[cfg(not(feature = "emulate-avx512"))]
     pub(super) use std::arch::x86_64::*;
     #[cfg(feature = "emulate-avx512")]
-    pub(super) use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    pub(super) use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 }
 #[cfg(target_arch = "x86_64")]
 #[cfg_attr(feature = "emulate-avx512", allow(dead_code))]

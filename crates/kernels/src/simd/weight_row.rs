@@ -8,7 +8,7 @@ use half::bf16;
 
 /// How many bytes ahead weights are asked for: the time of a memory access. Rows of weights follow each other, so that
 /// the next row arrives while this one is multiplied.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Each of sixteen bytes as two words, four bytes to a lane of 128 bits that holds all sixteen.
 const SPREAD: [u8; 64] = {
@@ -81,7 +81,7 @@ impl<'a> Nf4<'a> {
 #[inline(always)]
 fn ahead(at: *const u8) {
     // SAFETY: a prefetch may point anywhere.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD).cast()) }
 }
 
 impl WeightRow for Dense<'_> {
