@@ -22,7 +22,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
 
-    /// The model's or the optimiser's file could not be written or read.
+    /// The model's or the optimiser's file could not be read.
     #[error(transparent)]
     Format(#[from] FormatError),
 
@@ -43,6 +43,10 @@ pub enum CheckpointError {
         /// Why.
         source: BoxedError,
     },
+
+    /// The numbers that a resume needs could not be written.
+    #[error("{0}; earlier checkpoints are unchanged: go on from them with --resume")]
+    State(#[source] FormatError),
 
     /// The system refused something while reading.
     #[error("{}: cannot {action} ({source}); check that the path exists and its permissions", path.display())]

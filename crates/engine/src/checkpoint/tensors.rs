@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use crate::model::Trainable;
 use crate::optim::Optimizer;
 use foundry_formats::safetensors::{self, Entry, Writer};
-use foundry_formats::{StoredDtype, TensorSource};
+use foundry_formats::{FormatError, StoredDtype, TensorSource};
 use foundry_kernels::{Backend, Buffer, Dtype, SharedBuffer};
 use std::path::Path;
 
@@ -47,7 +47,7 @@ pub(crate) fn gather(
 }
 
 /// Writes the file at `path`. Not flushed to disk.
-pub(crate) fn write(path: &Path, tensors: &[Gathered]) -> Result<(), CheckpointError> {
+pub(crate) fn write(path: &Path, tensors: &[Gathered]) -> Result<(), FormatError> {
     let entries: Vec<Entry> = tensors.iter().map(|tensor| tensor.entry.clone()).collect();
     let metadata = [("format".to_owned(), "pt".to_owned())];
     let mut writer = Writer::create(path, &entries, &metadata)?;
@@ -69,7 +69,7 @@ pub(crate) fn write(path: &Path, tensors: &[Gathered]) -> Result<(), CheckpointE
             writer.write_f32(name, piece)?;
         }
     }
-    Ok(writer.finish_unflushed()?)
+    writer.finish_unflushed()
 }
 
 /// Reads the file in `dir` back, bit for bit. Names and shapes are compared before anything is overwritten.

@@ -78,7 +78,7 @@ impl Contents {
         (self.model)(dir).map_err(|source| CheckpointError::Model { path: dir.to_path_buf(), source })?;
         crash("checkpoint.after_model").map_err(at(dir, "write"))?;
         if let Some((name, tensors)) = &self.tensors {
-            tensors::write(&dir.join(name), tensors)?;
+            tensors::write(&dir.join(name), tensors).map_err(CheckpointError::State)?;
         }
         crash("checkpoint.after_optimizer").map_err(at(dir, "write"))?;
         write_file(&dir.join(STATE), &json(&self.state))?;
