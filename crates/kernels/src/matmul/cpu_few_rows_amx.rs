@@ -1,6 +1,7 @@
 //! `C = A·Bᵀ` with few rows of bf16 on AMX (decoding several texts, scoring short ones): computed as `Cᵀ = B·Aᵀ`,
 //! because then the long factor `B` goes into the tiles as it is stored, row by row, and only the few rows of `A` are
-//! packed. The sums are those of the other path on AMX, bit for bit, as long as one run of `k` holds them.
+//! packed. The sums are those of the other path on AMX, bit for bit, as long as one run of `k` holds them
+//! (a result in bf16 may keep a denormal number here that is zero there).
 
 use super::cpu_factor::Factor;
 use super::cpu_kernel::MicroKernel;

@@ -33,8 +33,8 @@ pub(crate) fn tiles(
 ) {
     let (rows, count) = (out.rows(), out.cols().div_ceil(COLS));
     assert!((1..=ROWS).contains(&rows), "tiles of {rows} rows");
-    a.expect("A", rows, DEPTH * steps);
-    let needed = (steps * (DEPTH / 2) * COLS).checked_mul(count);
+    a.expect("A", rows, steps.saturating_mul(DEPTH));
+    let needed = steps.checked_mul(DEPTH / 2 * COLS).and_then(|panel| panel.checked_mul(count));
     assert!(needed.is_some_and(|n| n <= panels.len()), "{count} panels in {} elements", panels.len());
     // SAFETY: the witness proves the instructions; `a` holds `rows` rows of `32·steps` numbers and each panel
     // `16·steps` rows of COLS elements (asserted above), which is all that the kernel reads.
