@@ -1,6 +1,7 @@
 """Tokens a second of a single answer beside llama.cpp's, at equal bits of a weight and by turns.
 
     python interop/llama_decode.py --binary target/release/llm-foundry --model MODEL_DIR --work DIR [--rounds 5]
+        [--only bf16,q8_0,q4_0]
 
 Python with llama-cpp-python. Writes the model as GGUF (bf16, q8_0, q4_0) and, for us, as bitsandbytes' int8 and nf4 into
 DIR. Both answer the same prompt greedily on all processors; the time is that from the first new token to the last.
@@ -37,11 +38,12 @@ parser.add_argument("--model", required=True)
 parser.add_argument("--work", required=True)
 parser.add_argument("--tokens", type=int, default=128)
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--only", default="bf16,q8_0,q4_0")
 args = parser.parse_args()
 args.threads = len(os.sched_getaffinity(0))
 os.makedirs(args.work, exist_ok=True)
 results = {}
-for gguf, name, bits in PAIRS:
+for gguf, name, bits in (pair for pair in PAIRS if pair[0] in args.only.split(",")):
     path = os.path.join(args.work, f"{gguf}.gguf")
     mine = os.path.join(args.work, bits) if bits else args.model
     for output, form, quant in [(path, "gguf", gguf), (mine, "safetensors", bits)]:

@@ -192,6 +192,12 @@ mod tests {
             let said = Template::compile(source).unwrap().render(&document).unwrap_err();
             assert_eq!(said, expected, "{source}");
         }
+        for wide in ["'a'.zfill(n)", "'a'.ljust(n)", "'a'.center(n)", "'a'|center(n)", "[1]|tojson(indent=n)"]
+        {
+            let template = Template::compile(&format!("{{{{{wide}}}}}")).unwrap();
+            let said = template.render(&json!({"n": i64::MAX})).unwrap_err();
+            assert!(said.contains("letters wide"), "{wide}: {said}");
+        }
         let endless = "{% for i in range(9999) %}{% for j in range(9999) %}a{% endfor %}{% endfor %}";
         assert!(Template::compile(endless).unwrap().render(&json!({})).is_err());
     }

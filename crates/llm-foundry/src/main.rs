@@ -5,6 +5,7 @@
 mod adapter_choice;
 mod answer;
 mod benchmarks;
+mod cache_dir;
 mod card;
 mod checkpoint_dir;
 mod cli;

@@ -1,5 +1,6 @@
 //! How many rows a stream has, kept from one run to the next: counting them reads everything.
 
+use crate::cache_dir::cache_dir;
 use crate::config::DataSection;
 use crate::corpus::Stream;
 use crate::failure::Outcome;
@@ -7,7 +8,7 @@ use crate::output_dir::write_whole;
 use crate::stream_facts::{hex, stream_facts};
 use foundry_data::PackedRow;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where the count of a stream is kept.
 pub(crate) struct RowCount {
@@ -40,16 +41,5 @@ impl RowCount {
         if std::fs::create_dir_all(dir).is_ok() {
             let _ = write_whole(&self.path, &format!("{rows}\n"));
         }
-    }
-}
-
-/// `FOUNDRY_CACHE`, else `XDG_CACHE_HOME/llm-foundry`, else `~/.cache/llm-foundry`.
-pub(crate) fn cache_dir(get: &impl Fn(&str) -> Option<String>) -> PathBuf {
-    let set = |name: &str| get(name).filter(|value| !value.is_empty());
-    let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_else(|| ".".into());
-    match (set("FOUNDRY_CACHE"), set("XDG_CACHE_HOME")) {
-        (Some(own), _) => PathBuf::from(own),
-        (None, Some(cache)) => Path::new(&cache).join("llm-foundry"),
-        (None, None) => Path::new(&home()).join(".cache/llm-foundry"),
     }
 }

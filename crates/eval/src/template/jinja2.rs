@@ -109,13 +109,26 @@ fn join(items: &Jinja, between: Option<&str>, kwargs: Kwargs) -> Result<String, 
     Ok(texts?.join(between.or(given.as_deref()).unwrap_or_default()))
 }
 
+/// Most letters that a template may fill a text up to: a task file is somebody else's, and Python would run out of
+/// memory as well.
+const WIDEST: usize = 1 << 20;
+
+/// The letters that `text` lacks to be `width` wide.
+pub(super) fn lacking(text: &str, width: usize) -> Result<usize, Error> {
+    if width > WIDEST {
+        let problem = format!("a text {width} letters wide; the most are {WIDEST}");
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+    }
+    Ok(width.saturating_sub(text.chars().count()))
+}
+
 /// `str.center`.
-pub(super) fn centred(text: &str, width: usize, fill: char) -> String {
-    let pad = width.saturating_sub(text.chars().count());
+pub(super) fn centred(text: &str, width: usize, fill: char) -> Result<String, Error> {
+    let pad = lacking(text, width)?;
     // CPython puts the odd one to the left of odd widths.
     let left = pad / 2 + (pad & width & 1);
     let filling = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
-    format!("{}{text}{}", filling(left), filling(pad - left))
+    Ok(format!("{}{text}{}", filling(left), filling(pad - left)))
 }
 
 /// markupsafe's `escape`.
@@ -133,6 +146,7 @@ fn escaped(value: &Jinja) -> Result<String, Error> {
 fn to_json(value: &Jinja, indent: Option<usize>, kwargs: Kwargs) -> Result<String, Error> {
     let named: Option<usize> = kwargs.get("indent")?;
     kwargs.assert_all_used()?;
+    lacking("", indent.or(named).unwrap_or(0))?;
     let value = serde_json::to_value(value)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let mut out = String::new();

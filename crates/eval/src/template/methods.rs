@@ -1,6 +1,6 @@
 //! Python's methods of texts and lists that tasks call, where `pycompat` lacks them or differs.
 
-use super::jinja2::centred;
+use super::jinja2::{centred, lacking};
 use crate::python::text::is_space;
 use minijinja::value::{Value as Jinja, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -44,16 +44,15 @@ pub(super) fn method(state: &mut State, value: &Jinja, method: &str, args: &[Jin
                     0 => ("", text),
                     _ => text.split_at(1),
                 };
-                let zeros = "0".repeat(width.saturating_sub(text.chars().count()));
+                let zeros = "0".repeat(lacking(text, width)?);
                 return Ok(format!("{sign}{zeros}{digits}").into());
             }
             "center" | "ljust" | "rjust" => {
                 let (width, fill): (usize, Option<char>) = from_args(args)?;
                 let fill = fill.unwrap_or(' ');
-                let rest = width.saturating_sub(text.chars().count());
-                let filling: String = std::iter::repeat_n(fill, rest).collect();
+                let filling: String = std::iter::repeat_n(fill, lacking(text, width)?).collect();
                 return Ok(Jinja::from(match method {
-                    "center" => centred(text, width, fill),
+                    "center" => centred(text, width, fill)?,
                     "ljust" => format!("{text}{filling}"),
                     _ => format!("{filling}{text}"),
                 }));

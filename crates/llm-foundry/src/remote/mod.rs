@@ -8,8 +8,8 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
+use crate::cache_dir::cache_dir;
 use crate::failure::{Failure, Outcome};
-use crate::row_count::cache_dir;
 use foundry_data::DataFile;
 use http::{HttpFile, HttpProblem, agent};
 use s3::Store;

@@ -137,27 +137,24 @@ impl Connection {
         }
     }
 
-    /// The whole answer at once.
+    /// The whole answer at once; to `HEAD` only what comes before its body.
     pub(super) fn answer(
         &mut self,
         status: u16,
         kind: &str,
         body: &str,
         keeps_alive: bool,
+        is_head: bool,
     ) -> io::Result<()> {
-        let head = answer_head(status, kind, body, keeps_alive);
+        let connection = if keeps_alive { "keep-alive" } else { "close" };
+        let retry = if status == 429 { "Retry-After: 1\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{retry}Connection: {connection}\r\n\r\n",
+            reason(status),
+            body.len()
+        );
+        let body = if is_head { "" } else { body };
         self.write(&[head.as_bytes(), body.as_bytes()].concat())
-    }
-
-    /// What would come before the answer, to `HEAD`.
-    pub(super) fn answer_without_body(
-        &mut self,
-        status: u16,
-        kind: &str,
-        body: &str,
-        keeps_alive: bool,
-    ) -> io::Result<()> {
-        self.write(answer_head(status, kind, body, keeps_alive).as_bytes())
     }
 
     /// Begins a stream of events, which ends with the connection.
@@ -253,16 +250,6 @@ fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, NoRequest> {
         _ => return Err(refused(400, "several lengths of one body")),
     }
     Ok(Some((head, length)))
-}
-
-fn answer_head(status: u16, kind: &str, body: &str, keeps_alive: bool) -> String {
-    let connection = if keeps_alive { "keep-alive" } else { "close" };
-    let retry = if status == 429 { "Retry-After: 1\r\n" } else { "" };
-    format!(
-        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{retry}Connection: {connection}\r\n\r\n",
-        reason(status),
-        body.len()
-    )
 }
 
 /// What a status is called.

@@ -152,7 +152,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn turn_away(stream: TcpStream, shared: &Shared) {
     let error = ApiError::new(503, format!("{MOST_CONNECTIONS} connections are open already"));
     if let Ok(mut connection) = Connection::new(stream, 0) {
-        let _ = connection.answer(503, "application/json", &error.body(), false);
+        let _ = connection.answer(503, "application/json", &error.body(), false, false);
     }
     shared.metrics.answered("other", 503, Duration::ZERO);
 }
@@ -195,7 +195,7 @@ impl Shared {
                 Err(NoRequest::Refused(Refused { status, message })) => {
                     self.metrics.answered("other", status, Duration::ZERO);
                     let body = ApiError::new(status, message).body();
-                    let _ = connection.answer(status, "application/json", &body, false);
+                    let _ = connection.answer(status, "application/json", &body, false, false);
                     return connection.linger();
                 }
             };
@@ -205,11 +205,8 @@ impl Shared {
                 Answered::Gone => (499, false),
                 Answered::Streamed => (200, false),
                 Answered::Page(Page { status, kind, body }) => {
-                    let keeps_alive = request.keeps_alive;
-                    let sent = match request.method == "HEAD" {
-                        true => connection.answer_without_body(status, kind, &body, keeps_alive),
-                        false => connection.answer(status, kind, &body, keeps_alive),
-                    };
+                    let is_head = request.method == "HEAD";
+                    let sent = connection.answer(status, kind, &body, request.keeps_alive, is_head);
                     (status, sent.is_ok() && request.keeps_alive)
                 }
             };
